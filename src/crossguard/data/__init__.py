@@ -1,0 +1,18 @@
+"""Data sets: images and texts with their links (`OneToManyPairs`), and labelled sensors (`MultiModalSamples`)."""
+
+from crossguard.data.batch import PairBatch, links_among
+from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.data.samples import MultiModalSamples
+from crossguard.data.table import DATASETS, DatasetRow, load_pairs, load_samples
+
+__all__ = [
+    "DATASETS",
+    "DatasetRow",
+    "MultiModalSamples",
+    "OneToManyPairs",
+    "PairBatch",
+    "Picture",
+    "links_among",
+    "load_pairs",
+    "load_samples",
+]

@@ -1,0 +1,154 @@
+"""`OneToManyPairs`: images, texts and the many-to-many links between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image, ImageOps
+
+Links = Int64[np.ndarray, "links 2"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a data set: where its file lies, its stable key, and the art style or source it is of."""
+
+    key: str
+    path: Path
+    style: str = ""
+
+    def load(self) -> Image.Image:
+        """Decode the file to RGB, upright (EXIF rotation applied), transparency on white.
+
+        Raises:
+            ValueError: the file is missing or does not decode.
+        """
+        try:
+            with Image.open(self.path) as image:
+                upright = ImageOps.exif_transpose(image)
+                if "A" in upright.getbands() or "transparency" in upright.info:
+                    upright = upright.convert("RGBA")
+                    white = Image.new("RGBA", upright.size, "white")
+                    return Image.alpha_composite(white, upright).convert("RGB")
+                return upright.convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"Expected an image file at {self.path}, but it could not be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class OneToManyPairs:
+    """Images and texts with every true link between them.
+
+    One image may have many texts and one text many images; a link is a true pair, so that training on these pairs
+    never takes a true pair for a negative and evaluation counts every true partner as right.
+
+    Args:
+        name: name of the data set.
+        split: name of the split.
+        images: the pictures; their position is the image index.
+        texts: the texts, all different and not blank; their position is the text index.
+        links: int64 [links, 2] of (image index, text index), without duplicates.
+        text_kinds: one kind per text ("caption", "name", "alias", ...), or empty.
+
+    Raises:
+        ValueError: blank or repeated texts, links out of range or repeated, an image or text without a link.
+
+    Example:
+        >>> pair = OneToManyPairs("toy", "test", (Picture("a", Path("a.png")),), ("a cat", "a pet"), [[0, 0], [0, 1]])
+        >>> pair.texts_of(0)
+        array([0, 1])
+    """
+
+    name: str
+    split: str
+    images: Sequence[Picture]
+    texts: Sequence[str]
+    links: Links
+    text_kinds: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(self.images))
+        object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "text_kinds", tuple(self.text_kinds))
+        links = np.asarray(self.links, dtype=np.int64).reshape(-1, 2)
+        links = links[np.lexsort((links[:, 1], links[:, 0]))]
+        links.setflags(write=False)
+        object.__setattr__(self, "links", links)
+        self._check()
+
+    def _check(self) -> None:
+        blank = [i for i, text in enumerate(self.texts) if not text.strip()]
+        if blank:
+            raise ValueError(f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]}).")
+        if len(set(self.texts)) != len(self.texts):
+            raise ValueError(
+                f"Expected different texts (link a shared text to all its images), but "
+                f"{len(self.texts) - len(set(self.texts))} repeat an earlier one."
+            )
+        if self.text_kinds and len(self.text_kinds) != len(self.texts):
+            raise ValueError(f"Expected {len(self.texts)} `text_kinds`, but got {len(self.text_kinds)}.")
+        for column, (what, size) in enumerate((("image", len(self.images)), ("text", len(self.texts)))):
+            ends = self.links[:, column]
+            if len(ends) and (ends.min() < 0 or ends.max() >= size):
+                raise ValueError(f"Expected {what} indices of `links` in [0, {size}), but got {ends.min()}..{ends.max()}.")
+            unlinked = size - len(np.unique(ends))
+            if unlinked:
+                raise ValueError(f"Expected every {what} to have a link, but {unlinked} of {size} have none.")
+        if len(np.unique(self.links, axis=0)) != len(self.links):
+            raise ValueError("Expected different `links`, but some are repeated.")
+
+    def image(self, index: int) -> Image.Image:
+        """Decode image `index` to an upright RGB `PIL.Image`."""
+        return self.images[index].load()
+
+    @cached_property
+    def _by_image(self) -> tuple[Int64[np.ndarray, " links"], Int64[np.ndarray, " bounds"]]:
+        return self.links[:, 1], np.searchsorted(self.links[:, 0], np.arange(len(self.images) + 1))
+
+    @cached_property
+    def _by_text(self) -> tuple[Int64[np.ndarray, " links"], Int64[np.ndarray, " bounds"]]:
+        order = np.lexsort((self.links[:, 0], self.links[:, 1]))
+        return self.links[order, 0], np.searchsorted(self.links[order, 1], np.arange(len(self.texts) + 1))
+
+    def texts_of(self, image: int) -> Int64[np.ndarray, " texts"]:
+        """Return the indices of the texts linked to an image, ascending."""
+        ends, bounds = self._by_image
+        return ends[bounds[image] : bounds[image + 1]]
+
+    def images_of(self, text: int) -> Int64[np.ndarray, " images"]:
+        """Return the indices of the images linked to a text, ascending."""
+        ends, bounds = self._by_text
+        return ends[bounds[text] : bounds[text + 1]]
+
+    def select(
+        self, *, images: Sequence[int] | None = None, texts: Sequence[int] | None = None
+    ) -> "OneToManyPairs":
+        """Return the pairs among the given images and texts; partners left without any link are dropped.
+
+        Args:
+            images: indices of the images to keep; None keeps all.
+            texts: indices of the texts to keep; None keeps all.
+        """
+        keep = np.ones(len(self.links), dtype=bool)
+        if images is not None:
+            keep &= np.isin(self.links[:, 0], images)
+        if texts is not None:
+            keep &= np.isin(self.links[:, 1], texts)
+        links = self.links[keep]
+        image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
+        text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
+        return OneToManyPairs(
+            name=self.name,
+            split=self.split,
+            images=tuple(self.images[i] for i in image_ids),
+            texts=tuple(self.texts[j] for j in text_ids),
+            links=np.stack([image_ends, text_ends], axis=1),
+            text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
+        )
+
+    def head(self, max_images: int) -> "OneToManyPairs":
+        """Return the first `max_images` images with their texts."""
+        return self.select(images=range(min(max_images, len(self.images))))

@@ -1,0 +1,62 @@
+"""The table of data sets: one row each, found by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from crossguard.checks import lookup
+from crossguard.data.emoji import load_emoji
+from crossguard.data.json_pairs import load_json
+from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.samples import MultiModalSamples
+from crossguard.data.watch import load_watch
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """One data set: how to load a split of it, and what it gives."""
+
+    name: str
+    summary: str
+    gives: Literal["pairs", "samples"]
+    load: Callable[..., Any]
+
+
+DATASETS: dict[str, DatasetRow] = {
+    row.name: row
+    for row in (
+        DatasetRow("emoji", "two art styles of ~1,900 emoji, captions of their names and keywords", "pairs", load_emoji),
+        DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
+        DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
+    )
+}
+
+
+def load_pairs(name: str, *, split: str = "test", **options: Any) -> OneToManyPairs:
+    """Load a split of an image-text data set.
+
+    Args:
+        name: a name of the table (`crossguard list datasets`).
+        split: "train", "val" or "test" for built-in data.
+        options: the data set's own (for "json": `annotations`, `root`).
+
+    Raises:
+        ValueError: an unknown name, or one that holds labelled samples.
+    """
+    return _load(name, "pairs", split=split, **options)  # type: ignore[no-any-return]
+
+
+def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModalSamples:
+    """Load a split of a labelled multi-modal data set.
+
+    Raises:
+        ValueError: an unknown name, or one that holds image-text pairs.
+    """
+    return _load(name, "samples", split=split, **options)  # type: ignore[no-any-return]
+
+
+def _load(name: str, gives: str, **options: Any) -> Any:
+    row = lookup(DATASETS, name, what="data set")
+    if row.gives != gives:
+        raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
+    return row.load(**options)

@@ -1,0 +1,169 @@
+"""What an attacker may do: frozen value objects that attacks, training, certificates and reports share.
+
+Nothing here computes. A budget belongs to one modality; a `ThreatModel` holds one budget per attacked modality.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from typing import Any, Literal, TypeAlias, get_args
+
+from crossguard.checks import lookup, nearest
+
+EditKind = Literal["substitution", "insertion", "deletion", "edit"]
+Target = Literal["query", "gallery", "both"]
+
+
+@dataclass(frozen=True)
+class LInf:
+    """Every value moves by at most `eps`; values are pixels in [0, 1], so 2/255 is two grey levels.
+
+    Raises:
+        ValueError: `eps` is not in [0, 1].
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.eps, int | float) and isfinite(self.eps) and 0 <= self.eps <= 1):
+            raise ValueError(
+                f"Expected `eps` in [0, 1] (pixels are in [0, 1]; write 2/255 for two grey levels), "
+                f"but got {self.eps!r}."
+            )
+
+    def __str__(self) -> str:
+        return f"L-inf {self.eps * 255:g}/255"
+
+
+@dataclass(frozen=True)
+class WordEdits:
+    """At most `words` words of a text are substituted.
+
+    Raises:
+        ValueError: `words` is not a whole number >= 0.
+    """
+
+    words: int
+
+    def __post_init__(self) -> None:
+        _whole_number(self.words, "words")
+
+    def __str__(self) -> str:
+        return f"{self.words} word" + ("" if self.words == 1 else "s")
+
+
+@dataclass(frozen=True)
+class Elements:
+    """At most `r` basic elements (pixels, patches, frames, time steps, words) of a modality are edited, freely.
+
+    `kind="edit"` allows any mix of substitutions, insertions and deletions, at most `r` together.
+
+    Raises:
+        ValueError: `r` is not a whole number >= 0, or `kind` is unknown.
+    """
+
+    r: int
+    kind: EditKind = "substitution"
+
+    def __post_init__(self) -> None:
+        _whole_number(self.r, "r")
+        if self.kind not in get_args(EditKind):
+            raise ValueError(f"Unknown `kind` of edit {self.kind!r}: {nearest(str(self.kind), get_args(EditKind))}.")
+
+    def __str__(self) -> str:
+        return f"{self.r} {self.kind}" + ("" if self.r == 1 else "s")
+
+
+Budget: TypeAlias = LInf | WordEdits | Elements
+_BUDGETS: dict[str, type[LInf] | type[WordEdits] | type[Elements]] = {
+    "l-inf": LInf,
+    "word-edits": WordEdits,
+    "elements": Elements,
+}
+
+
+@dataclass(frozen=True, init=False)
+class ThreatModel(Mapping[str, Budget]):
+    """Budgets by modality name; a modality without one is not attacked.
+
+    Args:
+        target: in retrieval, who is attacked: the queries, the gallery, or both.
+        budgets: one budget per modality, by its name.
+
+    Raises:
+        ValueError: a budget is not a budget object, or `target` is unknown.
+
+    Example:
+        >>> threat = ThreatModel(image=LInf(eps=2 / 255), text=WordEdits(words=1))
+        >>> str(threat)
+        'image: L-inf 2/255, text: 1 word (both sides)'
+        >>> str(threat.only("text"))
+        'text: 1 word (both sides)'
+    """
+
+    target: Target
+    budgets: tuple[tuple[str, Budget], ...]
+
+    def __init__(self, *, target: Target = "both", **budgets: Budget) -> None:
+        if target not in get_args(Target):
+            raise ValueError(f"Unknown `target` {target!r}: {nearest(str(target), get_args(Target))}.")
+        for modality, budget in budgets.items():
+            if not isinstance(budget, LInf | WordEdits | Elements):
+                raise ValueError(
+                    f"Expected the budget of {modality!r} to be LInf, WordEdits or Elements, but got {budget!r}."
+                )
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "budgets", tuple(budgets.items()))
+
+    def __getitem__(self, modality: str) -> Budget:
+        return dict(self.budgets)[modality]
+
+    def __iter__(self) -> Iterator[str]:
+        return (modality for modality, _ in self.budgets)
+
+    def __len__(self) -> int:
+        return len(self.budgets)
+
+    def __str__(self) -> str:
+        if not self.budgets:
+            return "nothing attacked"
+        sides = {"both": "both sides", "query": "queries only", "gallery": "gallery only"}[self.target]
+        return ", ".join(f"{modality}: {budget}" for modality, budget in self.budgets) + f" ({sides})"
+
+    def only(self, *modalities: str) -> "ThreatModel":
+        """Return the same threat with the budgets of the named modalities alone.
+
+        Raises:
+            ValueError: a named modality has no budget here.
+        """
+        known = dict(self.budgets)
+        return ThreatModel(target=self.target, **{m: lookup(known, m, what="modality") for m in modalities})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or YAML; `from_dict` reads them back."""
+        names = {cls: name for name, cls in _BUDGETS.items()}
+        rows = {m: {"type": names[type(budget)], **asdict(budget)} for m, budget in self.budgets}
+        return {"target": self.target, **rows}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ThreatModel":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: an unknown budget type or field.
+        """
+        budgets: dict[str, Budget] = {}
+        for modality, row in values.items():
+            if modality == "target":
+                continue
+            kind = lookup(_BUDGETS, row["type"], what="budget type")
+            given = {key: value for key, value in row.items() if key != "type"}
+            for key in given:
+                lookup({f.name: f for f in fields(kind)}, key, what=f"field of {row['type']}")
+            budgets[modality] = kind(**given)
+        return cls(target=values.get("target", "both"), **budgets)
+
+
+def _whole_number(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"Expected `{name}` to be a whole number >= 0, but got {value!r}.")
