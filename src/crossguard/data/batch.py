@@ -39,7 +39,11 @@ class PairBatch:
     def to(self, device: torch.device | str) -> "PairBatch":
         """Return the batch with its tensors on `device`."""
         return PairBatch(
-            self.pixels.to(device), self.texts, self.links.to(device), self.image_ids.to(device), self.text_ids.to(device)
+            self.pixels.to(device),
+            self.texts,
+            self.links.to(device),
+            self.image_ids.to(device),
+            self.text_ids.to(device),
         )
 
 

@@ -35,7 +35,9 @@ class Picture:
                     return Image.alpha_composite(white, upright).convert("RGB")
                 return upright.convert("RGB")
         except (OSError, SyntaxError) as error:
-            raise ValueError(f"Expected an image file at {self.path}, but it could not be read: {error}") from error
+            raise ValueError(
+                f"Expected an image file at {self.path}, but it could not be read: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class OneToManyPairs:
     def _check(self) -> None:
         blank = [i for i, text in enumerate(self.texts) if not text.strip()]
         if blank:
-            raise ValueError(f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]}).")
+            raise ValueError(
+                f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]})."
+            )
         if len(set(self.texts)) != len(self.texts):
             raise ValueError(
                 f"Expected different texts (link a shared text to all its images), but "
@@ -93,7 +97,9 @@ class OneToManyPairs:
         for column, (what, size) in enumerate((("image", len(self.images)), ("text", len(self.texts)))):
             ends = self.links[:, column]
             if len(ends) and (ends.min() < 0 or ends.max() >= size):
-                raise ValueError(f"Expected {what} indices of `links` in [0, {size}), but got {ends.min()}..{ends.max()}.")
+                raise ValueError(
+                    f"Expected {what} indices of `links` in [0, {size}), but got {ends.min()}..{ends.max()}."
+                )
             unlinked = size - len(np.unique(ends))
             if unlinked:
                 raise ValueError(f"Expected every {what} to have a link, but {unlinked} of {size} have none.")

@@ -35,7 +35,9 @@ class MultiModalSamples:
             raise ValueError("Expected at least one modality, but got none.")
         for modality, values in self.modalities.items():
             if len(values) != len(self.labels):
-                raise ValueError(f"Expected {len(self.labels)} samples of {modality!r} (as labels), but got {len(values)}.")
+                raise ValueError(
+                    f"Expected {len(self.labels)} samples of {modality!r} (as labels), but got {len(values)}."
+                )
             if values.size == 0:
                 raise ValueError(f"Expected {modality!r} to have elements, but its shape is {values.shape}.")
             if not np.isfinite(values).all():

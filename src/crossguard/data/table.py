@@ -25,8 +25,15 @@ class DatasetRow:
 DATASETS: dict[str, DatasetRow] = {
     row.name: row
     for row in (
-        DatasetRow("emoji", "two art styles of ~1,900 emoji, captions of their names and keywords", "pairs", load_emoji),
-        DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
+        DatasetRow(
+            "emoji",
+            "two art styles of ~1,900 emoji, captions of their names and keywords",
+            "pairs",
+            load_emoji,
+        ),
+        DatasetRow(
+            "json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json
+        ),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
     )
 }
@@ -58,5 +65,7 @@ def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModa
 def _load(name: str, gives: str, **options: Any) -> Any:
     row = lookup(DATASETS, name, what="data set")
     if row.gives != gives:
-        raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
+        raise ValueError(
+            f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}."
+        )
     return row.load(**options)

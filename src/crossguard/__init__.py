@@ -1,0 +1,70 @@
+"""crossguard attacks, hardens and certifies models that read several modalities at once.
+
+import crossguard as cg
+
+pairs = cg.load_pairs("emoji", split="test")
+model = cg.load_model("emoji-clip")
+threat = cg.ThreatModel(image=cg.LInf(eps=2 / 255), text=cg.WordEdits(words=1))
+result = cg.evaluate(model, pairs, attack="sga", threat=threat, seed=0)
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
+
+if TYPE_CHECKING:
+    from crossguard.certify import certify
+    from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
+    from crossguard.evaluate import evaluate
+    from crossguard.models import load_model
+    from crossguard.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Elements",
+    "LInf",
+    "MultiModalSamples",
+    "OneToManyPairs",
+    "ThreatModel",
+    "WordEdits",
+    "__version__",
+    "certify",
+    "evaluate",
+    "load_model",
+    "load_pairs",
+    "load_samples",
+    "train",
+]
+
+# Loaded on first use: the mathematics of certificates and the command line's help need no PyTorch.
+_HOMES = {
+    "MultiModalSamples": "data",
+    "OneToManyPairs": "data",
+    "load_pairs": "data",
+    "load_samples": "data",
+    "load_model": "models",
+    "train": "training",
+    "certify": "certify",
+    "evaluate": "evaluate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crossguard' has no attribute {name!r}")
+    return getattr(import_module(f"crossguard.{_HOMES[name]}"), name)
+
+
+class _Package(ModuleType):
+    """Keeps `crossguard.evaluate` and `crossguard.certify` functions, although rooms have the same names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,176 @@
+"""CLIP through Transformers, behind the `VisionLanguageModel` protocol."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from crossguard.models.base import Tokens
+from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.storage import write_model
+
+
+class CLIP(nn.Module):
+    """A CLIP of Transformers (Radford et al., 2021): pixels in [0, 1] and strings in, embeddings out.
+
+    Args:
+        network: the Transformers model.
+        tokenizer: its tokenizer.
+        pixel_rule: how photos become pixels, and the normalisation that is applied inside `encode_image`.
+        name: shown in tables and written into rows.
+    """
+
+    def __init__(
+        self, network: CLIPModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.pixel_rule = pixel_rule
+        self.name = name
+        self.image_size = pixel_rule.size
+        self.context_length = int(network.config.text_config.max_position_embeddings)
+        self.mask_token = _mask_token(tokenizer)
+        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "CLIP":
+        """Load a local folder in Transformers' CLIP layout, or a hub id.
+
+        Args:
+            source: the folder, or a hub id such as "openai/clip-vit-base-patch16".
+            name: shown in tables; default: the folder's or hub id's last part.
+            offline: look only at local files.
+
+        Raises:
+            ValueError: the checkpoint has missing or surplus weights.
+        """
+        network, report = CLIPModel.from_pretrained(
+            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+        )
+        for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if report[key]:
+                raise ValueError(
+                    f"Expected a whole CLIP checkpoint in {source}, but got {key}: {sorted(report[key])[:5]}."
+                )
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        rule = PixelRule.from_pretrained(
+            source, default_size=network.config.vision_config.image_size, offline=offline
+        )
+        return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
+
+    @classmethod
+    def from_sizes(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: int,
+        patch_size: int,
+        vision_width: int,
+        vision_layers: int,
+        text_width: int,
+        text_layers: int,
+        context_length: int,
+        embed_dim: int,
+        seed: int,
+        name: str = "clip",
+    ) -> "CLIP":
+        """Build a CLIP of the given sizes with random weights drawn from `seed`; one head per 32 channels."""
+        config = CLIPConfig(
+            text_config=CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=text_width,
+                intermediate_size=4 * text_width,
+                num_hidden_layers=text_layers,
+                num_attention_heads=max(1, text_width // 32),
+                max_position_embeddings=context_length,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            ).to_dict(),
+            vision_config=CLIPVisionConfig(
+                hidden_size=vision_width,
+                intermediate_size=4 * vision_width,
+                num_hidden_layers=vision_layers,
+                num_attention_heads=max(1, vision_width // 32),
+                image_size=image_size,
+                patch_size=patch_size,
+            ).to_dict(),
+            projection_dim=embed_dim,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = CLIPModel(config)
+        rule = PixelRule(
+            size=(image_size, image_size), mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD)
+        )
+        return cls(network, tokenizer, pixel_rule=rule, name=name).eval()
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+        """Resize (bicubic, on 8 bits), crop the centre, and scale to [0, 1]; normalisation comes in `encode_image`."""
+        return to_pixels(images, self.pixel_rule)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
+        encoded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+
+    def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Embed pixels in [0, 1]; differentiable."""
+        output = self.network.vision_model(pixel_values=(pixels - self._mean) / self._std)
+        embedding: Tensor = self.network.visual_projection(output.pooler_output)
+        return embedding
+
+    def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts or tokens."""
+        tokens = texts if isinstance(texts, Tokens) else self.tokenize(texts)
+        tokens = tokens.to(self._mean.device)
+        output = self.network.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
+        embedding: Tensor = self.network.text_projection(output.pooler_output)
+        return embedding
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The learnt inverse temperature, at most 100 as in the paper."""
+        return self.network.logit_scale.exp().clamp(max=100.0)
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" or the "text" tower with its projection.
+
+        Raises:
+            ValueError: `which` is neither.
+        """
+        if which == "image":
+            return [*self.network.vision_model.parameters(), *self.network.visual_projection.parameters()]
+        if which == "text":
+            return [*self.network.text_model.parameters(), *self.network.text_projection.parameters()]
+        raise ValueError(f"Expected 'image' or 'text' as tower, but got {which!r}.")
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
+        )
+
+
+def _mask_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Choose the word that hides a word. OpenAI's tokenizer has none and its unknown token ends the text: spell it."""
+    for token in (tokenizer.mask_token, tokenizer.unk_token):
+        if token is not None and token not in (tokenizer.eos_token, tokenizer.bos_token):
+            return str(token)
+    return "[UNK]"

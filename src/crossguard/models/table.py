@@ -1,0 +1,124 @@
+"""The table of model families, and `load_model` for a name, a hub id or a folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from crossguard.checks import lookup, nearest
+from crossguard.models.clip import CLIP
+from crossguard.models.watch_net import WatchNet
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model family or shipped checkpoint.
+
+    Args:
+        name: its name in recipes and for `load_model`.
+        summary: one line for listings.
+        kind: the protocol it meets.
+        load: takes a source (folder or hub id; None where the package carries the checkpoint) and `name`, `offline`.
+        model_types: values of `model_type` in `config.json` by which a folder is recognised.
+        ships: the package carries the weights, so the bare name is a model.
+    """
+
+    name: str
+    summary: str
+    kind: Literal["vision-language", "classifier"]
+    load: Callable[..., Any]
+    model_types: tuple[str, ...] = ()
+    ships: bool = False
+
+
+def _emoji_clip(_: object = None, **options: Any) -> CLIP:
+    return CLIP.from_pretrained(
+        Path(str(files("crossguard.models") / "assets" / "emoji-clip")),
+        **{**options, "name": "emoji-clip", "offline": True},
+    )
+
+
+MODELS: dict[str, ModelRow] = {
+    row.name: row
+    for row in (
+        ModelRow(
+            "clip",
+            "CLIP, any folder or hub id of Transformers' layout",
+            "vision-language",
+            CLIP.from_pretrained,
+            ("clip",),
+        ),
+        ModelRow(
+            "emoji-clip",
+            "a small CLIP of emoji, shipped with the package",
+            "vision-language",
+            _emoji_clip,
+            ships=True,
+        ),
+        ModelRow(
+            "watch-net",
+            "two-stream classifier of watch sensors",
+            "classifier",
+            WatchNet.from_pretrained,
+            ("watch-net",),
+        ),
+    )
+}
+
+
+def load_model(source: Path | str, *, device: torch.device | str = "cpu", offline: bool = False) -> Any:
+    """Load a model by a shipped name, from a local folder, or from a hub id.
+
+    Args:
+        source: a name of the table whose weights ship ("emoji-clip"), a folder that `save_pretrained` or
+            Transformers wrote, or a hub id ("openai/clip-vit-base-patch16", downloaded by Transformers).
+        device: where the weights go.
+        offline: never ask a hub.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ValueError: an unknown name, a folder without a readable `config.json`, a broken checkpoint.
+    """
+    name = str(source)
+    if name in MODELS and MODELS[name].ships:
+        return MODELS[name].load().to(device).eval()
+    if Path(source).is_dir():
+        row, given = _recognise(Path(source)), Path(source).resolve()
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        row, given = MODELS["clip"], name  # type: ignore[assignment]
+    else:
+        shipped = [row.name for row in MODELS.values() if row.ships]
+        raise ValueError(
+            f"Expected a shipped model, a folder, or a hub id, but got {name!r}: {nearest(name, shipped)}; "
+            "a folder must exist, and a hub id looks like 'owner/name'."
+        )
+    try:
+        return row.load(given, offline=offline).to(device).eval()
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected a whole {row.name} checkpoint in {source}, but it could not be read: {error}"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise ValueError(
+                f"Expected whole safetensors in {source}, but the file is broken: {error}"
+            ) from error
+        raise
+
+
+def _recognise(folder: Path) -> ModelRow:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        model_type = config["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected a config.json with a `model_type` in {folder}, but got: {error!r}."
+        ) from error
+    by_type = {model_type: row for row in MODELS.values() for model_type in row.model_types}
+    return lookup(by_type, model_type, what="model_type")

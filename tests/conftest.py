@@ -1,0 +1,113 @@
+"""Small things that many tests share: a tiny CLIP with random weights, and drawn pictures with captions."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from crossguard.data import OneToManyPairs, PairBatch, Picture, links_among
+from crossguard.models import CLIP
+
+COLOURS = ("red", "green", "blue", "yellow")
+SHAPES = ("disc", "square", "cross")
+PLACES = ("left", "right")
+WORDS = (*COLOURS, *SHAPES, *PLACES, *"a an small large picture drawing of shape with the on side bright plain".split())
+
+
+def word_tokenizer(words=WORDS):
+    """A word-level tokenizer in Transformers' format."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]"]
+    vocab = {word: i for i, word in enumerate([*special, *dict.fromkeys(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", vocab["[BOS]"]), ("[EOS]", vocab["[EOS]"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        mask_token="[MASK]",
+    )
+
+
+def make_clip(seed: int = 0) -> CLIP:
+    """A CLIP of a few thousand weights, 16 x 16 pixels."""
+    return CLIP.from_sizes(
+        word_tokenizer(),
+        image_size=16,
+        patch_size=8,
+        vision_width=32,
+        vision_layers=2,
+        text_width=32,
+        text_layers=2,
+        context_length=16,
+        embed_dim=16,
+        seed=seed,
+        name="tiny",
+    )
+
+
+def draw(colour: str, shape: str, place: str) -> Image.Image:
+    image = Image.new("RGB", (24, 24), "white")
+    canvas = ImageDraw.Draw(image)
+    x = 2 if place == "left" else 9
+    if shape == "disc":
+        canvas.ellipse((x, 5, x + 13, 18), fill=colour)
+    elif shape == "square":
+        canvas.rectangle((x, 5, x + 13, 18), fill=colour)
+    else:
+        canvas.line((x, 5, x + 13, 18), fill=colour, width=4)
+        canvas.line((x, 18, x + 13, 5), fill=colour, width=4)
+    return image
+
+
+@pytest.fixture
+def tiny_clip() -> CLIP:
+    return make_clip()
+
+
+@pytest.fixture(scope="session")
+def toy_pairs(tmp_path_factory) -> OneToManyPairs:
+    """24 pictures; the two places of a coloured shape share a text, and each has texts of its own: many to many."""
+    folder: Path = tmp_path_factory.mktemp("toy")
+    pictures, texts, links = [], [], []
+    for colour, shape, place in product(COLOURS, SHAPES, PLACES):
+        path = folder / f"{colour}-{shape}-{place}.png"
+        draw(colour, shape, place).save(path)
+        pictures.append(Picture(path.stem, path, style=place))
+        for text in (
+            f"a small picture of a {colour} {shape}",
+            f"a bright {colour} {shape} on the {place} side",
+            f"drawing of the {colour} {shape} {place}",
+        ):
+            if text not in texts:
+                texts.append(text)
+            links.append((len(pictures) - 1, texts.index(text)))
+    return OneToManyPairs("toy", "test", tuple(pictures), tuple(texts), np.array(links), ("caption",) * len(texts))
+
+
+@pytest.fixture(scope="session")
+def toy_batch(toy_pairs) -> PairBatch:
+    """The first 8 pictures with all their texts."""
+    image_ids = np.arange(8)
+    text_ids = np.unique(np.concatenate([toy_pairs.texts_of(int(i)) for i in image_ids]))
+    return PairBatch(
+        pixels=make_clip().preprocess([toy_pairs.image(int(i)) for i in image_ids]),
+        texts=tuple(toy_pairs.texts[int(j)] for j in text_ids),
+        links=torch.from_numpy(links_among(toy_pairs, image_ids, text_ids)),
+        image_ids=torch.from_numpy(image_ids),
+        text_ids=torch.from_numpy(text_ids),
+    )
