@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from itertools import product
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -72,6 +73,12 @@ def draw(colour: str, shape: str, place: str) -> Image.Image:
         canvas.line((x, 5, x + 13, 18), fill=colour, width=4)
         canvas.line((x, 18, x + 13, 5), fill=colour, width=4)
     return image
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Switch the type checks of the test run off, to meet the library's own errors as users do."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

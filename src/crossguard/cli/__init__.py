@@ -1,0 +1,21 @@
+"""The command line: one file per verb; each parses, builds, calls and prints."""
+
+import typer
+
+from crossguard.cli import certify, demo, evaluate, listing, report, train, validate
+
+app = typer.Typer(
+    name="crossguard",
+    help="Attack, harden and certify models that read several modalities at once.\n\n"
+    "Start with [bold]crossguard demo[/bold]: the whole story on built-in data in a few minutes. "
+    "Everything else takes a recipe, a YAML file that says all about a run; "
+    "[bold]crossguard list recipes[/bold] shows those that come along, and any setting can be replaced on the "
+    "command line: [bold]crossguard evaluate emoji-sga threat.text.words=2 seed=1[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+for _verb in (demo, evaluate, train, certify, report, listing, validate):
+    _verb.register(app)
+
+__all__ = ["app"]

@@ -1,0 +1,138 @@
+"""Find, read, override and check recipes; all mistakes of a recipe are told at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from crossguard.checks import lookup, nearest
+from crossguard.recipes.schema import CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
+
+VERBS: dict[str, type[BaseModel]] = {"evaluate": EvaluateRecipe, "train": TrainRecipe, "certify": CertifyRecipe}
+
+
+class RecipeError(ValueError):
+    """A recipe with one or more mistakes.
+
+    Args:
+        source: the recipe's file or name.
+        problems: one line per mistake.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(problems)} mistake" + ("" if len(problems) == 1 else "s")
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that the package ships, by name."""
+    folder = Path(str(files("crossguard.recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(source: str) -> Path:
+    """Return the file of a recipe given as a path or as the name of a shipped one.
+
+    Raises:
+        ValueError: neither a file nor a shipped name.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    if source.endswith((".yaml", ".yml")) or "/" in source:
+        raise ValueError(f"Expected a recipe file at {source}, but there is none.")
+    return lookup(shipped_recipes(), source, what="recipe")
+
+
+def read_recipe(source: str, overrides: Iterable[str] = ()) -> EvaluateRecipe | TrainRecipe | CertifyRecipe:
+    """Read a recipe by path or shipped name, apply `key.sub=value` overrides, and check it.
+
+    Raises:
+        ValueError: no such recipe.
+        RecipeError: not YAML, or mistakes; all of them are listed.
+    """
+    path = find_recipe(source)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(str(source), [f"expected YAML, but got: {error}"]) from error
+    if not isinstance(values, dict):
+        raise RecipeError(str(source), [f"expected a mapping of settings, but got {type(values).__name__}"])
+    return parse_recipe(apply_overrides(values, overrides, source=str(source)), source=str(source))
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, source: str) -> dict[str, Any]:
+    """Return the settings with each `key.sub=value` put in; values are read as YAML.
+
+    Raises:
+        RecipeError: an override that is not `key=value`, or whose path goes through a plain value.
+
+    Example:
+        >>> apply_overrides({"data": {"name": "emoji"}}, ["data.split=val", "seed=3"], source="x")
+        {'data': {'name': 'emoji', 'split': 'val'}, 'seed': 3}
+    """
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values)))
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        *parents, last = key.split(".")
+        place: Any = result
+        for parent in parents:
+            inner = place.setdefault(parent, {}) if isinstance(place, dict) else None
+            if inner is None and isinstance(place, dict):
+                inner = place[parent] = {}
+            place = inner
+        if not equals or not all([*parents, last]) or not isinstance(place, dict):
+            problems.append(f"override {override!r}: expected key.sub=value")
+            continue
+        place[last] = yaml.safe_load(text)
+    if problems:
+        raise RecipeError(source, problems)
+    return result
+
+
+def parse_recipe(values: Mapping[str, Any], *, source: str) -> EvaluateRecipe | TrainRecipe | CertifyRecipe:
+    """Check settings against the schema of their verb.
+
+    Raises:
+        RecipeError: with every mistake; an unknown key names the nearest known one.
+    """
+    if values.get("verb") not in VERBS:
+        raise RecipeError(source, [f"verb: {values.get('verb')!r}: {nearest(str(values.get('verb')), VERBS)}"])
+    try:
+        return TypeAdapter[Any](Recipe).validate_python(values)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        schema = VERBS[values["verb"]]
+        raise RecipeError(source, [_explain(problem, schema) for problem in error.errors()]) from None
+
+
+def _explain(problem: Any, schema: type[BaseModel]) -> str:
+    path = [str(part) for part in problem["loc"][1:]]  # the first part is the verb
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        section = _section(schema, path[:-1])
+        known = section.model_fields if section is not None else {}
+        return f"{key}: unknown key; {nearest(path[-1], known)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}"
+
+
+def _section(schema: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
+    """Return the schema that a path of keys leads to."""
+    current: type[BaseModel] | None = schema
+    for key in path:
+        field = current.model_fields.get(key) if current is not None else None
+        current = next(iter(_models(field.annotation)), None) if field is not None else None
+    return current
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if get_origin(annotation) in (Union, UnionType):
+        return [model for part in get_args(annotation) for model in _models(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -1,0 +1,131 @@
+"""What a recipe may say: one model per verb; every field is checked before any work starts."""
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from crossguard.threat import EditKind, LInf, Target, ThreatModel, WordEdits
+
+
+def _number(value: object) -> object:
+    """Read "2/255" as a number; leave the rest to the field's own check."""
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageBudget(_Section):
+    """L-inf budget of the image."""
+
+    eps: Annotated[Number, Field(ge=0, le=1, description="largest change of a pixel; pixels are in [0, 1]")] = 2 / 255
+
+
+class TextBudget(_Section):
+    """Word budget of the text."""
+
+    words: Annotated[NonNegativeInt, Field(description="most substituted words of a text")] = 1
+
+
+class Threat(_Section):
+    """The threat model of a recipe; a modality left out is not attacked."""
+
+    image: ImageBudget | None = None
+    text: TextBudget | None = None
+    target: Annotated[Target, Field(description="who is attacked in retrieval")] = "both"
+
+    def build(self) -> ThreatModel:
+        """Return the value object that attacks take."""
+        budgets: dict[str, Any] = {}
+        if self.image is not None:
+            budgets["image"] = LInf(eps=self.image.eps)
+        if self.text is not None:
+            budgets["text"] = WordEdits(words=self.text.words)
+        return ThreatModel(target=self.target, **budgets)
+
+
+class Data(_Section):
+    """A data set by its name in the table, the split, and the data set's own options."""
+
+    name: Annotated[str, Field(description="`crossguard list datasets`")]
+    split: str = "test"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Attack(_Section):
+    """An attack by its name in the table, and its own options."""
+
+    name: Annotated[str, Field(description="`crossguard list attacks`")]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Recipe(_Section):
+    run: Annotated[str, Field(description="run folder; an interrupted run in it resumes")]
+    seed: NonNegativeInt = 0
+    device: Annotated[str | None, Field(description="torch device; default: a GPU if there is one")] = None
+    max_samples: Annotated[PositiveInt | None, Field(description="take only the first so many images or samples")] = (
+        None
+    )
+
+
+class EvaluateRecipe(_Recipe):
+    """Clean and robust retrieval of one model."""
+
+    verb: Literal["evaluate"]
+    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
+    data: Data
+    attack: Attack | None = None
+    threat: Threat = Field(default_factory=Threat)
+    modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
+    batch_size: PositiveInt = 64
+
+
+class TrainRecipe(_Recipe):
+    """Harden (or merely fine-tune) one model."""
+
+    verb: Literal["train"]
+    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
+    data: Data
+    validation: Data | None = None
+    defence: Annotated[str, Field(description="`crossguard list defences`")]
+    threat: Threat = Field(default_factory=Threat)
+    steps: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    options: Annotated[dict[str, Any], Field(description="the trainer's other settings")] = Field(default_factory=dict)
+
+
+class SensorTraining(_Section):
+    """How a classifier is trained on ablated inputs before it is certified."""
+
+    data: Data
+    steps: PositiveInt
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class CertifyRecipe(_Recipe):
+    """Certify a classifier by independent sub-sampling of every modality."""
+
+    verb: Literal["certify"]
+    model: Annotated[str, Field(description="a folder, or a family of the table together with `train`")]
+    train: SensorTraining | None = None
+    data: Data
+    keep: Annotated[dict[str, PositiveInt], Field(description="elements kept of each modality")]
+    draws: PositiveInt = 1000
+    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.001
+    kind: Annotated[EditKind, Field(description="the attacker's kind of edit")] = "substitution"
+    radii: Annotated[dict[str, NonNegativeInt], Field(description="largest radius of each modality on the grid")]
+
+
+Recipe = Annotated[EvaluateRecipe | TrainRecipe | CertifyRecipe, Field(discriminator="verb")]

@@ -1,0 +1,56 @@
+"""Threat models: values are checked, equal values are equal, and a round trip through JSON loses nothing."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossguard import Elements, LInf, ThreatModel, WordEdits
+
+budgets = st.one_of(
+    st.builds(LInf, eps=st.floats(0, 1)),
+    st.builds(WordEdits, words=st.integers(0, 9)),
+    st.builds(Elements, r=st.integers(0, 99), kind=st.sampled_from(["substitution", "insertion", "deletion", "edit"])),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["image", "text", "gyroscope"]), budgets), st.sampled_from(["query", "gallery", "both"]))
+def test_json_round_trip(given_budgets, target):
+    threat = ThreatModel(target=target, **given_budgets)
+    again = ThreatModel.from_dict(json.loads(json.dumps(threat.to_dict())))
+    assert again == threat
+    assert hash(again) == hash(threat)
+    assert dict(threat) == given_budgets
+
+
+@pytest.mark.parametrize("eps", [-0.1, 1.5, float("nan"), 8])
+def test_eps_outside_the_unit_interval_is_refused(eps, unchecked):
+    with pytest.raises(ValueError, match=r"Expected `eps` in \[0, 1\]"):
+        LInf(eps=eps)
+
+
+@pytest.mark.parametrize("words", [-1, True, 1.5])
+def test_words_must_be_a_whole_number(words, unchecked):
+    with pytest.raises(ValueError, match="`words` to be a whole number"):
+        WordEdits(words=words)
+
+
+def test_wrong_kinds_and_targets_name_the_nearest(unchecked):
+    with pytest.raises(ValueError, match="did you mean 'substitution'"):
+        Elements(r=1, kind="substitutions")
+    with pytest.raises(ValueError, match="did you mean 'query'"):
+        ThreatModel(target="querys")
+    with pytest.raises(ValueError, match="budget of 'image'"):
+        ThreatModel(image=0.1)
+    with pytest.raises(ValueError, match="did you mean 'l-inf'"):
+        ThreatModel.from_dict({"image": {"type": "linf", "eps": 0.1}})
+    with pytest.raises(ValueError, match="did you mean 'eps'"):
+        ThreatModel.from_dict({"image": {"type": "l-inf", "epss": 0.1}})
+
+
+def test_only_keeps_the_named_budgets_and_the_target():
+    threat = ThreatModel(image=LInf(eps=0.1), text=WordEdits(words=1), target="query")
+    assert threat.only("image") == ThreatModel(image=LInf(eps=0.1), target="query")
+    with pytest.raises(ValueError, match="Unknown modality 'txt'"):
+        threat.only("txt")
