@@ -1,7 +1,7 @@
 """Progress shown to a person, behind one small protocol with a silent form."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -26,16 +26,9 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Where progress goes: `Silent` for library calls, `Bars` for the command line."""
 
-    def task(self, title: str, *, total: int, done: int = 0) -> "TaskContext":
+    def task(self, title: str, *, total: int, done: int = 0) -> AbstractContextManager[Task]:
         """Open a task of `total` steps, `done` of which were done before."""
         ...
-
-
-class TaskContext(Protocol):
-    """Context manager that gives a `Task`."""
-
-    def __enter__(self) -> Task: ...
-    def __exit__(self, *exception: object) -> bool | None: ...
 
 
 class _SilentTask:

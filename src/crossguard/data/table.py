@@ -50,7 +50,7 @@ def load_pairs(name: str, *, split: str = "test", **options: Any) -> OneToManyPa
     Raises:
         ValueError: an unknown name, or one that holds labelled samples.
     """
-    return _load(name, "pairs", split=split, **options)  # type: ignore[no-any-return]
+    return _load(name, "pairs", split=split, **options)
 
 
 def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModalSamples:
@@ -59,7 +59,7 @@ def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModa
     Raises:
         ValueError: an unknown name, or one that holds image-text pairs.
     """
-    return _load(name, "samples", split=split, **options)  # type: ignore[no-any-return]
+    return _load(name, "samples", split=split, **options)
 
 
 def _load(name: str, gives: str, **options: Any) -> Any:

@@ -32,6 +32,9 @@ class CLIP(nn.Module):
         name: shown in tables and written into rows.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self, network: CLIPModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
     ) -> None:

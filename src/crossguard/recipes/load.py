@@ -105,7 +105,7 @@ def parse_recipe(values: Mapping[str, Any], *, source: str) -> EvaluateRecipe | 
     if values.get("verb") not in VERBS:
         raise RecipeError(source, [f"verb: {values.get('verb')!r}: {nearest(str(values.get('verb')), VERBS)}"])
     try:
-        return TypeAdapter[Any](Recipe).validate_python(values)  # type: ignore[no-any-return]
+        return TypeAdapter[Any](Recipe).validate_python(values)
     except ValidationError as error:
         schema = VERBS[values["verb"]]
         raise RecipeError(source, [_explain(problem, schema) for problem in error.errors()]) from None
