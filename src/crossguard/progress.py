@@ -1,18 +1,23 @@
 """Progress shown to a person, behind one small protocol with a silent form."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from time import monotonic
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Task as RichTask
+from rich.text import Text
 
 
 class Task(Protocol):
@@ -24,10 +29,10 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where progress goes: `Silent` for library calls, `Bars` for the command line."""
+    """Where progress goes: `Silent` for library calls, `Bars` for terminals, `Lines` for logs."""
 
     def task(self, title: str, *, total: int, done: int = 0) -> AbstractContextManager[Task]:
-        """Open a task of `total` steps, `done` of which were done before."""
+        """Open a task of `total` steps, `done` of which were done before; tasks may be nested."""
         ...
 
 
@@ -45,6 +50,14 @@ class Silent:
         yield _SilentTask()
 
 
+class _Rate(ProgressColumn):
+    """Steps per second, or seconds per step when that is slower than one."""
+
+    def render(self, task: RichTask) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(_rate(speed) if speed else "", style="progress.data.speed")
+
+
 class _BarTask:
     def __init__(self, progress: Progress, title: str, total: int, done: int) -> None:
         self._progress = progress
@@ -58,14 +71,22 @@ class _BarTask:
 
 
 class Bars:
-    """Rich bars with counts, elapsed time, rate and time left, on standard error."""
+    """Rich bars with counts, elapsed time, rate and time left, on standard error.
+
+    Args:
+        console: where they are drawn; default: standard error.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
+        self._progress: Progress | None = None
 
     @contextmanager
     def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
-        """Open a bar of `total` steps."""
+        """Open a bar of `total` steps; one opened inside another is drawn below it."""
+        if self._progress is not None:
+            yield _BarTask(self._progress, title, total, done)
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -73,7 +94,64 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            _Rate(),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
-            yield _BarTask(progress, title, total, done)
+            self._progress = progress
+            try:
+                yield _BarTask(progress, title, total, done)
+            finally:
+                self._progress = None
+
+
+class _LineTask:
+    def __init__(self, stream: IO[str], title: str, total: int, done: int, every: float) -> None:
+        self._stream, self._title, self._total, self._every = stream, title, total, every
+        self._done = self._before = done
+        self._started = self._shown = monotonic()
+        self._show("")
+
+    def advance(self, steps: int = 1, *, note: str = "") -> None:
+        self._done += steps
+        if monotonic() - self._shown >= self._every or self._done == self._total:
+            self._shown = monotonic()
+            self._show(note)
+
+    def _show(self, note: str) -> None:
+        seconds = monotonic() - self._started
+        parts = [f"{self._title}: {self._done}/{self._total}"]
+        if self._done > self._before and seconds > 0:
+            speed = (self._done - self._before) / seconds
+            parts += [f"{seconds:.0f} s", f"{(self._total - self._done) / speed:.0f} s left", _rate(speed)]
+        print(", ".join([*parts, *([note] if note else [])]), file=self._stream, flush=True)
+
+
+class Lines:
+    """One plain line per task and per `every` seconds, for logs and pipes.
+
+    Args:
+        stream: where they go; default: standard error.
+        every: seconds between two lines of a task.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, *, every: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+
+    @contextmanager
+    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
+        """Open a task; its first and last states are always printed."""
+        yield _LineTask(self._stream, title, total, done, self._every)
+
+
+def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter:
+    """Choose how to show progress: nothing when quiet, bars on a terminal, lines elsewhere."""
+    console = console or Console(stderr=True)
+    if quiet:
+        return Silent()
+    return Bars(console) if console.is_terminal else Lines(console.file)
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
