@@ -1,0 +1,48 @@
+"""Check a recipe's names against the tables: models, data sets, attacks, defences."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crossguard.attacks import ATTACKS
+from crossguard.checks import nearest
+from crossguard.data import DATASETS
+from crossguard.models import MODELS
+from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
+from crossguard.training import DEFENCES
+
+
+def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe) -> list[str]:
+    """Return one line per name of a recipe that no table holds, each with the nearest known name."""
+    problems = [*_data(recipe.data, "data", "samples" if isinstance(recipe, CertifyRecipe) else "pairs")]
+    if isinstance(recipe, EvaluateRecipe):
+        problems += [*_model(recipe.model)]
+        if recipe.attack is not None:
+            problems += [*_row(ATTACKS, recipe.attack.name, "attack.name")]
+    elif isinstance(recipe, TrainRecipe):
+        problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
+        if recipe.validation is not None:
+            problems += [*_data(recipe.validation, "validation", "pairs")]
+    elif recipe.train is not None:
+        problems += [*_row(MODELS, recipe.model, "model"), *_data(recipe.train.data, "train.data", "samples")]
+    else:
+        problems += [*_model(recipe.model)]
+    return problems
+
+
+def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:
+    if name not in table:
+        yield f"{key}: unknown name {name!r}; {nearest(name, table)}"
+
+
+def _data(data: Data, key: str, gives: str) -> Iterator[str]:
+    if data.name in DATASETS and DATASETS[data.name].gives != gives:
+        yield f"{key}.name: {data.name!r} holds {DATASETS[data.name].gives}, but this verb takes {gives}"
+    yield from _row(DATASETS, data.name, f"{key}.name")
+
+
+def _model(source: str) -> Iterator[str]:
+    shipped = [row.name for row in MODELS.values() if row.ships]
+    hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    if source not in shipped and not Path(source).is_dir() and not hub_id:
+        yield f"model: {source!r} is no folder, hub id or shipped model; {nearest(source, shipped)}"
