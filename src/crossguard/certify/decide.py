@@ -1,0 +1,131 @@
+"""`certify_counts`: from votes to certificates, pure NumPy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Int64
+
+from crossguard.certify.arguments import choice, probability, vote_counts
+from crossguard.certify.bounds import log_p_values, majority_bounds
+from crossguard.certify.families import holm_critical_counts
+from crossguard.certify.thresholds import Margins
+
+Correction = Literal["holm", "bonferroni"]
+
+
+@dataclass(frozen=True)
+class CountCertificate:
+    """Labels and certificates of one input (one family of elements).
+
+    Attributes:
+        label: int64 [...], the smoothed label of each element: the most votes, the lowest label among equals.
+        certified: bool [radii, ...]; False is an abstention, not a claim that an attack exists.
+        votes: int64 [...], votes for `label` among `draws`.
+        draws: N.
+        alpha: probability that any certificate of this input is wrong, within `scope`.
+        correction: "holm" or "bonferroni".
+        scope: what the probability covers, in words.
+    """
+
+    label: Int64[np.ndarray, "*elements"]
+    certified: Bool[np.ndarray, "radii *elements"]
+    votes: Int64[np.ndarray, "*elements"]
+    draws: int
+    alpha: float
+    correction: Correction
+    scope: str
+
+
+SCOPES = {
+    "holm": "per input, for each radius vector taken alone",
+    "bonferroni": "per input, for all radius vectors at once",
+}
+
+
+def certify_counts(
+    counts: npt.ArrayLike,
+    *,
+    n: Sequence[int],
+    k: Sequence[int],
+    radii: Sequence[Sequence[int]],
+    alpha: float,
+    kind: str | Sequence[str] = "substitution",
+    correction: Correction = "holm",
+    selection: npt.ArrayLike | None = None,
+) -> CountCertificate:
+    """Turn the votes of one input into certified labels.
+
+    An element is certified at (r_1, ..., r_T) when, with probability 1 - alpha over the sampling, its smoothed label
+    cannot be changed by any edit of at most r_i elements in every modality i at once. p_B is taken as at most 1 - p_A.
+
+    Args:
+        counts: integers [..., labels]: votes of N sub-samples for each label of each element. [labels] for a
+            classification, [height, width, labels] for a segmentation.
+        n: number of elements of each modality.
+        k: number of elements each sub-sample kept of each modality.
+        radii: radius vectors, one entry per modality.
+        alpha: probability of any wrong certificate among the elements, in (0, 0.5).
+        kind: "substitution", "insertion", "deletion" or "edit" (any mix), one word or one per modality.
+        correction: "holm" holds alpha for each radius vector taken alone; "bonferroni" for all of them at once.
+        selection: integers [..., labels] of separate draws that choose the label; None chooses by `counts` and pays
+            for it in the p-value.
+
+    Raises:
+        ValueError: k > n, r > n, counts that are negative, not integers or not of equal N, shapes that differ.
+
+    Example:
+        >>> c = certify_counts([990, 10], n=(100,), k=(10,), radii=[(0,), (3,), (9,)], alpha=0.001)
+        >>> int(c.label), c.certified
+        (0, array([ True,  True, False]))
+    """
+    alpha = probability(alpha)
+    choice(correction, "correction", tuple(SCOPES))
+    votes, draws = vote_counts(counts)
+    thresholds = 0.5 + Margins(n, k, kind).at(radii) / 2
+    if selection is None:
+        label, top = most_votes(votes)
+    else:
+        chosen, _ = vote_counts(selection, "selection")
+        if chosen.shape != votes.shape:
+            raise ValueError(f"Expected `selection` of shape {votes.shape}, as `counts`, but got {chosen.shape}.")
+        label = chosen.argmax(axis=-1)
+        top = np.take_along_axis(votes, label[..., None], axis=-1)[..., 0]
+    needed = _critical_counts(top, draws, thresholds, alpha, correction, separate=selection is not None)
+    certified = top >= needed.reshape((-1,) + (1,) * top.ndim)
+    return CountCertificate(np.asarray(label), certified, np.asarray(top), draws, alpha, correction, SCOPES[correction])
+
+
+def most_votes(
+    votes: Int64[np.ndarray, "*elements labels"],
+) -> tuple[Int64[np.ndarray, "*elements"], Int64[np.ndarray, "*elements"]]:
+    """Return the label with the most votes (the lowest among equals) and its votes."""
+    label, top = np.zeros(votes.shape[:-1], dtype=np.int64), votes[..., 0].copy()
+    for other in range(1, votes.shape[-1]):  # a pass per label is much faster than argmax along a short last axis
+        more = votes[..., other] > top
+        label[more] = other
+        np.maximum(top, votes[..., other], out=top)
+    return label, top
+
+
+def _critical_counts(
+    top: Int64[np.ndarray, "*elements"],
+    draws: int,
+    thresholds: np.ndarray,
+    alpha: float,
+    correction: Correction,
+    *,
+    separate: bool,
+) -> Int64[np.ndarray, " radii"]:
+    """Return, per radius, the fewest votes with which an element of this family is certified (draws + 1: none is)."""
+    occurring, histogram = np.unique(top, return_counts=True)
+    if correction == "holm":
+        log_p = log_p_values(occurring[None, :], draws, np.minimum(thresholds, 1.0)[:, None], separate=separate)
+        passing = holm_critical_counts(histogram, log_p, alpha)
+    else:
+        bounds = majority_bounds(occurring, draws, alpha / top.size, separate=separate)
+        passing = (bounds[None, :] >= thresholds[:, None]).sum(axis=1)
+    ladder = np.append(occurring, draws + 1)
+    return ladder[len(occurring) - passing]

@@ -1,0 +1,143 @@
+"""The margin p_A - p_B that a radius vector asks for, for many radius vectors at once.
+
+A label is certified at radii (r_1, ..., r_T) <=> p_A - p_B > margin, where margin = 1 + 1/rho - 2a for the worst split of
+each r_i into edits of its kind. `a` and `rho` are products over the modalities, so a grid of radii is an outer sum of one
+short vector of logarithms per modality.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from crossguard.certify.arguments import edit_kinds, radius_vectors, sizes
+from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
+
+NEVER = 2.0  # p_A - p_B <= 1, so no probabilities reach this margin
+
+Log = Float[np.ndarray, " radii"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins of radius vectors under sub-sampling of k_i of n_i elements.
+
+    Args:
+        n: number of elements of each modality.
+        k: number of elements kept of each modality.
+        kind: kind of edit, one word for all modalities or one per modality.
+
+    Raises:
+        ValueError: k > n, an unknown kind, or lengths that differ.
+
+    Example:
+        >>> Margins((10, 20), (3, 4)).at([(0, 0), (1, 0)]).round(12)
+        array([0. , 0.6])
+    """
+
+    n: Sequence[int]
+    k: Sequence[int]
+    kind: str | Sequence[str] = "substitution"
+    kinds: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, k = sizes(self.n, self.k)
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "k", k)
+        object.__setattr__(self, "kinds", edit_kinds(self.kind, len(n)))
+
+    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
+
+        Raises:
+            ValueError: a vector of another length, a radius that is not whole or > n.
+        """
+        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
+        paths = [self._paths(i, int(vectors[:, i].max())) for i in range(len(self.n))]
+        if "edit" in self.kinds:
+            return np.array([self._worst_split(paths, vector) for vector in vectors])
+        grown = sum(paths[i].grown(vectors[:, i]) for i in range(len(paths)))
+        clean = sum(path.clean[vectors[:, i]] for i, path in enumerate(paths))
+        return _margin(np.asarray(grown), np.asarray(clean), vectors.sum(axis=1))
+
+    def grid(self, axes: Sequence[Sequence[int]]) -> Float[np.ndarray, "*axes"]:
+        """Return the margins of all combinations of the radii of each modality, [len(axes[0]), len(axes[1]), ...].
+
+        Raises:
+            ValueError: as `at`.
+        """
+        shape = tuple(len(axis) for axis in axes)
+        vectors = np.stack(np.meshgrid(*[np.asarray(axis, dtype=np.int64) for axis in axes], indexing="ij"), axis=-1)
+        return self.at(vectors.reshape(-1, len(shape)).tolist()).reshape(shape)
+
+    def reach(self, margin: float) -> tuple[int, ...]:
+        """Return, per modality, the largest radius with a margin of at most `margin` when no other one is attacked.
+
+        -1 in every entry when not even radius 0 has it. The radius is limited to n.
+        """
+        if margin < 0:
+            return (-1,) * len(self.n)
+        best = []
+        for i, size in enumerate(self.n):
+            low, high = 0, int(size)  # margin(low) <= margin; search the last such radius
+            while low < high:
+                middle = (low + high + 1) // 2
+                vector = [0] * len(self.n)
+                vector[i] = middle
+                low, high = (middle, high) if self.at([vector])[0] <= margin else (low, middle - 1)
+            best.append(low)
+        return tuple(best)
+
+    def _paths(self, modality: int, largest: int) -> "_Paths":
+        n, k, kind = self.n[modality], self.k[modality], self.kinds[modality]
+        nothing = np.zeros(largest + 1)
+        if kind == "insertion":
+            return _Paths(clean=nothing, inserted=_inserted(n, k, largest), kind=kind)
+        clean = _removed(n, k, min(largest, n))
+        return _Paths(clean=clean, inserted=_inserted(n, k, largest) if kind == "edit" else nothing, kind=kind)
+
+    def _worst_split(self, paths: "list[_Paths]", vector: Int64[np.ndarray, " modalities"]) -> float:
+        grown, clean = np.zeros(1), np.zeros(1)
+        for path, r in zip(paths, vector, strict=True):
+            if path.kind == "edit":  # q substitutions and r - q insertions
+                q = np.arange(min(r, len(path.clean) - 1) + 1)
+                more_grown, more_clean = path.inserted[r - q], path.clean[q]
+            else:
+                more_grown, more_clean = path.grown(np.array([r])), path.clean[[r]]
+            grown = (grown[:, None] + more_grown).ravel()
+            clean = (clean[:, None] + more_clean).ravel()
+        return float(_margin(grown, clean, vector.sum()).max())
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Along one modality: log of C(n - r, k) / C(n, k) and of C(n + r, k) / C(n, k), for r = 0, 1, ..."""
+
+    clean: Log
+    inserted: Log
+    kind: str
+
+    def grown(self, r: Int64[np.ndarray, " radii"]) -> Log:
+        """Return log(1 / rho): deletions shrink the number of sub-samples, insertions let it grow."""
+        return self.clean[r] if self.kind == "deletion" else self.inserted[r]
+
+
+def _removed(n: int, k: int, largest: int) -> Log:
+    terms = np.full(largest, -np.inf)  # for good where fewer than k elements are left
+    terms[: n - k] = log_share_terms(n, min(largest, n - k), k)
+    return np.concatenate([[0.0], np.cumsum(terms)])
+
+
+def _inserted(n: int, k: int, largest: int) -> Log:
+    return np.concatenate([[0.0], np.cumsum(-log_share_terms(n + largest, largest, k)[::-1])])
+
+
+def _margin(log_grown: Log, log_clean: Log, terms: Int64[np.ndarray, "..."]) -> Log:
+    """Return (1/rho - 1) + 2 (1 - a), rounded up by what `terms` additions in a row can have lost."""
+    slack = ROUNDING + ULP * np.asarray(terms, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        grown = np.expm1(log_grown)
+        lost = -np.expm1(log_clean)
+        margin = grown + np.abs(grown) * (1 + np.abs(log_grown)) * slack + 2 * lost * (1 + slack)
+    return np.where(np.isneginf(log_clean) | (margin >= 1), NEVER, margin)

@@ -1,0 +1,206 @@
+"""`WatchNet`: a classifier of sensor streams that sees any subset of their time steps."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from crossguard.checks import nearest
+from crossguard.data.samples import MultiModalSamples
+from crossguard.models.storage import write_model
+
+MODEL_TYPE = "watch-net"
+_PERIODS = (4.0, 2.0, 1.0, 0.5, 0.25)  # seconds: from a slow repetition to a quick jerk
+
+
+class WatchNet(nn.Module):
+    """One stream per sensor: every kept time step is embedded with its moment, then mean and maximum over the steps.
+
+    A sum over a set of steps (Deep Sets, arXiv 1703.06114) is at home with few and scattered steps, costs only what is
+    kept, and cannot see an ablated value: steps that are not kept are never read. Steps are gathered, so a sub-sample of k
+    of n costs about k / n of the whole.
+
+    Args:
+        streams: features per time step of each sensor, by name, in order.
+        classes: the names of the labels.
+        width: size of the embeddings.
+        rate: time steps per second, which gives each step its moment.
+        dropout: share of the pooled features dropped in training.
+
+    Attributes:
+        name: "watch-net".
+        modalities: the names of the sensors.
+
+    Raises:
+        ValueError: no sensor, fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, int],
+        classes: tuple[str, ...],
+        *,
+        width: int = 128,
+        rate: float = 50.0,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if not streams or len(classes) < 2:
+            raise ValueError(f"Expected a stream and two classes or more, but got {dict(streams)} and {classes}.")
+        self.name = MODEL_TYPE
+        self.modalities = tuple(streams)
+        self.classes = tuple(classes)
+        self.config = {
+            "model_type": MODEL_TYPE,
+            "streams": dict(streams),
+            "classes": list(classes),
+            "width": width,
+            "rate": rate,
+            "dropout": dropout,
+        }
+        self.streams = nn.ModuleDict({m: _Stream(size, width, rate) for m, size in streams.items()})
+        self.head = nn.Sequential(
+            nn.Linear(2 * width * len(streams), width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, len(classes))
+        )
+
+    def forward(
+        self,
+        inputs: Mapping[str, Float[Tensor, "samples elements features"]],
+        kept: Mapping[str, Bool[Tensor, "samples elements"]] | None = None,
+    ) -> Float[Tensor, "samples labels"]:
+        """Return logits.
+
+        Args:
+            inputs: float [samples, elements, features] per sensor, in physical units.
+            kept: bool [samples, elements] per sensor, True where a time step was not ablated; None means all of them.
+
+        Raises:
+            ValueError: a sensor is missing, or a mask has another shape than its values.
+        """
+        parts = []
+        for modality in self.modalities:
+            if modality not in inputs:
+                raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
+            values = inputs[modality]
+            mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
+            if mask.shape != values.shape[:2]:
+                raise ValueError(
+                    f"Expected a mask [{values.shape[0]}, {values.shape[1]}] of {modality!r}, but got {list(mask.shape)}."
+                )
+            parts.append(self.streams[modality](values, mask))
+        return cast(Tensor, self.head(torch.cat(parts, dim=-1)))
+
+    @classmethod
+    def for_samples(
+        cls, samples: MultiModalSamples, *, width: int = 128, rate: float = 50.0, dropout: float = 0.2, seed: int = 0
+    ) -> "WatchNet":
+        """Return an untrained model for the samples' sensors and classes, normalised by their mean and deviation.
+
+        Args:
+            samples: training samples, every modality float [samples, elements, features].
+            width: as the class.
+            rate: as the class.
+            dropout: as the class.
+            seed: of the initial weights; PyTorch's global generator is left as it was.
+
+        Raises:
+            ValueError: a modality has another number of dimensions.
+        """
+        for modality, values in samples.modalities.items():
+            if values.ndim != 3:
+                raise ValueError(f"Expected {modality!r} [samples, elements, features], but got {values.shape}.")
+        streams = {m: values.shape[2] for m, values in samples.modalities.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(streams, tuple(samples.classes), width=width, rate=rate, dropout=dropout)
+        for modality, values in samples.modalities.items():
+            stream = cast(_Stream, model.streams[modality])
+            stream.mean.copy_(torch.from_numpy(values.mean(axis=(0, 1))))
+            stream.scale.copy_(torch.from_numpy(values.std(axis=(0, 1))).clamp_min(1e-6))
+        return model
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors` to a folder that `from_pretrained` reads back bit-equal."""
+        write_model(
+            folder,
+            (
+                lambda place: (place / "config.json").write_text(json.dumps(self.config, indent=2) + "\n"),
+                lambda place: save_model(self, str(place / "model.safetensors")),
+            ),
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, name: str = "", offline: bool = True) -> "WatchNet":
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            source: the folder.
+            name: shown in tables; "watch-net" when empty.
+            offline: accepted as every family's loader does; nothing is ever downloaded here.
+
+        Raises:
+            OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken (`load_model` says so in words).
+        """
+        config = json.loads((Path(source) / "config.json").read_text())
+        model = cls(
+            config["streams"],
+            tuple(config["classes"]),
+            width=config["width"],
+            rate=config["rate"],
+            dropout=config["dropout"],
+        )
+        load_model(model, str(Path(source) / "model.safetensors"))
+        model.name = name or MODEL_TYPE
+        return model.eval()
+
+
+class _Stream(nn.Module):
+    mean: Tensor
+    scale: Tensor
+    angular: Tensor
+
+    def __init__(self, features: int, width: int, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        periods = torch.tensor(_PERIODS)
+        self.register_buffer("angular", 2 * math.pi / (periods * rate), persistent=False)  # radians per time step
+        self.embed = nn.Sequential(
+            nn.Linear(features + 2 * len(_PERIODS), width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+        )
+
+    def forward(
+        self, values: Float[Tensor, "samples elements features"], kept: Bool[Tensor, "samples elements"]
+    ) -> Float[Tensor, "samples twice_width"]:
+        steps, real = _kept_first(kept)
+        chosen = values.gather(1, steps[..., None].expand(-1, -1, values.shape[2]))
+        phase = steps[..., None] * self.angular
+        embedded = self.embed(torch.cat([(chosen - self.mean) / self.scale, phase.sin(), phase.cos()], dim=-1))
+        if real is None:
+            return torch.cat([embedded.mean(dim=1), embedded.amax(dim=1)], dim=-1)
+        weight = real[..., None].to(embedded.dtype)
+        mean = (embedded * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+        top = embedded.masked_fill(~real[..., None], -math.inf).amax(dim=1)
+        return torch.cat([mean, torch.where(real.any(dim=1, keepdim=True), top, torch.zeros_like(top))], dim=-1)
+
+
+def _kept_first(
+    kept: Bool[Tensor, "samples elements"],
+) -> tuple[Int64[Tensor, "samples most"], Bool[Tensor, "samples most"] | None]:
+    """Return the positions of the kept elements, ascending, padded to the most of any sample; None: no padding."""
+    counts = kept.sum(dim=1)
+    most, fewest = max(1, int(counts.max())), int(counts.min())
+    if most == fewest:
+        return kept.nonzero()[:, 1].reshape(len(kept), most), None
+    steps = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return steps, kept.gather(1, steps)
