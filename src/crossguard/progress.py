@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,7 @@ from rich.progress import Task as RichTask
 from rich.text import Text
 
 
+@runtime_checkable
 class Task(Protocol):
     """One piece of work whose steps are counted."""
 
@@ -28,6 +29,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where progress goes: `Silent` for library calls, `Bars` for terminals, `Lines` for logs."""
 
