@@ -36,29 +36,30 @@ def captions(emoji: Emoji, count: int, *, skip: int = 0) -> tuple[str, ...]:
 
 
 def _all_captions(emoji: Emoji) -> Iterator[str]:
-    drawn = [_draw(emoji, number) for number in range(_DRAWS)]
     words_seen: set[frozenset[str]] = set()
-    late = []
-    for caption in dict.fromkeys(drawn):
+    late: dict[str, None] = {}
+    early: set[str] = set()
+    for number in range(_DRAWS):
+        caption = _draw(emoji, number)
         words = frozenset(caption.replace(",", "").split())
-        if words in words_seen:
-            late.append(caption)
-        else:
+        if words not in words_seen:
             words_seen.add(words)
+            early.add(caption)
             yield caption
-    yield from late
+        else:
+            late[caption] = None
+    yield from (caption for caption in late if caption not in early)
 
 
 def _draw(emoji: Emoji, number: int) -> str:
-    seed = (emoji.key, number)
+    dice = iter(hashlib.sha256(f"caption|{emoji.key}|{number}".encode()).digest())
     # The preferred name opens half of the captions.
-    name = emoji.names[max(0, chance(*seed, "name") % (2 * len(emoji.names)) - len(emoji.names))]
+    name = emoji.names[max(0, next(dice) % (2 * len(emoji.names)) - len(emoji.names))]
     subject = with_tone(name, emoji.tone)
-    room = LONGEST - len(subject.split())
-    keywords = sorted((word for word in emoji.keywords if word not in subject.split()), key=lambda w: chance(*seed, w))
-    wanted = max(SHORTEST - len(subject.split()), 3 + chance(*seed, "count") % 4)
-    keywords = keywords[: min(room, wanted)]
+    taken = subject.split()
+    left = [word for word in emoji.keywords if word not in taken]
+    wanted = max(SHORTEST - len(taken), 3 + next(dice) % 4)
+    opening = _OPENINGS[next(dice) % len(_OPENINGS)]
+    keywords = [left.pop(next(dice) % len(left)) for _ in range(min(wanted, LONGEST - len(taken), len(left)))]
     text = f"{subject}, {' '.join(keywords)}" if keywords else subject
-    if len(text.split()) < SHORTEST:
-        text = f"{_OPENINGS[chance(*seed, 'opening') % len(_OPENINGS)]} {text}"
-    return text
+    return f"{opening} {text}" if len(text.split()) < SHORTEST else text
