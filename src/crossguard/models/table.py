@@ -25,6 +25,8 @@ class ModelRow:
         load: takes a source (folder or hub id; None where the package carries the checkpoint) and `name`, `offline`.
         model_types: values of `model_type` in `config.json` by which a folder is recognised.
         ships: the package carries the weights, so the bare name is a model.
+        fresh: makes an untrained model for given `MultiModalSamples`, with `seed`; None where training starts from a
+            checkpoint.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ModelRow:
     load: Callable[..., Any]
     model_types: tuple[str, ...] = ()
     ships: bool = False
+    fresh: Callable[..., Any] | None = None
 
 
 def _emoji_clip(_: object = None, **options: Any) -> CLIP:
@@ -65,6 +68,7 @@ MODELS: dict[str, ModelRow] = {
             "classifier",
             WatchNet.from_pretrained,
             ("watch-net",),
+            fresh=WatchNet.for_samples,
         ),
     )
 }
