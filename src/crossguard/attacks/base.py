@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import final
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.budget import count_word_edits, project_pixels
+from crossguard.attacks.encode import encode_unit_texts
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel, cosine
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -40,7 +41,7 @@ class Adversarial:
 class Attack(ABC):
     """Base of all attacks on image-text models.
 
-    A subclass gives `name`, `needs` and `run`; options are keyword-only constructor arguments.
+    A subclass gives `name`, `uses` and `run`; options are keyword-only constructor arguments.
 
     Attributes:
         name: its name in the table.
@@ -60,7 +61,7 @@ class Attack(ABC):
             model: the victim.
             batch: clean pixels in [0, 1], texts, and the true links among them.
             threat: budgets for "image" (`LInf`) and "text" (`WordEdits`); a missing one means untouched.
-            seed: same seed, same result.
+            seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
 
         Raises:
             ValueError: pixels outside [0, 1] or not finite, blank texts, an unknown modality or wrong budget type.
@@ -72,15 +73,14 @@ class Attack(ABC):
             words=text.words if text is not None and "text" in self.uses else 0,
         )
         with frozen(model):
-            pixels, texts = self.run(
-                model, batch, budget=budget, generator=torch.Generator().manual_seed(seed)
-            )
+            with fast_precision(batch.pixels.device):
+                pixels, texts = self.run(model, batch, budget=budget, seed=seed)
             pixels = project_pixels(pixels.detach(), batch.pixels, eps=budget.eps)
             return _measure(model, batch, pixels, tuple(texts), budget)
 
     @abstractmethod
     def run(
-        self, model: VisionLanguageModel, batch: PairBatch, *, budget: "Budgets", generator: torch.Generator
+        self, model: VisionLanguageModel, batch: PairBatch, *, budget: "Budgets", seed: int
     ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
         """Return adversarial pixels and texts; weights are frozen, projection comes after.
 
@@ -88,7 +88,7 @@ class Attack(ABC):
             model: in evaluation mode, without gradients on its weights.
             batch: do not write into it.
             budget: `eps` and `words`; zero means leave that modality as it is.
-            generator: the only source of randomness, on the CPU.
+            seed: the only source of randomness; draw with `attacks.noise`, by image id.
         """
 
 
@@ -98,6 +98,13 @@ class Budgets:
 
     eps: float
     words: int
+
+
+def fast_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where the device computes in it; nothing elsewhere. Results are re-measured in float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
 
 
 @contextmanager
@@ -130,6 +137,10 @@ def _budgets(threat: ThreatModel) -> tuple[LInf | None, WordEdits | None]:
 
 
 def _check(batch: PairBatch) -> None:
+    if not len(batch.pixels) or not batch.texts:
+        raise ValueError(
+            f"Expected at least one image and one text, but got {len(batch.pixels)} and {len(batch.texts)}."
+        )
     if not torch.isfinite(batch.pixels).all():
         raise ValueError("Expected finite `pixels`, but got NaN or infinity.")
     low, high = batch.pixels.aminmax()
@@ -163,8 +174,9 @@ def _measure(
             f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words."
         )
     positives = batch.positives.float()
-    clean = cosine(model.encode_image(batch.pixels), model.encode_text(batch.texts)) * positives
-    attacked = cosine(model.encode_image(pixels), model.encode_text(texts)) * positives
+    features = encode_unit_texts(model, (*batch.texts, *texts))
+    clean = cosine(model.encode_image(batch.pixels).float(), features[: len(texts)]) * positives
+    attacked = cosine(model.encode_image(pixels).float(), features[len(texts) :]) * positives
     fall = clean - attacked
     return Adversarial(
         pixels=pixels,

@@ -1,0 +1,44 @@
+"""Attacks on image-text models: within a threat model, batched, with the model's weights left as they are."""
+
+from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
+from crossguard.attacks.budget import count_word_edits, project_pixels
+from crossguard.attacks.candidates import Candidates, CandidateSource
+from crossguard.attacks.characters import Characters
+from crossguard.attacks.masked_lm import MaskedLM
+from crossguard.attacks.neighbours import EmbeddingNeighbours
+from crossguard.attacks.pgd import PGD, image_loss, maximise, random_start, step_size
+from crossguard.attacks.sga import SGA
+from crossguard.attacks.sources import SOURCES, SourceRow, make_source
+from crossguard.attacks.swap import WordSwap, swap_words
+from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
+from crossguard.attacks.thesaurus import Thesaurus
+
+__all__ = [
+    "ATTACKS",
+    "PGD",
+    "SGA",
+    "SOURCES",
+    "Adversarial",
+    "Attack",
+    "AttackRow",
+    "Budgets",
+    "CandidateSource",
+    "Candidates",
+    "Characters",
+    "EmbeddingNeighbours",
+    "MaskedLM",
+    "SourceRow",
+    "Thesaurus",
+    "WordSwap",
+    "count_word_edits",
+    "fast_precision",
+    "frozen",
+    "image_loss",
+    "make_attack",
+    "make_source",
+    "maximise",
+    "project_pixels",
+    "random_start",
+    "step_size",
+    "swap_words",
+]

@@ -1,0 +1,67 @@
+"""Encoding many texts: equal token sequences once, sorted by length, a few large forwards."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from crossguard.models import Tokens, VisionLanguageModel
+
+TOKENS_PER_FORWARD = 8192
+
+
+@torch.no_grad()
+def encode_unit_texts(
+    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int = TOKENS_PER_FORWARD
+) -> Float[Tensor, "texts dim"]:
+    """Return unit embeddings of texts, without gradients, as float32.
+
+    Texts that are the same to the model (equal tokens) are encoded once and get the very same embedding, so that they
+    tie exactly. Sequences of like length go together, so that little is spent on padding.
+
+    Args:
+        model: the text encoder; call it in evaluation mode.
+        texts: at least one text.
+        tokens_per_forward: the most tokens, padding included, of one forward.
+    """
+    different = list(dict.fromkeys(texts))
+    tokens = model.tokenize(different)
+    ids, masks, inverse = _distinct_rows(tokens)
+    lengths = masks.sum(axis=1)
+    order = np.argsort(lengths, kind="stable")
+    parts, start = [], 0
+    while start < len(order):
+        # The last sequence of a forward is its longest: take as many as fit.
+        stop = start + 1
+        while stop < len(order) and int(lengths[order[stop]]) * (stop + 1 - start) <= tokens_per_forward:
+            stop += 1
+        rows = order[start:stop]
+        used = masks[rows].any(axis=0)
+        chunk = Tokens(torch.from_numpy(ids[rows][:, used]), torch.from_numpy(masks[rows][:, used]))
+        parts.append(normalize(model.encode_text(chunk).float(), dim=-1))
+        start = stop
+    encoded = torch.cat(parts)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    position = dict(zip(different, rank[inverse].tolist(), strict=True))
+    return encoded[torch.tensor([position[text] for text in texts], device=encoded.device)]
+
+
+def _distinct_rows(
+    tokens: Tokens,
+) -> tuple[
+    "np.ndarray[tuple[int, int], np.dtype[np.int64]]",
+    "np.ndarray[tuple[int, int], np.dtype[np.bool_]]",
+    "np.ndarray[tuple[int], np.dtype[np.intp]]",
+]:
+    """Return the different token rows, their masks, and for every text the index of its row."""
+    masks = tokens.mask.numpy()
+    ids = tokens.ids.numpy()
+    # What padding holds does not matter; -1 tells it from every token.
+    keys = np.ascontiguousarray(np.where(masks, ids, -1))
+    rows = keys.view([("", keys.dtype)] * keys.shape[1]).ravel()
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return ids[first], masks[first], inverse.ravel()

@@ -1,0 +1,160 @@
+"""Guesses of a masked language model for every word of the unchanged text (BERT-Attack; Li et al., EMNLP 2020)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from crossguard.attacks.candidates import Candidates, attackable
+from crossguard.attacks.meaning import keeps_meaning
+from crossguard.attacks.words import split_words
+from crossguard.models import VisionLanguageModel
+
+
+class MaskedLM:
+    """The words a masked language model finds likeliest at each word's own tokens; the text is not masked.
+
+    A word of one token gets the top `limit` tokens with a logit of at least `min_logit`. A word of several tokens gets
+    the `limit` likeliest combinations of its tokens' guesses, found by a beam, so that their number stays bounded.
+    What does not spell one word of letters is dropped.
+
+    Args:
+        model: folder or hub id of a Transformers masked language model, "bert-base-uncased" in the papers.
+        limit: the most guesses per token, and candidates per word.
+        min_logit: guesses below are dropped (0.3 in BERT-Attack).
+        max_pieces: words of more tokens get no candidates.
+        compat: read the logits one token to the left, as all published Co-Attack descendants do ([CLS] is at index 0
+            of the logits but not of their word spans), and skip `keeps_meaning`, to repeat published tables.
+        offline: look only at local files.
+        texts_per_forward: batch size of the language model.
+
+    Raises:
+        ValueError: an option out of range, or a model that cannot be loaded.
+    """
+
+    name = "masked-lm"
+
+    def __init__(
+        self,
+        *,
+        model: Path | str,
+        limit: int = 10,
+        min_logit: float = 0.3,
+        max_pieces: int = 4,
+        compat: bool = False,
+        offline: bool = False,
+        texts_per_forward: int = 64,
+    ) -> None:
+        for option, value in (
+            ("limit", limit),
+            ("max_pieces", max_pieces),
+            ("texts_per_forward", texts_per_forward),
+        ):
+            if value < 1:
+                raise ValueError(f"Expected `{option}` >= 1, but got {value}.")
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=offline)
+            self.network: Any = AutoModelForMaskedLM.from_pretrained(
+                str(model), local_files_only=offline, use_safetensors=True
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Expected a masked language model in {model}, but got: {error}") from error
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                f"Expected a fast tokenizer (with word positions) in {model}, but got a slow one."
+            )
+        self.network.requires_grad_(False)
+        self.limit, self.min_logit, self.max_pieces = limit, min_logit, max_pieces
+        self.compat, self.texts_per_forward = compat, texts_per_forward
+        self._known: dict[str, Candidates] = {}
+
+    def candidates(self, texts: Sequence[str], *, model: VisionLanguageModel) -> list[Candidates]:
+        """Return the language model's guesses; every text is asked once and remembered."""
+        self.network.to(next(model.parameters()).device)  # type: ignore[attr-defined]
+        new = sorted({text for text in texts if text not in self._known}, key=len)
+        for at in range(0, len(new), self.texts_per_forward):
+            chunk = new[at : at + self.texts_per_forward]
+            self._known.update(zip(chunk, self._guess(chunk), strict=True))
+        return [self._known[text] for text in texts]
+
+    @torch.no_grad()
+    def _guess(self, texts: list[str]) -> list[Candidates]:
+        cores = [[word.core.lower() for word in split_words(text)] for text in texts]
+        encoded = self.tokenizer(
+            cores,
+            is_split_into_words=True,
+            padding=True,
+            truncation=True,
+            max_length=min(self.tokenizer.model_max_length, self.network.config.max_position_embeddings),
+            return_tensors="pt",
+        )
+        device = next(self.network.parameters()).device
+        logits = self.network(**encoded.to(device)).logits.float()
+        guesses = logits.log_softmax(dim=-1).topk(min(self.limit, logits.shape[-1]), dim=-1)
+        raw = logits.gather(-1, guesses.indices)
+        results = []
+        for row, words in enumerate(cores):
+            places: dict[int, list[int]] = {}
+            for position, word in enumerate(encoded.word_ids(row)):
+                if word is not None:
+                    places.setdefault(word, []).append(position - (1 if self.compat else 0))
+            results.append(
+                tuple(
+                    self._words(core, guesses.values[row, at], guesses.indices[row, at], raw[row, at])
+                    if attackable(core) and 1 <= len(at := places.get(i, [])) <= self.max_pieces
+                    else ()
+                    for i, core in enumerate(words)
+                )
+            )
+        return results
+
+    def _words(
+        self,
+        core: str,
+        values: Float[Tensor, "pieces guesses"],
+        indices: Int64[Tensor, "pieces guesses"],
+        raw: Float[Tensor, "pieces guesses"],
+    ) -> tuple[str, ...]:
+        combinations = best_combinations(
+            values.tolist(), indices.tolist(), (raw >= self.min_logit).tolist(), limit=self.limit
+        )
+        spelled = dict.fromkeys(self._spell(ids) for ids in combinations)
+        if self.compat:
+            return tuple(w for w in spelled if w != core and w.isalpha() and attackable(w))
+        return tuple(w for w in spelled if keeps_meaning(core, w))
+
+    def _spell(self, ids: tuple[int, ...]) -> str:
+        tokens = self.tokenizer.convert_ids_to_tokens(list(ids))
+        if any(i in self.tokenizer.all_special_ids for i in ids) or (
+            len(ids) == 1 and tokens[0].startswith("##")
+        ):
+            return ""
+        return str(self.tokenizer.convert_tokens_to_string(tokens)).strip().lower()
+
+
+def best_combinations(
+    values: list[list[float]], ids: list[list[int]], allowed: list[list[bool]], *, limit: int
+) -> list[tuple[int, ...]]:
+    """Return the `limit` combinations of one guess per piece with the highest sum of values, best first.
+
+    A beam as wide as `limit` is exact here, since the sum's parts are independent. At most limit * guesses sums are
+    looked at per piece, however many pieces there are.
+
+    Example:
+        >>> best_combinations([[0.0, -1.0], [-0.5, -0.6]], [[1, 2], [3, 4]], [[True, True]] * 2, limit=3)
+        [(1, 3), (1, 4), (2, 3)]
+    """
+    beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for piece_values, piece_ids, piece_allowed in zip(values, ids, allowed, strict=True):
+        longer = [
+            (total + value, (*chosen, token))
+            for total, chosen in beam
+            for value, token, ok in zip(piece_values, piece_ids, piece_allowed, strict=True)
+            if ok
+        ]
+        beam = sorted(longer, key=lambda entry: (-entry[0], entry[1]))[:limit]
+    return [chosen for _, chosen in beam]

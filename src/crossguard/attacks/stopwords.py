@@ -1,0 +1,28 @@
+"""Words that text attacks leave alone: function words carry grammar, negations turn the meaning round."""
+
+_NEGATIONS = (
+    "no not never none nobody nothing nowhere neither nor without cannot cant can't dont don't doesnt "
+    "doesn't didnt didn't isnt isn't arent aren't wasnt wasn't werent weren't wont won't wouldnt "
+    "wouldn't shouldnt shouldn't couldnt couldn't hasnt hasn't havent haven't hadnt hadn't mustnt "
+    "mustn't neednt needn't n't hardly barely scarcely"
+)
+_FUNCTION_WORDS = (
+    "a an the this that these those some any each every either both all few many much more most "
+    "several such other another own same i me my mine myself we us our ours ourselves you your yours "
+    "yourself yourselves he him his himself she her hers herself it its itself they them their theirs "
+    "themselves one ones someone somebody something anyone anybody anything everyone everybody "
+    "everything who whom whose which what whatever whoever and or but if then else than as because "
+    "while although though unless until whether so yet of in on at by for with about against between "
+    "among into onto through during before after above below to from up down out off over under again "
+    "further near beside besides behind beneath across along around inside outside within toward "
+    "towards upon per via is am are was were be been being do does did doing done have has had having "
+    "can could may might must shall should will would ought get gets got here there when where why "
+    "how now just only very too also quite rather really even still ever always often 's 're 've 'll "
+    "'d 'm s t d ll m re ve"
+)
+
+NEGATIONS: frozenset[str] = frozenset(_NEGATIONS.split())
+"""Never inserted, removed or replaced."""
+
+STOP_WORDS: frozenset[str] = NEGATIONS | frozenset(_FUNCTION_WORDS.split())
+"""English function words, lower case: never attacked, never proposed."""

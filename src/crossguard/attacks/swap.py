@@ -1,0 +1,211 @@
+"""Word substitution after BERT-Attack (Li et al., EMNLP 2020), for a whole batch of texts at once."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
+from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.objectives import mean_partner
+from crossguard.attacks.sources import SourceLike, make_source
+from crossguard.attacks.words import replace_word, split_words
+from crossguard.data import PairBatch
+from crossguard.models import VisionLanguageModel
+
+Order = Literal["importance", "all"]
+MARGIN = 1e-6
+"""A change must lower the cosine by more than float32 noise, or the text stays as it is."""
+
+
+@torch.no_grad()
+def swap_words(
+    model: VisionLanguageModel,
+    texts: Sequence[str],
+    image_features: Float[Tensor, "images dim"],
+    positives: Bool[Tensor, "images texts"],
+    *,
+    words: int,
+    source: CandidateSource,
+    order: Order = "importance",
+) -> tuple[str, ...]:
+    """Substitute up to `words` words of every text, so that its mean cosine with its own images falls.
+
+    BERT-Attack's scheme: words are ranked by the fall of the cosine when each is replaced by the model's mask token,
+    and visited in that order; at a word, all candidates and the unchanged text are scored and the best is taken. All
+    masked variants of all texts are encoded together, and so are the candidates of each round of visits.
+
+    Args:
+        model: the victim, in evaluation mode.
+        texts: the originals.
+        image_features: embeddings of images (clean or adversarial), constant.
+        positives: the links; a text without any stays as it is.
+        words: most substitutions per text.
+        source: where candidates come from.
+        order: "importance" visits words as above; "all" scores every candidate of every word in each round and takes
+            the best one (stronger, and dearer by about the number of attackable words).
+
+    Returns:
+        One text per original; each substitution keeps the number of white-space words.
+    """
+    partners = mean_partner(image_features.float(), positives.T)
+    proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
+    states = [_Text(text, c) for text, c in zip(texts, proposals, strict=True)]
+    linked = positives.any(dim=0).tolist()
+    active = [j for j, state in enumerate(states) if linked[j] and state.open]
+    if not active:
+        return tuple(texts)
+    _rank(model, states, active, partners, masks=order == "importance")
+    changes = np.zeros(len(states), dtype=np.int64)
+    while active:
+        variants = [states[j].variants(every=order == "all") for j in active]
+        chosen = _argmin(model, [[text for _, text in v] for v in variants], active, partners, states)
+        still = []
+        for j, options, pick in zip(active, variants, chosen, strict=True):
+            state = states[j]
+            if pick is not None:
+                place, state.text = options[pick][0], options[pick][1]
+                changes[j] += 1
+                state.open.remove(place)
+            elif order == "all":
+                continue
+            else:
+                state.open.pop(0)
+            if state.open and changes[j] < words:
+                still.append(j)
+        active = still
+    return tuple(state.text for state in states)
+
+
+class _Text:
+    """One text under attack: as it stands, which words are still open to change, and its cosine."""
+
+    def __init__(self, text: str, proposals: Candidates) -> None:
+        self.text = text
+        self.proposals = proposals
+        cores = [word.core for word in split_words(text)] if proposals else []
+        self.open = [i for i, core in enumerate(cores) if proposals[i] and attackable(core)]
+        self.score = 0.0
+
+    def masked(self, token: str) -> list[str]:
+        """The text with each open word hidden, one at a time."""
+        pieces = split_words(self.text)
+        return [self.text[: pieces[i].start] + token + self.text[pieces[i].end :] for i in self.open]
+
+    def variants(self, *, every: bool) -> list[tuple[int, str]]:
+        """(word, text) for each candidate of the next word, or of every open word."""
+        pieces = split_words(self.text)
+        return [
+            (i, replace_word(self.text, pieces[i], candidate))
+            for i in (self.open if every else self.open[:1])
+            for candidate in self.proposals[i]
+        ]
+
+
+def _rank(
+    model: VisionLanguageModel,
+    states: list[_Text],
+    active: list[int],
+    partners: Float[Tensor, "texts dim"],
+    *,
+    masks: bool,
+) -> None:
+    """Score the unchanged texts and, if asked, sort the open words of each by importance."""
+    hidden = [states[j].masked(model.mask_token) if masks else [] for j in active]
+    flat = [states[j].text for j in active] + [text for group in hidden for text in group]
+    owners = active + [j for j, group in zip(active, hidden, strict=True) for _ in group]
+    scores = _scores(model, flat, owners, partners)
+    at = len(active)
+    for position, (j, group) in enumerate(zip(active, hidden, strict=True)):
+        states[j].score = float(scores[position])
+        if group:
+            ranks = np.argsort(scores[at : at + len(group)], kind="stable")
+            states[j].open = [states[j].open[i] for i in ranks]
+        at += len(group)
+
+
+def _argmin(
+    model: VisionLanguageModel,
+    variants: list[list[str]],
+    active: list[int],
+    partners: Float[Tensor, "texts dim"],
+    states: list[_Text],
+) -> list[int | None]:
+    """Return per text the variant of the lowest cosine, or None where none is below the text as it stands."""
+    owners = [j for j, group in zip(active, variants, strict=True) for _ in group]
+    scores = _scores(model, [text for group in variants for text in group], owners, partners)
+    chosen: list[int | None] = []
+    at = 0
+    for j, group in zip(active, variants, strict=True):
+        pick = int(np.argmin(scores[at : at + len(group)]))
+        better = float(scores[at + pick]) < states[j].score - MARGIN
+        if better:
+            states[j].score = float(scores[at + pick])
+        chosen.append(pick if better else None)
+        at += len(group)
+    return chosen
+
+
+def _scores(
+    model: VisionLanguageModel, texts: list[str], owners: list[int], partners: Float[Tensor, "texts dim"]
+) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    features = encode_unit_texts(model, texts)
+    rows = torch.tensor(owners, device=partners.device)
+    return (features * partners[rows]).sum(dim=-1).cpu().numpy()
+
+
+class WordSwap(Attack):
+    """BERT-Attack on texts alone, against the clean images.
+
+    Args:
+        source: a name of the table of candidate sources, a mapping of its name and options, or a source of your own.
+        order: "importance" or "all", see `swap_words`.
+
+    Raises:
+        ValueError: an unknown source or order.
+    """
+
+    name = "word-swap"
+    uses = frozenset({"text"})
+
+    def __init__(self, *, source: SourceLike = "thesaurus", order: Order = "importance") -> None:
+        self.source = make_source(source)
+        self.order = check_order(order)
+
+    def run(
+        self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
+    ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
+        """Attack the texts under the clean images."""
+        return batch.pixels, self.texts(model, batch, batch.pixels, words=budget.words)
+
+    @torch.no_grad()
+    def texts(
+        self,
+        model: VisionLanguageModel,
+        batch: PairBatch,
+        pixels: Float[Tensor, "images 3 height width"],
+        *,
+        words: int,
+    ) -> tuple[str, ...]:
+        """Attack the batch's texts from the originals, under any pixels of its images."""
+        if words == 0:
+            return batch.texts
+        features = model.encode_image(pixels)
+        return swap_words(
+            model, batch.texts, features, batch.positives, words=words, source=self.source, order=self.order
+        )
+
+
+def check_order(order: Order) -> Order:
+    """Refuse an unknown order of visits.
+
+    Raises:
+        ValueError: it is neither "importance" nor "all".
+    """
+    if order not in ("importance", "all"):
+        raise ValueError(f"Unknown `order` {order!r}: expected 'importance' or 'all'.")
+    return order

@@ -1,0 +1,94 @@
+"""Synonyms from WordNet 3.0, shipped with the package: the candidate source that needs no model and no download."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from crossguard.attacks.candidates import Candidates, attackable
+from crossguard.attacks.inflect import Form, inflect, lemmas
+from crossguard.attacks.meaning import keeps_meaning
+from crossguard.attacks.words import split_words
+from crossguard.models import VisionLanguageModel
+
+# Forms a part of speech can take; verbs' third person looks like a plural.
+_FORMS: dict[str, tuple[Form, ...]] = {"n": ("", "s"), "v": ("", "s", "ing", "ed"), "a": ("",), "r": ("",)}
+
+
+class Thesaurus:
+    """Words of the same WordNet synset, similar adjectives, and broader words, in the form of the word they replace.
+
+    The data are built by `tools/build_thesaurus.py` from Princeton WordNet 3.0 (licence beside them).
+
+    Args:
+        limit: the most candidates per word.
+        broader: propose direct hypernyms too ("cat" -> "feline"), after all synonyms.
+
+    Raises:
+        ValueError: `limit` below one.
+
+    Example:
+        >>> Thesaurus().of("sofas")
+        ('couches', 'lounges', 'seats')
+    """
+
+    name = "thesaurus"
+
+    def __init__(self, *, limit: int = 10, broader: bool = True) -> None:
+        if limit < 1:
+            raise ValueError(f"Expected `limit` >= 1, but got {limit}.")
+        self.limit, self.broader = limit, broader
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def candidates(
+        self, texts: Sequence[str], *, model: VisionLanguageModel | None = None
+    ) -> list[Candidates]:
+        """Return synonyms for every word; the model plays no part."""
+        return [tuple(self.of(word.core) for word in split_words(text)) for text in texts]
+
+    def of(self, word: str) -> tuple[str, ...]:
+        """Return the candidates for one word, best first."""
+        word = word.lower()
+        if word not in self._known:
+            self._known[word] = self._look_up(word) if attackable(word) else ()
+        return self._known[word]
+
+    def _look_up(self, word: str) -> tuple[str, ...]:
+        same: list[str] = []
+        broad: list[str] = []
+        table = entries()
+        for lemma, form in lemmas(word):
+            for entry in table.get(lemma, ()):
+                if form in _FORMS[entry.pos]:
+                    same += [_in_form(w, form) for w in entry.synonyms]
+                    broad += [_in_form(w, form) for w in entry.broader]
+        ranked = dict.fromkeys(same + (broad if self.broader else []))
+        return tuple(w for w in ranked if keeps_meaning(word, w))[: self.limit]
+
+
+def _in_form(word: str, form: Form) -> str:
+    # WordNet lists some words in the plural alone ("stakes").
+    plural = form == "s" and word.endswith("s") and not word.endswith("ss")
+    return word if plural else inflect(word, form)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What WordNet says of a word as one part of speech (n, v, a or r), best first."""
+
+    pos: str
+    synonyms: tuple[str, ...]
+    broader: tuple[str, ...]
+
+
+@cache
+def entries() -> dict[str, tuple[Entry, ...]]:
+    """Read the shipped thesaurus: a word's entries, its commonest part of speech first."""
+    packed = (files("crossguard.attacks") / "assets" / "thesaurus.txt.gz").read_bytes()
+    table: dict[str, tuple[Entry, ...]] = {}
+    for line in gzip.decompress(packed).decode().splitlines():
+        word, pos, same, broader = line.split("\t")
+        entry = Entry(pos, *(tuple(words.split(",")) if words else () for words in (same, broader)))
+        table[word] = (*table.get(word, ()), entry)
+    return table

@@ -1,0 +1,183 @@
+"""Build the shipped thesaurus and antonym list from Princeton WordNet 3.0.
+
+    apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
+    python tools/build_thesaurus.py wordnet/usr/share/wordnet src/crossguard/attacks/assets
+
+Kept, per single-word lower-case lemma and part of speech: from its main senses, the other words of the synset
+(synonyms), of similar adjectives, and of the nearest hypernym that is a single word, one or two steps up (a broader
+word: "cat" -> "feline"). A sense is a main one when it is the first of its part of speech, or carries at least a
+quarter of the word's tagged occurrences (SemCor counts of `cntlist.rev`), and at most three per part of speech. Parts
+of speech with less than a tenth of the tagged occurrences of the word's most frequent one are dropped (when that one
+has at least five), so that "cat" brings no "flog". Words without tagged occurrences keep their first three senses.
+Broader words above depth `MIN_DEPTH` ("entity", "whole", "act") say too little and are dropped.
+
+Lines of `thesaurus.txt.gz`: word, part of speech (n v a r), synonyms and similar words, broader words; separated by
+tabs, words by commas, best first; a word's commonest part of speech comes first. Lines of `antonyms.txt.gz`: two words.
+Both files are byte-reproducible.
+"""
+
+import argparse
+import gzip
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
+TYPES = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}
+MAIN_SHARE, POS_SHARE, MIN_TAGGED, MAX_SENSES, MIN_DEPTH, MAX_WORDS = 0.25, 0.1, 5, 3, 4, 16
+WORD = re.compile(r"[a-z]{2,}")
+
+
+@dataclass
+class Synset:
+    words: list[str]
+    lexical_file: int
+    broader: list[str] = field(default_factory=list)
+    similar: list[str] = field(default_factory=list)
+    antonyms: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_synsets(folder: Path, pos: str) -> dict[str, Synset]:
+    """Read a `data.*` file (format: wndb(5)): synsets by offset; antonyms point to (offset, word number)."""
+    synsets = {}
+    for line in (folder / f"data.{FILES[pos]}").read_text().splitlines():
+        if line.startswith(" "):
+            continue
+        parts = line.split(" | ")[0].split()
+        count = int(parts[3], 16)
+        # Adjectives may carry a position mark: "afraid(p)".
+        words = [re.sub(r"\(.*\)", "", parts[4 + 2 * i]) for i in range(count)]
+        synset = Synset(words, int(parts[1]))
+        at = 4 + 2 * count
+        for i in range(int(parts[at])):
+            symbol, offset, target_pos, ends = parts[at + 1 + 4 * i : at + 5 + 4 * i]
+            if symbol in ("@", "@i"):
+                synset.broader.append(offset)
+            elif symbol == "&" and target_pos in "as":
+                synset.similar.append(offset)
+            elif symbol == "!":
+                synset.antonyms.append((words[int(ends[:2], 16) - 1], f"{offset}:{int(ends[2:], 16) - 1}"))
+        synsets[parts[0]] = synset
+    return synsets
+
+
+def read_counts(folder: Path) -> dict[tuple[str, str, int], int]:
+    """Read tagged occurrences of (word, part of speech, sense number)."""
+    counts = {}
+    for line in (folder / "cntlist.rev").read_text().splitlines():
+        key, sense, count = line.split()
+        word, lexical = key.split("%")
+        counts[word, TYPES[lexical[0]], int(sense)] = int(count)
+    return counts
+
+
+def read_senses(folder: Path, pos: str) -> dict[str, list[str]]:
+    """Read an `index.*` file: the offsets of a word's synsets in sense order."""
+    senses = {}
+    for line in (folder / f"index.{FILES[pos]}").read_text().splitlines():
+        if not line.startswith(" "):
+            parts = line.split()
+            senses[parts[0]] = parts[-int(parts[2]) :]
+    return senses
+
+
+def depths(synsets: dict[str, Synset]) -> dict[str, int]:
+    """Return the length of the shortest chain of hypernyms above every synset."""
+    depth = {offset: 0 for offset, synset in synsets.items() if not synset.broader}
+    below = defaultdict(list)
+    for offset, synset in synsets.items():
+        for parent in synset.broader:
+            below[parent].append(offset)
+    frontier = list(depth)
+    while frontier:
+        reached = []
+        for parent in frontier:
+            for child in below[parent]:
+                if child not in depth:
+                    depth[child] = depth[parent] + 1
+                    reached.append(child)
+        frontier = reached
+    return depth
+
+
+def above(
+    synset: Synset, word: str, pos: str, synsets: dict[str, Synset], depth: dict[str, int], steps: int = 2
+) -> list[str]:
+    """Return the single words of the nearest hypernyms that have any and are not too general."""
+    parents = [p for p in synset.broader if pos == "v" or depth.get(p, 0) >= MIN_DEPTH]
+    found = [w for parent in parents for w in single(synsets[parent].words, but=word)]
+    if found or steps == 1:
+        return found
+    return [w for parent in parents for w in above(synsets[parent], word, pos, synsets, depth, steps - 1)]
+
+
+def single(words: Iterable[str], *, but: str) -> list[str]:
+    return [word for word in words if WORD.fullmatch(word) and word != but]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("wordnet", type=Path, help="folder with data.noun, index.noun, cntlist.rev, ...")
+    parser.add_argument("out", type=Path, help="folder for thesaurus.txt.gz and antonyms.txt.gz")
+    arguments = parser.parse_args()
+    counts = read_counts(arguments.wordnet)
+    synsets = {pos: read_synsets(arguments.wordnet, pos) for pos in FILES}
+    senses = {pos: read_senses(arguments.wordnet, pos) for pos in FILES}
+    depth = {pos: depths(synsets[pos]) for pos in FILES}
+
+    tagged: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for (word, pos, _), count in counts.items():
+        tagged[word][pos] += count
+
+    entries = []
+    for pos in FILES:
+        for word in single(senses[pos], but=""):
+            by_pos = tagged[word]
+            most = max(by_pos.values(), default=0)
+            if most >= MIN_TAGGED and by_pos[pos] < POS_SHARE * most:
+                continue
+            same: list[str] = []
+            broader: list[str] = []
+            kept = 0
+            for number, offset in enumerate(senses[pos][word], start=1):
+                main_sense = number == 1 or counts.get((word, pos, number), 0) >= MAIN_SHARE * by_pos[pos]
+                if not main_sense or kept == MAX_SENSES:
+                    continue
+                kept += 1
+                synset = synsets[pos][offset]
+                same += single(synset.words, but=word)
+                for near in synset.similar:
+                    same += single(synsets[pos][near].words, but=word)
+                broader += above(synset, word, pos, synsets[pos], depth[pos])
+            same = list(dict.fromkeys(same))[:MAX_WORDS]
+            broader = [w for w in dict.fromkeys(broader) if w not in same][: MAX_WORDS // 2]
+            if same or broader:
+                entries.append(
+                    (word, -by_pos[pos], "\t".join((word, pos, ",".join(same), ",".join(broader))))
+                )
+
+    pairs = set()
+    for pos in FILES:
+        for synset in synsets[pos].values():
+            for word, target in synset.antonyms:
+                offset, number = target.split(":")
+                other = synsets[pos][offset].words[int(number)]
+                if WORD.fullmatch(word) and WORD.fullmatch(other):
+                    pairs.add("\t".join(sorted((word, other))))
+    write(arguments.out / "thesaurus.txt.gz", [line for _, _, line in sorted(entries)])
+    write(arguments.out / "antonyms.txt.gz", sorted(pairs))
+    print(f"{len(entries)} entries, {len(pairs)} antonym pairs")
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    # mtime=0: the same input gives the same bytes.
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), compresslevel=9, mtime=0))
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
