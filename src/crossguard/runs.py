@@ -1,5 +1,6 @@
 """Run folders: files that are whole or not there, rows that survive a kill, and a run that can be taken up again."""
 
+import atexit
 import json
 import os
 import platform
@@ -318,9 +319,7 @@ class RunFolder:
         """
         self._check_writable()
         summary = self.summary
-        write_json(
-            self.path / "summary.json", {**summary, kind: {**summary.get(kind, {}), name: dict(value)}}
-        )
+        write_json(self.path / "summary.json", {**summary, kind: {**summary.get(kind, {}), name: dict(value)}})
 
     def file(self, *parts: str) -> Path:
         """Return a path inside the run, each part made safe for file systems (see `safe_name`)."""
@@ -457,6 +456,12 @@ def _lock(path: Path) -> None:
         handle.close()
         return
     _locks[key] = handle
+
+
+@atexit.register
+def _unlock_all() -> None:
+    for key in list(_locks):
+        _unlock(key)
 
 
 def _unlock(path: Path) -> None:

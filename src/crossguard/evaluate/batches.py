@@ -1,0 +1,85 @@
+"""Cutting pairs into batches that keep every image together with all of its texts, and every text with its images."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from crossguard.data import OneToManyPairs, PairBatch
+from crossguard.models import VisionLanguageModel
+
+
+def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
+    """Split the images into batches that no link crosses.
+
+    Images that share a text, directly or through others, stay together, so that an attack sees a text once and under
+    all of its images. Such clusters are packed in order, up to `batch_size` images per batch; a cluster that is
+    larger than `batch_size` is a batch of its own.
+
+    Args:
+        pairs: the data.
+        batch_size: images per batch, at least 1.
+
+    Returns:
+        Image indices of every batch, ascending; together all images once.
+
+    Raises:
+        ValueError: `batch_size` below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"Expected `batch_size` >= 1, but got {batch_size}.")
+    images, texts = len(pairs.images), len(pairs.texts)
+    graph = coo_matrix(
+        (np.ones(len(pairs.links)), (pairs.links[:, 0], images + pairs.links[:, 1])),
+        shape=(images + texts, images + texts),
+    )
+    component = connected_components(graph, directed=False)[1][:images]
+    _, first, cluster = np.unique(component, return_index=True, return_inverse=True)
+    order = np.argsort(first[cluster], kind="stable")  # clusters by their first image, images ascending within
+    batches: list[list[int]] = [[]]
+    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+        if batches[-1] and len(batches[-1]) + len(members) > batch_size:
+            batches.append([])
+        batches[-1].extend(int(i) for i in members)
+    return [np.sort(np.array(batch, dtype=np.int64)) for batch in batches if batch]
+
+
+def load_pixels(
+    model: VisionLanguageModel, pairs: OneToManyPairs, image_ids: Int64[np.ndarray, " images"]
+) -> Float[Tensor, "images 3 height width"]:
+    """Decode and preprocess images for a model.
+
+    Raises:
+        ValueError: an image does not decode, or the model's `preprocess` gives other than finite whole multiples of
+            1/255 in [0, 1].
+    """
+    pixels = model.preprocess([pairs.image(int(i)) for i in image_ids])
+    grey = pixels * 255
+    if not bool(((grey - grey.round()).abs() < 1e-3).all()):  # NaN fails too
+        raise ValueError(
+            "Expected `preprocess` to give whole multiples of 1/255 (round after resizing), so that adversarial "
+            "pictures can be stored with 8 bits and stay within budget, but it gave other values."
+        )
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise ValueError(
+            f"Expected `preprocess` to give pixels in [0, 1], before normalisation, but got "
+            f"{pixels.min():.3g}..{pixels.max():.3g}."
+        )
+    return pixels
+
+
+def pair_batch(model: VisionLanguageModel, pairs: OneToManyPairs, image_ids: Int64[np.ndarray, " images"]) -> PairBatch:
+    """Build the batch of some images and all of their texts, on the CPU."""
+    member = np.isin(pairs.links[:, 0], image_ids)
+    links = pairs.links[member]
+    text_ids = np.unique(links[:, 1])
+    positions = np.stack([np.searchsorted(image_ids, links[:, 0]), np.searchsorted(text_ids, links[:, 1])], axis=1)
+    return PairBatch(
+        pixels=load_pixels(model, pairs, image_ids),
+        texts=tuple(pairs.texts[int(j)] for j in text_ids),
+        links=torch.from_numpy(positions),
+        image_ids=torch.from_numpy(image_ids),
+        text_ids=torch.from_numpy(text_ids),
+    )

@@ -1,0 +1,176 @@
+"""Embeddings of a whole data set, clean and attacked, in evaluation mode and without gradients."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from crossguard.data import OneToManyPairs
+from crossguard.evaluate.batches import load_pixels
+from crossguard.evaluate.retrieval import Direction, embedding_ranks
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter
+
+_MEMBERS = (
+    "name",
+    "image_size",
+    "context_length",
+    "mask_token",
+    "preprocess",
+    "tokenize",
+    "encode_image",
+    "encode_text",
+    "logit_scale",
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Embeddings of all images and all texts, clean or attacked.
+
+    Args:
+        images: float [images, dim], not normalised.
+        texts: float [texts, dim], not normalised.
+    """
+
+    images: Float[Tensor, "images dim"]
+    texts: Float[Tensor, "texts dim"]
+
+    def of(self, direction: Direction, role: str) -> Float[Tensor, "items dim"]:
+        """Return the embeddings that are "query" or "gallery" in a direction."""
+        return self.images if (direction == "tr") == (role == "query") else self.texts
+
+
+def check_model(model: object) -> nn.Module:
+    """Return the model as a module.
+
+    Raises:
+        TypeError: it is no `torch.nn.Module`, or lacks members of the `VisionLanguageModel` protocol (named).
+    """
+    missing = [member for member in _MEMBERS if not hasattr(model, member)]
+    if missing or not isinstance(model, nn.Module):
+        lacks = [*(() if isinstance(model, nn.Module) else ["torch.nn.Module as a base class"]), *missing]
+        raise TypeError(
+            f"Expected a VisionLanguageModel (see crossguard.models), but {type(model).__name__} lacks: "
+            f"{', '.join(lacks)}."
+        )
+    return model
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's first parameter or buffer; the CPU when it has none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def on_device(module: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Move a module for the time of the block, and back after it; None leaves it where it is."""
+    home = device_of(module)
+    target = home if device is None else torch.device(device)
+    try:
+        module.to(target)
+        yield target
+    finally:
+        module.to(home)
+
+
+@torch.no_grad()
+def encode_images(
+    model: VisionLanguageModel, pixels: Float[Tensor, "images 3 height width"], *, batch_size: int, device: torch.device
+) -> Float[Tensor, "images dim"]:
+    """Embed pixels, `batch_size` at a time.
+
+    Raises:
+        ValueError: the model gives another number of embeddings than it got images.
+    """
+    parts = [model.encode_image(part.to(device)) for part in pixels.split(batch_size)]
+    return _checked(torch.cat(parts), len(pixels), "encode_image")
+
+
+@torch.no_grad()
+def encode_texts(model: VisionLanguageModel, texts: Sequence[str], *, batch_size: int) -> Float[Tensor, "texts dim"]:
+    """Embed texts, `batch_size` at a time.
+
+    Raises:
+        ValueError: the model gives another number of embeddings than it got texts.
+    """
+    parts = [model.encode_text(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+    return _checked(torch.cat(parts), len(texts), "encode_text")
+
+
+def clean_side(
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
+    groups: Sequence[Int64[np.ndarray, " some"]],
+    *,
+    batch_size: int,
+    device: torch.device,
+    progress: Reporter,
+) -> Side:
+    """Embed all images and texts as they are."""
+    images: Tensor | None = None
+    with progress.task(f"Embed {pairs.name}", total=len(pairs.images)) as task:
+        for ids in groups:
+            part = encode_images(model, load_pixels(model, pairs, ids), batch_size=batch_size, device=device)
+            if images is None:
+                images = part.new_empty(len(pairs.images), part.shape[1])
+            images[torch.from_numpy(ids).to(device)] = part
+            task.advance(len(ids))
+    texts = encode_texts(model, pairs.texts, batch_size=4 * batch_size)
+    if images is None:
+        raise ValueError(f"Expected images to embed, but {pairs.name} has none.")
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"Expected images and texts in one space, but {model.name} gives {images.shape[1]} and "
+            f"{texts.shape[1]} dimensions."
+        )
+    return Side(images, texts)
+
+
+def attacked_texts(
+    model: VisionLanguageModel,
+    clean: Float[Tensor, "texts dim"],
+    source: Sequence[str],
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+) -> Float[Tensor, "texts dim"]:
+    """Embed adversarial texts, each different string once.
+
+    Equal strings share one embedding, so that their scores tie exactly; a string that is some clean text takes that
+    text's embedding.
+
+    Args:
+        model: the model.
+        clean: embeddings of the clean texts.
+        source: the clean texts.
+        texts: the adversarial texts, one per clean text.
+        batch_size: texts at a time.
+    """
+    place = {text: index for index, text in enumerate(source)}
+    new = [text for text in dict.fromkeys(texts) if text not in place]
+    place |= {text: len(source) + index for index, text in enumerate(new)}
+    known = torch.cat([clean, encode_texts(model, new, batch_size=batch_size)]) if new else clean
+    return known[torch.tensor([place[text] for text in texts], device=known.device)]
+
+
+def side_ranks(
+    queries: Side, gallery: Side, links: Int64[Tensor, "links 2"]
+) -> Mapping[Direction, Int64[Tensor, " queries"]]:
+    """Rank both directions, with the queries of one side and the gallery of another."""
+    return {
+        "tr": embedding_ranks(queries.images, gallery.texts, links),
+        "ir": embedding_ranks(queries.texts, gallery.images, links.flip(1)),
+    }
+
+
+def _checked(embeddings: Tensor, expected: int, method: str) -> Tensor:
+    if embeddings.ndim != 2 or len(embeddings) != expected:
+        raise ValueError(f"Expected `{method}` to give [{expected}, dim] embeddings, but got {list(embeddings.shape)}.")
+    return embeddings

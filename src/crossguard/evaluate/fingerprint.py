@@ -1,0 +1,70 @@
+"""Fingerprints of weights, data and options, so that a resumed evaluation never mixes two of them."""
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossguard.data import OneToManyPairs
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Return 32 hexadecimal digits that change with any weight's name, shape, type or value."""
+    digest = blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def pairs_fingerprint(pairs: OneToManyPairs) -> str:
+    """Return 32 hexadecimal digits that change with any image file, text or link.
+
+    Raises:
+        ValueError: image files are missing (counted and named).
+    """
+    missing = [str(picture.path) for picture in pairs.images if not picture.path.is_file()]
+    if missing:
+        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(f"Expected {len(pairs.images)} image files, but {len(missing)} are missing: {named}")
+    digest = blake2b(digest_size=16)
+    for picture in pairs.images:
+        content = picture.path.read_bytes()
+        digest.update(f"{picture.key!r} {len(content)};".encode())
+        digest.update(content)
+    for text in pairs.texts:
+        digest.update(f"{text!r};".encode())
+    digest.update(pairs.links.tobytes())
+    return digest.hexdigest()
+
+
+def describe(value: Any, *, depth: int = 4) -> Any:
+    """Describe an option as JSON values that are the same in every process.
+
+    Objects become their class and their public attributes (what starts with an underscore is state, not an option);
+    long descriptions become a digest.
+
+    Example:
+        >>> describe({"steps": 10, "sizes": (1, 0.5)})
+        {'steps': 10, 'sizes': [1, 0.5]}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value if not isinstance(value, float) or isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        told: Any = {str(k): describe(v, depth=depth) for k, v in value.items() if not str(k).startswith("_")}
+    elif isinstance(value, list | tuple):
+        told = [describe(item, depth=depth) for item in value]
+    elif isinstance(value, set | frozenset):
+        told = sorted(json.dumps(describe(item, depth=depth)) for item in value)
+    elif depth and hasattr(value, "__dict__") and not callable(value):
+        told = {"class": type(value).__qualname__, **describe(vars(value), depth=depth - 1)}
+    else:
+        told = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    text = json.dumps(told, sort_keys=True)
+    return told if len(text) <= 2000 else blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,437 @@
+"""`evaluate`: retrieval clean and under attack, in batches that resume where they stopped."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from crossguard import __version__
+from crossguard.attacks.base import Attack, frozen
+from crossguard.data import OneToManyPairs
+from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
+from crossguard.evaluate.examples import Example, Examples, choose_queries, top
+from crossguard.evaluate.features import (
+    Side,
+    attacked_texts,
+    check_model,
+    clean_side,
+    encode_images,
+    on_device,
+    side_ranks,
+)
+from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.result import RetrievalResult
+from crossguard.evaluate.retrieval import DIRECTIONS, Direction
+from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter, Silent
+from crossguard.runs import RunFolder
+from crossguard.threat import ThreatModel
+
+_SILENT = Silent()
+
+
+def evaluate(
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
+    *,
+    attack: Attack | str | None = None,
+    threat: ThreatModel | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str | None = None,
+    run: RunFolder | None = None,
+    progress: Reporter = _SILENT,
+    device: torch.device | str | None = None,
+    attack_options: Mapping[str, Any] | None = None,
+    examples: int = 4,
+) -> RetrievalResult:
+    """Measure text and image retrieval, clean and under an attack.
+
+    Every image is attacked together with all of its texts, and every text once, under all of its images (see
+    `linked_groups`). The finished pictures, rounded to 8 bits, and texts are what is judged. Whom the attack changes
+    is `threat.target`: "both" asks adversarial queries of an adversarial gallery, "query" adversarial queries of the
+    clean gallery, "gallery" clean queries of an adversarial gallery.
+
+    With a `run`, each attacked batch is kept at once; calling again with the same arguments takes the evaluation up
+    where it stopped, and returns a finished one from its rows without computing anything again.
+
+    Args:
+        model: the victim; its mode, weights and device are afterwards what they were.
+        pairs: the data; the gallery is all of it.
+        attack: a name of the table, an attack, or None to measure clean only.
+        threat: what the attack may do; only modalities that it can use.
+        seed: seed of the attack, the same for every batch.
+        batch_size: images per batch. Attacks may look at a whole batch, so it belongs to the settings.
+        label: name of this measurement in tables and in the run; default: the model's name.
+        run: where rows, adversarial samples and summary go.
+        progress: where progress is shown.
+        device: where to compute; None: where the model is.
+        attack_options: options of an attack given by name.
+        examples: how many queries per direction are kept as examples.
+
+    Returns:
+        Clean and robust recalls, attack success, intervals and rows.
+
+    Raises:
+        TypeError: the model lacks members of the protocol.
+        ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
+            modality the attack cannot use, or a run begun with other settings.
+    """
+    job = _Job(model, pairs, attack, threat, seed, batch_size, label, run, progress, attack_options, examples)
+    job.check()
+    with on_device(check_model(model), device) as where, frozen(model):
+        return _measure(job, where, _Shared())
+
+
+def evaluate_modalities(
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
+    *,
+    attack: Attack | str,
+    threat: ThreatModel,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str | None = None,
+    run: RunFolder | None = None,
+    progress: Reporter = _SILENT,
+    device: torch.device | str | None = None,
+    attack_options: Mapping[str, Any] | None = None,
+    examples: int = 4,
+) -> dict[str, RetrievalResult]:
+    """Measure retrieval under an attack on each modality alone and on all of them together.
+
+    The clean embeddings are computed once. Arguments are those of `evaluate`.
+
+    Returns:
+        By modality ("image", "text") and, if the threat has several, "joint": the result under that part of the
+        threat. The clean figures are the same in all of them.
+
+    Raises:
+        TypeError: the model lacks members of the protocol.
+        ValueError: as `evaluate`.
+    """
+    parts = {modality: threat.only(modality) for modality in threat}
+    if len(threat) > 1:
+        parts["joint"] = threat
+    jobs = {
+        name: _Job(model, pairs, attack, part, seed, batch_size, label, run, progress, attack_options, examples)
+        for name, part in (parts or {"": threat}).items()
+    }
+    for job in jobs.values():
+        job.check()
+    with on_device(check_model(model), device) as where, frozen(model):
+        shared = _Shared()
+        return {name: _measure(job, where, shared) for name, job in jobs.items()}
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: VisionLanguageModel
+    pairs: OneToManyPairs
+    attack: Attack | str | None
+    threat: ThreatModel | None
+    seed: int
+    batch_size: int
+    label: str | None
+    run: RunFolder | None
+    progress: Reporter
+    attack_options: Mapping[str, Any] | None
+    examples: int
+
+    @property
+    def name(self) -> str:
+        return self.model.name if self.label is None else self.label
+
+    @property
+    def part(self) -> str:
+        """What is attacked, in one word: "clean", "image", "text" or "joint"."""
+        if self.threat is None:
+            return "clean"
+        return next(iter(self.threat)) if len(self.threat) == 1 else "joint"
+
+    @property
+    def section(self) -> str:
+        return f"{self.name}/{self.part}"
+
+    def resolved_attack(self) -> Attack | None:
+        if isinstance(self.attack, str):
+            from crossguard.attacks.table import make_attack
+
+            attack: Attack = make_attack(self.attack, **(self.attack_options or {}))
+            return attack
+        return self.attack
+
+    def check(self) -> None:
+        check_model(self.model)
+        if not self.pairs.images or not self.pairs.texts:
+            raise ValueError(
+                f"Expected pairs to evaluate, but {self.pairs.name} ({self.pairs.split}) has "
+                f"{len(self.pairs.images)} images and {len(self.pairs.texts)} texts."
+            )
+        if self.batch_size < 1 or self.examples < 0:
+            raise ValueError(
+                f"Expected `batch_size` >= 1 and `examples` >= 0, but got {self.batch_size} and {self.examples}."
+            )
+        if self.attack_options is not None and not isinstance(self.attack, str):
+            raise ValueError(
+                "Expected `attack_options` only with an attack given by its name: give an `Attack` its options itself."
+            )
+        if self.attack is None and self.threat is not None:
+            raise ValueError(f"Expected an attack for the threat ({self.threat}), but `attack` is None.")
+        attack = self.resolved_attack()
+        if attack is None:
+            return
+        if not self.threat:
+            raise ValueError(
+                f"Expected a threat model that says what attack {attack.name!r} may do, but got {self.threat!r}: "
+                "for example ThreatModel(image=LInf(eps=2/255), text=WordEdits(words=1))."
+            )
+        useless = [modality for modality in self.threat if modality not in attack.uses]
+        if useless:
+            raise ValueError(
+                f"Expected budgets that attack {attack.name!r} can use ({', '.join(sorted(attack.uses))}), but the "
+                f"threat has one for {', '.join(useless)}: leave it out, or choose an attack that uses it."
+            )
+
+
+class _Shared:
+    """What several evaluations of one model on one data set have in common, computed at most once."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def get(self, name: str, make: Any) -> Any:
+        if name not in self._values:
+            self._values[name] = make()
+        return self._values[name]
+
+
+def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResult:
+    attack = job.resolved_attack()
+    settings = _settings(job, attack, shared)
+    with _store(job, settings) as store:
+        finished = _finished(job, settings)
+        if finished is not None:
+            return finished
+        groups = shared.get("groups", lambda: linked_groups(job.pairs, batch_size=job.batch_size))
+        clean: Side = shared.get(
+            "clean",
+            lambda: clean_side(
+                job.model, job.pairs, groups, batch_size=job.batch_size, device=device, progress=job.progress
+            ),
+        )
+        links = torch.tensor(job.pairs.links, device=device)
+        clean_ranks = side_ranks(clean, clean, links)
+        if attack is None:
+            rows = _rows(job, settings, clean_ranks, None, _Edits.none(job.pairs))
+            kept = _keep_rows(job, rows)
+            return _summarised(job, RetrievalResult(kept, settings))
+        attacked, edits = _attack_all(job, attack, store, groups, clean, device)
+        target = job.threat.target if job.threat is not None else "both"
+        queries = clean if target == "gallery" else attacked
+        gallery = clean if target == "query" else attacked
+        robust_ranks = side_ranks(queries, gallery, links)
+        rows = _rows(job, settings, clean_ranks, robust_ranks, edits if target != "gallery" else _Edits.none(job.pairs))
+        kept = _keep_rows(job, rows)
+        shown = _examples(job, store, groups, clean, queries, gallery, clean_ranks, edits)
+        return _summarised(job, RetrievalResult(kept, settings, shown))
+
+
+@dataclass(frozen=True)
+class _Edits:
+    """What was changed, by index in the data set."""
+
+    texts: tuple[str, ...]
+    words: Int64[np.ndarray, " texts"]
+    linf: np.ndarray
+
+    @classmethod
+    def none(cls, pairs: OneToManyPairs) -> "_Edits":
+        return cls(tuple(pairs.texts), np.zeros(len(pairs.texts), np.int64), np.zeros(len(pairs.images), np.float32))
+
+
+def _attack_all(
+    job: _Job, attack: Attack, store: AdversarialStore, groups: Sequence[np.ndarray], clean: Side, device: torch.device
+) -> tuple[Side, _Edits]:
+    """Attack every batch that is not stored yet, and embed what came out; what is unchanged keeps its embedding."""
+    assert job.threat is not None
+    images = clean.images.clone()
+    texts = list(job.pairs.texts)
+    words = np.zeros(len(texts), np.int64)
+    linf = np.zeros(len(job.pairs.images), np.float32)
+    title = f"Attack {job.name} with {attack.name} ({job.part})"
+    with job.progress.task(title, total=len(job.pairs.images)) as task:
+        for number, image_ids in enumerate(groups):
+            stored = store.read(number)
+            if stored is None:
+                batch = pair_batch(job.model, job.pairs, image_ids)
+                found = attack(job.model, batch.to(device), threat=job.threat, seed=job.seed)
+                stored = StoredBatch.from_attack(batch, found)
+                store.write(number, stored)
+            moved = torch.from_numpy(stored.linf > 0)
+            if moved.any():
+                images[torch.from_numpy(stored.image_ids)[moved].to(device)] = encode_images(
+                    job.model, stored.pixels[moved], batch_size=job.batch_size, device=device
+                )
+            for index, text in zip(stored.text_ids, stored.texts, strict=True):
+                texts[index] = text
+            words[stored.text_ids] = stored.words
+            linf[stored.image_ids] = stored.linf
+            task.advance(len(image_ids))
+    embedded = attacked_texts(job.model, clean.texts, job.pairs.texts, texts, batch_size=4 * job.batch_size)
+    return Side(images, embedded), _Edits(tuple(texts), words, linf)
+
+
+def _settings(job: _Job, attack: Attack | None, shared: _Shared) -> dict[str, Any]:
+    return {
+        "label": job.name,
+        "part": job.part,
+        "model": job.model.name,
+        "weights": shared.get("weights", lambda: weights_fingerprint(check_model(job.model))),
+        "data": job.pairs.name,
+        "split": job.pairs.split,
+        "content": shared.get("content", lambda: pairs_fingerprint(job.pairs)),
+        "attack": None if attack is None else attack.name,
+        "attack_options": {} if attack is None else describe(vars(attack)),
+        "threat": None if job.threat is None else job.threat.to_dict(),
+        "seed": job.seed,
+        "batch_size": job.batch_size,
+        "crossguard": __version__,
+    }
+
+
+@contextmanager
+def _store(job: _Job, settings: Mapping[str, Any]) -> Iterator[AdversarialStore]:
+    if job.run is not None:
+        yield AdversarialStore(job.run.file("adversarial", job.name, job.part), settings)
+    else:
+        with tempfile.TemporaryDirectory(prefix="crossguard-") as folder:
+            yield AdversarialStore(Path(folder), settings)
+
+
+def _finished(job: _Job, settings: Mapping[str, Any]) -> RetrievalResult | None:
+    """Return an evaluation that the run already holds, or None."""
+    if job.run is None:
+        return None
+    summary = job.run.summary.get("retrieval", {}).get(job.section)
+    rows = _known_rows(job)
+    if summary is None or len(rows) != len(job.pairs.images) + len(job.pairs.texts):
+        return None
+    shown = None
+    if summary["examples"] is not None:
+        try:
+            shown = Examples.load(summary["examples"], _pictures_file(job.run, job.name, job.part))
+        except ValueError:
+            return None
+    return RetrievalResult(_ordered(rows), settings, shown)
+
+
+def _known_rows(job: _Job) -> dict[tuple[str, int], Mapping[str, Any]]:
+    if job.run is None:
+        return {}
+    return {(row["direction"], row["index"]): row for row in job.run.rows if row.get("section") == job.section}
+
+
+def _keep_rows(job: _Job, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Append the rows that the run does not hold yet; rows that it holds stay as they are."""
+    if job.run is None:
+        return tuple(rows)
+    known = _known_rows(job)
+    new = [row for row in rows if (row["direction"], row["index"]) not in known]
+    if new:
+        job.run.rows.append(*new)
+    return _ordered({**known, **{(row["direction"], row["index"]): row for row in new}})
+
+
+def _ordered(rows: Mapping[tuple[str, int], Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(rows[key] for direction in DIRECTIONS for key in sorted(k for k in rows if k[0] == direction))
+
+
+def _rows(
+    job: _Job,
+    settings: Mapping[str, Any],
+    clean: Mapping[Direction, torch.Tensor],
+    robust: Mapping[Direction, torch.Tensor] | None,
+    edits: _Edits,
+) -> list[dict[str, Any]]:
+    common = {key: settings[key] for key in ("model", "data", "split", "attack", "threat", "seed")}
+    attacked = robust is not None
+    rows = []
+    for direction in DIRECTIONS:
+        before = clean[direction].tolist()
+        after = robust[direction].tolist() if robust is not None else [None] * len(before)
+        for index, (clean_rank, robust_rank) in enumerate(zip(before, after, strict=True)):
+            asks_image = direction == "tr"
+            rows.append(
+                {
+                    "section": job.section,
+                    "direction": direction,
+                    "index": index,
+                    "query": job.pairs.images[index].key if asks_image else job.pairs.texts[index],
+                    "clean_rank": clean_rank,
+                    "robust_rank": robust_rank,
+                    **common,
+                    "linf": float(edits.linf[index]) if asks_image and attacked else None,
+                    "words": int(edits.words[index]) if not asks_image and attacked else None,
+                    "adversarial_text": edits.texts[index] if not asks_image and attacked else None,
+                }
+            )
+    return rows
+
+
+def _examples(
+    job: _Job,
+    store: AdversarialStore,
+    groups: Sequence[np.ndarray],
+    clean: Side,
+    queries: Side,
+    gallery: Side,
+    clean_ranks: Mapping[Direction, torch.Tensor],
+    edits: _Edits,
+) -> Examples:
+    chosen = []
+    for direction, index in choose_queries(clean_ranks, count=job.examples):
+        partners = job.pairs.texts_of(index) if direction == "tr" else job.pairs.images_of(index)
+        chosen.append(
+            Example(
+                direction=direction,
+                query=index,
+                right=tuple(int(i) for i in partners),
+                before=top(clean.of(direction, "query")[index], clean.of(direction, "gallery")),
+                after=top(queries.of(direction, "query")[index], gallery.of(direction, "gallery")),
+            )
+        )
+    wanted = sorted(set().union(*(example.images for example in chosen)))
+    pictures = {}
+    for number, image_ids in enumerate(groups):
+        here = np.array([i for i in wanted if i in image_ids], dtype=np.int64)
+        stored = store.read(number) if len(here) else None
+        if stored is not None:
+            sources = (load_pixels(job.model, job.pairs, here) * 255).round().to(torch.uint8)
+            for row, index in enumerate(here):
+                adversarial = stored.grey[np.searchsorted(stored.image_ids, index)]
+                pictures[int(index)] = (
+                    sources[row].permute(1, 2, 0).numpy().copy(),
+                    adversarial.transpose(1, 2, 0).copy(),
+                )
+    texts = sorted(set().union(*(example.texts for example in chosen)))
+    return Examples(tuple(chosen), {i: (job.pairs.texts[i], edits.texts[i]) for i in texts}, pictures)
+
+
+def _summarised(job: _Job, result: RetrievalResult) -> RetrievalResult:
+    if job.run is not None:
+        if result.examples is not None:
+            result.examples.save_pictures(_pictures_file(job.run, job.name, job.part))
+        job.run.summarise("retrieval", job.section, result.summary())
+    return result
+
+
+def _pictures_file(run: RunFolder, name: str, part: str) -> Path:
+    return run.file("examples", name, f"{part}.npz")

@@ -1,0 +1,142 @@
+"""What an attack found, kept batch by batch, so that an interrupted evaluation goes on where it stopped."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from crossguard.attacks.base import Adversarial
+from crossguard.data import PairBatch
+from crossguard.runs import differences, write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """Adversarial pictures and texts of one batch, exactly as they are judged.
+
+    Args:
+        image_ids: int64 [images], indices in the data set.
+        text_ids: int64 [texts], indices in the data set.
+        grey: uint8 [images, 3, height, width].
+        texts: one per `text_ids`.
+        linf: float32 [images], largest change of a pixel, in [0, 1].
+        words: int64 [texts], words edited.
+    """
+
+    image_ids: Int64[np.ndarray, " images"]
+    text_ids: Int64[np.ndarray, " texts"]
+    grey: UInt8[np.ndarray, "images 3 height width"]
+    texts: tuple[str, ...]
+    linf: Float32[np.ndarray, " images"]
+    words: Int64[np.ndarray, " texts"]
+
+    @classmethod
+    def from_attack(cls, batch: PairBatch, found: Adversarial) -> "StoredBatch":
+        """Take over what an attack found.
+
+        Raises:
+            ValueError: it gave other numbers of images or texts, or pixels off the 8-bit grid.
+        """
+        if found.pixels.shape != batch.pixels.shape or len(found.texts) != len(batch.texts):
+            raise ValueError(
+                f"Expected {list(batch.pixels.shape)} adversarial pixels and {len(batch.texts)} texts, but got "
+                f"{list(found.pixels.shape)} and {len(found.texts)}."
+            )
+        grey = found.pixels.detach().cpu() * 255
+        if not bool(((grey - grey.round()).abs() < 1e-3).all()):
+            raise ValueError("Expected adversarial pixels in whole multiples of 1/255, but got other values.")
+        return cls(
+            image_ids=batch.image_ids.cpu().numpy(),
+            text_ids=batch.text_ids.cpu().numpy(),
+            grey=grey.round().to(torch.uint8).numpy(),
+            texts=tuple(found.texts),
+            linf=found.linf.detach().cpu().numpy().astype(np.float32),
+            words=found.words.cpu().numpy(),
+        )
+
+    @property
+    def pixels(self) -> Float[Tensor, "images 3 height width"]:
+        """The pictures as float32 in [0, 1]."""
+        return torch.from_numpy(self.grey).float() / 255
+
+    def to_bytes(self) -> bytes:
+        """Return a compressed npz without pickles."""
+        buffer = io.BytesIO()
+        texts = np.frombuffer(json.dumps(self.texts).encode(), dtype=np.uint8)
+        np.savez_compressed(
+            buffer,
+            image_ids=self.image_ids,
+            text_ids=self.text_ids,
+            grey=self.grey,
+            texts=texts,
+            linf=self.linf,
+            words=self.words,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_file(cls, path: Path) -> "StoredBatch":
+        """Read what `to_bytes` gave.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                values = {name: file[name] for name in file.files}
+            texts = tuple(json.loads(values.pop("texts").tobytes()))
+            return cls(texts=texts, **values)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"Expected a stored batch at {path}, but it is damaged: {error}") from error
+
+
+class AdversarialStore:
+    """The stored batches of one evaluation, in one folder that belongs to its settings.
+
+    Args:
+        folder: the folder; made when missing.
+        settings: everything that decides what the attack finds, as JSON values.
+
+    Raises:
+        ValueError: the folder belongs to other settings; each difference is named.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        manifest = folder / "settings.json"
+        wanted = json.loads(json.dumps(dict(settings), allow_nan=False))
+        if manifest.exists():
+            found = differences(json.loads(manifest.read_text()), wanted)
+            if found:
+                raise ValueError(
+                    f"Expected the settings of the evaluation begun in {folder}, but they differ: {'; '.join(found)}. "
+                    "Use another run folder, or another `label`."
+                )
+        else:
+            write_json(manifest, wanted)
+
+    def read(self, number: int) -> StoredBatch | None:
+        """Return batch `number`, or None when it is not there or damaged (then it is attacked again)."""
+        path = self._path(number)
+        if not path.exists():
+            return None
+        try:
+            return StoredBatch.from_file(path)
+        except ValueError:
+            path.unlink()
+            return None
+
+    def write(self, number: int, batch: StoredBatch) -> None:
+        """Keep batch `number`; the file is whole or not there."""
+        write_atomically(self._path(number), batch.to_bytes())
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"batch-{number:05d}.npz"

@@ -1,0 +1,59 @@
+"""Batches keep linked images and texts together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossguard.data import OneToManyPairs, Picture
+from crossguard.evaluate.batches import linked_groups, pair_batch
+
+
+@st.composite
+def links_of_pairs(draw):
+    images, texts = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    links = {(i, draw(st.integers(0, texts - 1))) for i in range(images)}
+    links |= {(draw(st.integers(0, images - 1)), t) for t in range(texts)}
+    return images, texts, sorted(links)
+
+
+@given(links_of_pairs(), st.integers(1, 6))
+def test_every_image_once_and_no_link_crosses(drawn, batch_size):
+    images, texts, links = drawn
+    pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(images))
+    pairs = OneToManyPairs("drawn", "test", pictures, tuple(f"t{t}" for t in range(texts)), np.array(links))
+    groups = linked_groups(pairs, batch_size=batch_size)
+    assert sorted(int(i) for group in groups for i in group) == list(range(len(pairs.images)))
+    home = {int(i): number for number, group in enumerate(groups) for i in group}
+    for text in range(len(pairs.texts)):
+        assert len({home[int(i)] for i in pairs.images_of(text)}) == 1
+    for group in groups:
+        assert list(group) == sorted(group)
+        if len(group) > batch_size:  # only a cluster that cannot be cut
+            reached, grown = {int(group[0])}, True
+            while grown:
+                wider = {int(i) for image in reached for t in pairs.texts_of(image) for i in pairs.images_of(int(t))}
+                grown, reached = wider != reached, wider
+            assert reached == set(group.tolist())
+
+
+def test_separate_pairs_fill_their_batches_in_order():
+    pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(7))
+    pairs = OneToManyPairs("sep", "test", pictures, tuple("abcdefg"), np.array([[i, i] for i in range(7)]))
+    assert [group.tolist() for group in linked_groups(pairs, batch_size=3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_refuses_no_room():
+    pairs = OneToManyPairs("one", "test", (Picture("a", Path("a.png")),), ("a",), np.array([[0, 0]]))
+    with pytest.raises(ValueError, match="`batch_size` >= 1"):
+        linked_groups(pairs, batch_size=0)
+
+
+def test_a_batch_holds_all_texts_of_its_images(tiny_clip, toy_pairs):
+    images = np.array([2, 3, 9])
+    batch = pair_batch(tiny_clip, toy_pairs, images)
+    told = {(int(images[i]), batch.texts[t]) for i, t in batch.links.tolist()}
+    assert told == {(i, toy_pairs.texts[t]) for i, t in toy_pairs.links.tolist() if i in images}
+    assert [toy_pairs.texts[j] for j in batch.text_ids.tolist()] == list(batch.texts)

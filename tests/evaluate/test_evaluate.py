@@ -1,0 +1,353 @@
+"""Evaluation against a slow one, its invariants, and taking it up after an interruption."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crossguard.attacks.base import Attack
+from crossguard.data import OneToManyPairs, Picture
+from crossguard.evaluate import evaluate, evaluate_modalities
+from crossguard.evaluate.features import check_model
+from crossguard.runs import RunFolder
+from crossguard.threat import LInf, ThreatModel, WordEdits
+
+THREAT = ThreatModel(image=LInf(eps=8 / 255), text=WordEdits(words=1))
+BATCH = {"batch_size": 5, "seed": 3}
+
+
+class Noise(Attack):
+    """Random signs and one random word, so that batches, seeds and budgets matter but gradients do not."""
+
+    name = "noise"
+    uses = frozenset({"image", "text"})
+
+    def __init__(self, *, stop_at: int | None = None) -> None:
+        self._stop_at = stop_at
+        self._calls = 0
+
+    def run(self, model, batch, *, budget, seed):
+        if self._calls == self._stop_at:
+            raise KeyboardInterrupt
+        self._calls += 1
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(0, 2, batch.pixels.shape, generator=generator) * 2 - 1
+        pixels = (batch.pixels + budget.eps * signs).clamp(0, 1)
+        texts = []
+        for text in batch.texts:
+            words = text.split()
+            if budget.words:
+                spot = int(torch.randint(len(words), (1,), generator=generator))
+                words[spot] = "plain"
+            texts.append(" ".join(words))
+        return pixels, tuple(texts)
+
+
+def slow_ranks(model, pairs, pixels, texts):
+    """One query at a time, embeddings one at a time."""
+    with torch.no_grad():
+        images = [torch.nn.functional.normalize(model.encode_image(p[None]), dim=-1)[0] for p in pixels]
+        words = [torch.nn.functional.normalize(model.encode_text([t]), dim=-1)[0] for t in texts]
+    scores = np.array([[float(i @ t) for t in words] for i in images])
+    own = {(int(i), int(t)) for i, t in pairs.links}
+    ranks = {"tr": [], "ir": []}
+    for i in range(len(images)):
+        best = max(scores[i, t] for t in pairs.texts_of(i))
+        ranks["tr"].append(1 + sum(scores[i, t] >= best for t in range(len(words)) if (i, t) not in own))
+    for t in range(len(words)):
+        best = max(scores[i, t] for i in pairs.images_of(t))
+        ranks["ir"].append(1 + sum(scores[i, t] >= best for i in range(len(images)) if (i, t) not in own))
+    return ranks
+
+
+def ranks_of(result, field):
+    return {d: [row[field] for row in result.rows if row["direction"] == d] for d in ("tr", "ir")}
+
+
+def test_clean_ranks_are_the_slow_ones(tiny_clip, toy_pairs):
+    result = evaluate(tiny_clip, toy_pairs, batch_size=5)
+    pixels = tiny_clip.preprocess([toy_pairs.image(i) for i in range(len(toy_pairs.images))])
+    assert ranks_of(result, "clean_rank") == slow_ranks(tiny_clip, toy_pairs, pixels, toy_pairs.texts)
+    assert result.robust is None
+    assert result.success is None
+    assert set(result.intervals) == {"clean"}
+    assert result.examples is None
+
+
+def test_robust_ranks_are_the_slow_ones(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, **BATCH)
+    pixels, texts = torch.zeros(24, 3, 16, 16), [""] * len(toy_pairs.texts)
+    for path in sorted((tmp_path / "run" / "adversarial").rglob("batch-*.npz")):
+        with np.load(path) as batch:
+            pixels[batch["image_ids"]] = torch.from_numpy(batch["grey"]).float() / 255
+            for index, text in zip(batch["text_ids"], json.loads(batch["texts"].tobytes()), strict=True):
+                assert texts[index] == ""  # attacked once
+                texts[index] = text
+    assert ranks_of(result, "robust_rank") == slow_ranks(tiny_clip, toy_pairs, pixels, texts)
+    clean = tiny_clip.preprocess([toy_pairs.image(i) for i in range(24)])
+    assert 0 < (pixels - clean).abs().max() <= 8 / 255 + 1e-6
+    said = [row["adversarial_text"] for row in result.rows if row["direction"] == "ir"]
+    assert said == texts
+    for row in result.rows:
+        if row["direction"] == "tr":
+            assert row["linf"] == pytest.approx(float((pixels - clean)[row["index"]].abs().max()))
+            assert row["words"] is None
+        else:
+            changed = sum(a != b for a, b in zip(row["query"].split(), row["adversarial_text"].split(), strict=True))
+            assert row["words"] == changed
+            assert row["linf"] is None
+
+
+@pytest.mark.parametrize("target", ["query", "gallery"])
+def test_only_one_side_is_attacked(tiny_clip, toy_pairs, target):
+    both = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    threat = ThreatModel(target=target, image=THREAT["image"], text=THREAT["text"])
+    one = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=threat, **BATCH)
+    texts = [row["adversarial_text"] for row in both.rows if row["direction"] == "ir"]
+    assert one.robust != both.robust
+    # Text retrieval asks images of texts. Only texts attacked: what "gallery" gives; only images: what "query" gives.
+    alone = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    assert texts == [row["adversarial_text"] for row in alone["joint"].rows if row["direction"] == "ir"]
+    asked = [row["adversarial_text"] for row in one.rows if row["direction"] == "ir"]
+    assert asked == (texts if target == "query" else list(toy_pairs.texts))
+    same_images = ranks_of(alone["image"], "robust_rank")
+    if target == "query":  # the images are the same as in the image-only attack: same seeds, same draws
+        assert ranks_of(one, "robust_rank")["tr"] == same_images["tr"]
+    else:
+        assert ranks_of(one, "robust_rank")["ir"] == same_images["ir"]
+
+
+def test_no_budget_changes_nothing(tiny_clip, toy_pairs):
+    threat = ThreatModel(image=LInf(eps=0.0), text=WordEdits(words=0))
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=threat, **BATCH)
+    assert result.robust == result.clean
+    assert ranks_of(result, "robust_rank") == ranks_of(result, "clean_rank")
+    assert set(result.success["drop"].values()) == {0.0}
+
+
+def test_success_and_intervals_follow_the_rows(tiny_clip, toy_pairs):
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    for direction in ("tr", "ir"):
+        rows = [row for row in result.rows if row["direction"] == direction]
+        for cut in (1, 5, 10):
+            name = f"{direction}@{cut}"
+            right = [row for row in rows if row["clean_rank"] <= cut]
+            lost = [row for row in right if row["robust_rank"] > cut]
+            kept = sum(row["robust_rank"] <= cut for row in rows)
+            assert result.clean[name] == pytest.approx(100 * len(right) / len(rows))
+            assert result.robust[name] == pytest.approx(100 * kept / len(rows))
+            expected = pytest.approx(100 * len(lost) / len(right)) if right else None
+            assert result.success["conditional"][name] == expected
+            assert result.success["drop"][name] == pytest.approx(100 * (len(right) - kept) / len(rows))
+            low, high = result.intervals["robust"][name]
+            assert low <= result.robust[name] <= high
+    summary = json.loads(json.dumps(result.summary(), allow_nan=False))
+    assert summary["clean"] == result.clean
+    assert (summary["images"], summary["texts"]) == (24, len(toy_pairs.texts))
+    assert "tiny on toy (test), tr@1" in str(result)
+
+
+def test_modalities_share_the_clean_figures(tiny_clip, toy_pairs, monkeypatch):
+    calls = []
+    original = type(tiny_clip).encode_text
+    monkeypatch.setattr(
+        type(tiny_clip), "encode_text", lambda self, texts: (calls.append(len(texts)), original(self, texts))[1]
+    )
+    parts = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    assert list(parts) == ["image", "text", "joint"]
+    assert parts["image"].clean == parts["text"].clean == parts["joint"].clean
+    assert {row["words"] for row in parts["image"].rows if row["direction"] == "ir"} == {0}
+    assert {row["linf"] for row in parts["text"].rows if row["direction"] == "tr"} == {0.0}
+    monkeypatch.undo()
+    alone = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT.only("text"), **BATCH)
+    assert parts["text"].rows == alone.rows
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(tiny_clip, toy_pairs, tmp_path):
+    whole = RunFolder.open(tmp_path / "whole", settings={})
+    expected = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=whole, **BATCH)
+
+    run = RunFolder.open(tmp_path / "cut", settings={})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=3), threat=THREAT, run=run, **BATCH)
+    run.close()
+    assert len(list((tmp_path / "cut").rglob("batch-*.npz"))) == 3
+
+    again = RunFolder.open(tmp_path / "cut", settings={})
+    attack = Noise()
+    resumed = evaluate(tiny_clip, toy_pairs, attack=attack, threat=THREAT, run=again, **BATCH)
+    batches = len(list((tmp_path / "whole").rglob("batch-*.npz")))
+    assert attack._calls == batches - 3
+    assert resumed.rows == expected.rows
+    lines = (tmp_path / "cut" / "rows.jsonl").read_text()
+    assert lines == (tmp_path / "whole" / "rows.jsonl").read_text()
+    assert again.summary == whole.summary
+
+    third = Noise(stop_at=0)
+    assert evaluate(tiny_clip, toy_pairs, attack=third, threat=THREAT, run=again, **BATCH).rows == expected.rows
+    assert (tmp_path / "cut" / "rows.jsonl").read_text() == lines
+
+
+@pytest.mark.parametrize("kept", [0, 1, 17])
+def test_rows_cut_off_by_a_kill_are_completed(tiny_clip, toy_pairs, tmp_path, kept):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    expected = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, **BATCH)
+    run.close()
+    rows = tmp_path / "run" / "rows.jsonl"
+    whole = rows.read_bytes()
+    lines = whole.split(b"\n")
+    rows.write_bytes(b"".join(line + b"\n" for line in lines[:kept]) + lines[kept][:20])
+    (tmp_path / "run" / "summary.json").unlink()
+    again = RunFolder.open(tmp_path / "run", settings={})
+    assert evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=0), threat=THREAT, run=again, **BATCH).rows == (
+        expected.rows
+    )
+    assert rows.read_bytes() == whole
+
+
+def test_a_damaged_batch_is_attacked_again(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=2), threat=THREAT, run=run, **BATCH)
+    first = next((tmp_path / "run").rglob("batch-00000.npz"))
+    first.write_bytes(first.read_bytes()[:200])
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, **BATCH)
+    assert result.rows == evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH).rows
+
+
+def test_other_settings_are_refused_by_name(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    given = {"attack": Noise(), "threat": THREAT, "run": run, "label": "victim", **BATCH}
+    evaluate(tiny_clip, toy_pairs, **given)
+
+    class Other(Noise):
+        name = "other"
+
+    stronger = ThreatModel(image=LInf(eps=16 / 255), text=WordEdits(words=1))
+    for change, named in (
+        ({"seed": 4}, r"`seed` is 3 there and 4 now"),
+        ({"threat": stronger}, r"`threat.image.eps`"),
+        ({"attack": Other()}, r"`attack` is 'noise' there and 'other' now"),
+        ({"batch_size": 6}, r"`batch_size`"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            evaluate(tiny_clip, toy_pairs, **{**given, **change})
+    with pytest.raises(ValueError, match="`content`"):
+        evaluate(tiny_clip, toy_pairs.head(20), **given)
+    with torch.no_grad():
+        next(tiny_clip.parameters()).add_(1e-3)
+    with pytest.raises(ValueError, match="`weights`"):
+        evaluate(tiny_clip, toy_pairs, **given)
+
+
+def test_several_labels_share_a_run(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    first = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, label="one", **BATCH)
+    second = evaluate(tiny_clip, toy_pairs, run=run, label="two", **BATCH)
+    assert sorted(run.summary["retrieval"]) == ["one/image", "one/joint", "one/text", "two/clean"]
+    assert len(run.rows) == 4 * len(second.rows)
+    assert first["joint"].rows == evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH).rows[:0] or (
+        [row["robust_rank"] for row in first["joint"].rows]
+        == [row["robust_rank"] for row in evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH).rows]
+    )
+
+
+def test_examples_show_what_was_ranked(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, examples=3, **BATCH)
+    by_query = {(row["direction"], row["index"]): row for row in result.rows}
+    shown = result.examples
+    assert len(shown.queries) == sum(min(3, sum(r["clean_rank"] == 1 for r in result.rows if r["direction"] == d))
+                                     for d in ("tr", "ir"))  # fmt: skip
+    assert shown.queries
+    for example in shown.queries:
+        row = by_query[example.direction, example.query]
+        assert row["clean_rank"] == 1
+        assert example.before[0] in example.right
+        if row["robust_rank"] <= 5:
+            assert example.after[row["robust_rank"] - 1] in example.right or len(example.right) > 1
+        else:
+            assert not set(example.after) & set(example.right)
+        assert example.images <= set(shown.pictures)
+        assert example.texts <= set(shown.texts)
+    for index, (clean, adversarial) in shown.pictures.items():
+        expected = (tiny_clip.preprocess([toy_pairs.image(index)])[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+        assert np.array_equal(clean, expected.numpy())
+        assert 0 < np.abs(clean.astype(int) - adversarial.astype(int)).max() <= 8
+    again = evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=0), threat=THREAT, run=run, examples=3, **BATCH)
+    assert again.examples.queries == shown.queries
+    assert again.examples.texts == shown.texts
+    assert all(np.array_equal(again.examples.pictures[i], shown.pictures[i]) for i in shown.pictures)
+
+
+def test_the_model_is_left_as_it_was(tiny_clip, toy_pairs):
+    tiny_clip.train()
+    before = {name: value.clone() for name, value in tiny_clip.state_dict().items()}
+    evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    assert tiny_clip.training
+    assert all(parameter.requires_grad for parameter in tiny_clip.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in tiny_clip.state_dict().items())
+
+
+def test_bad_calls_are_refused_before_any_work(tiny_clip, toy_pairs, tmp_path):
+    class ImagesOnly(Noise):
+        uses = frozenset({"image"})
+
+    empty = OneToManyPairs("none", "test", (), (), np.zeros((0, 2), np.int64))
+    gone = replace(toy_pairs, images=(*toy_pairs.images[:-1], Picture("gone", tmp_path / "gone.png")))
+    for call, said in (
+        (lambda: evaluate(tiny_clip, empty), "has 0 images and 0 texts"),
+        (lambda: evaluate(tiny_clip, gone), "1 are missing: .*gone.png"),
+        (lambda: evaluate(tiny_clip, toy_pairs, attack=Noise()), "Expected a threat model .* 'noise'"),
+        (lambda: evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=ThreatModel()), "Expected a threat model"),
+        (lambda: evaluate(tiny_clip, toy_pairs, threat=THREAT), "Expected an attack for the threat"),
+        (lambda: evaluate(tiny_clip, toy_pairs, attack=ImagesOnly(), threat=THREAT), r"can use \(image\).*text"),
+        (lambda: evaluate(tiny_clip, toy_pairs, batch_size=0), "`batch_size` >= 1"),
+        (
+            lambda: evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, attack_options={"steps": 1}),
+            "only with an attack given by its name",
+        ),
+        (
+            lambda: evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=ThreatModel()),
+            "Expected a threat model",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def test_a_model_without_the_protocol_is_refused():
+    class Half(torch.nn.Module):
+        name = "half"
+
+        def encode_image(self, pixels):
+            return pixels
+
+    with pytest.raises(TypeError, match=r"Half lacks: image_size, .*encode_text, logit_scale"):
+        check_model(Half())
+    with pytest.raises(TypeError, match=r"object lacks: torch.nn.Module as a base class"):
+        check_model(object())
+
+
+def test_pixels_off_the_grid_are_refused(tiny_clip, toy_pairs, monkeypatch):
+    original = type(tiny_clip).preprocess
+    monkeypatch.setattr(type(tiny_clip), "preprocess", lambda self, images: original(self, images) * 0.97)
+    with pytest.raises(ValueError, match="whole multiples of 1/255"):
+        evaluate(tiny_clip, toy_pairs)
+
+
+def test_towers_of_different_width_are_refused(tiny_clip, toy_pairs, monkeypatch):
+    original = type(tiny_clip).encode_image
+    monkeypatch.setattr(type(tiny_clip), "encode_image", lambda self, pixels: original(self, pixels)[:, :7])
+    with pytest.raises(ValueError, match="gives 7 and 16"):
+        evaluate(tiny_clip, toy_pairs)
+
+
+def test_broken_weights_are_refused(tiny_clip, toy_pairs):
+    with torch.no_grad():
+        tiny_clip.network.visual_projection.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate(tiny_clip, toy_pairs)
