@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Int64
 
 from crossguard.checks import nearest
@@ -107,7 +108,7 @@ def radius_vectors(
     return np.array(rows, dtype=np.int64)
 
 
-def vote_counts(counts: np.ndarray, name: str = "counts") -> tuple[Int64[np.ndarray, "*elements labels"], int]:
+def vote_counts(counts: npt.ArrayLike, name: str = "counts") -> tuple[Int64[np.ndarray, "*elements labels"], int]:
     """Return the counts as int64 [..., labels] and N, the number of votes of every element.
 
     Raises:

@@ -22,7 +22,7 @@ from scipy import special
 
 from crossguard.certify.arguments import probability, whole_number
 
-Scope = Literal["one radius", "all radii"]
+Bound = Literal["majority", "gap"]
 OUTWARD = 1e-10
 _TINY = 1e-280  # below this the incomplete beta function loses digits to underflow
 
@@ -75,9 +75,7 @@ def log_p_values(
     return np.where(2 * c > draws, np.minimum(np.logaddexp(logs, other), 0.0), 0.0)
 
 
-def p_value_table(
-    draws: int, threshold: float, *, separate: bool = False
-) -> Float[np.ndarray, " counts"]:
+def p_value_table(draws: int, threshold: float, *, separate: bool = False) -> Float[np.ndarray, " counts"]:
     """Return the log p-values of "p_A <= threshold" for the counts 0..draws, as a table indexed by the count.
 
     Raises:
@@ -96,9 +94,7 @@ def fewest_votes(draws: int, alpha: float, *, separate: bool = False) -> int:
     return int(counts[np.argmax(passing)]) if passing.any() else draws + 1
 
 
-def majority_bounds(
-    counts: Counts, draws: int, alpha: float, *, separate: bool = False
-) -> Values:
+def majority_bounds(counts: Counts, draws: int, alpha: float, *, separate: bool = False) -> Values:
     """Return lower bounds on p_A in [1/2, 1) that hold with probability 1 - alpha, or 0 where no majority is sure.
 
     One bound serves every radius: the label is certified wherever its threshold tau <= the bound. It inverts
@@ -119,9 +115,7 @@ def majority_bounds(
     return low[inverse].reshape(np.shape(counts))
 
 
-def clopper_pearson(
-    counts: Counts, draws: int, alpha: float, *, side: Literal["lower", "upper"]
-) -> Values:
+def clopper_pearson(counts: Counts, draws: int, alpha: float, *, side: Literal["lower", "upper"]) -> Values:
     """Return one-sided Clopper-Pearson bounds on the probability of a label fixed before, each at level alpha.
 
     Simultaneous bounds over L labels and m elements are these at alpha / (L m).

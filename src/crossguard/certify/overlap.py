@@ -79,9 +79,7 @@ def log_share_terms(n: int, terms: int, other: int) -> Float[np.ndarray, " terms
         return np.where(share < 0.5, np.log1p(-share), np.log((left - other) / left))
 
 
-def overlap(
-    *, n: Sequence[int], k: Sequence[int], edits: Sequence[Edits | Elements]
-) -> Overlap:
+def overlap(*, n: Sequence[int], k: Sequence[int], edits: Sequence[Edits | Elements]) -> Overlap:
     """Return a, b and rho for given edits to every modality.
 
     Args:

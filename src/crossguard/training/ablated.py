@@ -34,7 +34,7 @@ def train_ablated(
     augment: Augment | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    reporter: Reporter | None = None,
+    progress: Reporter | None = None,
 ) -> Model:
     """Train on sub-samples, drawn anew for every sample and step, as the certificate will draw them.
 
@@ -50,7 +50,7 @@ def train_ablated(
         seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
             global generator is left as it was.
         device: where to train.
-        reporter: shows steps, loss and the share of right sub-samples.
+        progress: shows steps, loss and the share of right sub-samples.
 
     Raises:
         ValueError: `keep` does not name the model's modalities, or keeps less than 1 or more than there are; no labels.
@@ -71,7 +71,7 @@ def train_ablated(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
     with (
         torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []),
-        (reporter or Silent()).task("train on ablated inputs", total=steps) as task,
+        (progress or Silent()).task("train on ablated inputs", total=steps) as task,
     ):
         torch.manual_seed(seed)  # dropout takes no generator
         for _ in range(steps):

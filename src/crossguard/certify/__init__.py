@@ -1,0 +1,57 @@
+"""Certificates by sub-sampling: what no attacker within given radii can change.
+
+The mathematics (`overlap`, `worst_case`, `certify_counts`, ...) takes and returns NumPy, and loads without PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from crossguard.certify.counts import Counts
+from crossguard.certify.decide import CountCertificate, certify_counts
+from crossguard.certify.edits import Edits
+from crossguard.certify.families import holm
+from crossguard.certify.frontier import maximal_radii
+from crossguard.certify.overlap import Overlap, joint_overlap, overlap, worst_case
+from crossguard.certify.preflight import Preflight, draws_to_reach, preflight
+from crossguard.certify.thresholds import Margins
+
+if TYPE_CHECKING:
+    from crossguard.certify.certificate import Certificate, Grid
+    from crossguard.certify.classify import certify
+    from crossguard.certify.subsample import ablate, draw_masks
+
+__all__ = [
+    "Certificate",
+    "CountCertificate",
+    "Counts",
+    "Edits",
+    "Grid",
+    "Margins",
+    "Overlap",
+    "Preflight",
+    "ablate",
+    "certify",
+    "certify_counts",
+    "draw_masks",
+    "draws_to_reach",
+    "holm",
+    "joint_overlap",
+    "maximal_radii",
+    "overlap",
+    "preflight",
+    "worst_case",
+]
+
+_NEED_TORCH = {
+    "Certificate": "certificate",
+    "Grid": "certificate",
+    "ablate": "subsample",
+    "certify": "classify",
+    "draw_masks": "subsample",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module 'crossguard.certify' has no attribute {name!r}")
+    return getattr(import_module(f"crossguard.certify.{_NEED_TORCH[name]}"), name)

@@ -1,0 +1,149 @@
+"""`Counts`: the only state of a certification. Integers that add up over batches, processes and interrupted runs."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Int64
+
+from crossguard.runs import write_atomically
+
+FORMAT = 1
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Votes of sub-samples for each label of each element, with what is needed to draw exactly the others later.
+
+    Args:
+        votes: int64 [..., labels]; along the last axis they add up to the number of draws.
+        spans: the draws that voted, as (first, after the last) of their indices; disjoint, ascending.
+        seed: seed of the masks.
+        n: number of elements of each modality, by its name.
+        k: number of elements kept of each modality, by its name.
+        source: fingerprint of the model and the inputs; counts of different ones do not add.
+
+    Raises:
+        ValueError: votes are negative or do not add up to the number of draws, or spans overlap.
+
+    Example:
+        >>> one = Counts(np.array([3, 1]), ((0, 4),), 0, {"x": 9}, {"x": 2}, "toy")
+        >>> two = Counts(np.array([1, 1]), ((4, 6),), 0, {"x": 9}, {"x": 2}, "toy")
+        >>> (one + two).votes, (one + two).spans
+        (array([4, 2]), ((0, 6),))
+    """
+
+    votes: Int64[np.ndarray, "*elements labels"]
+    spans: tuple[Span, ...]
+    seed: int
+    n: Mapping[str, int]
+    k: Mapping[str, int]
+    source: str
+
+    def __post_init__(self) -> None:
+        votes = np.array(self.votes, dtype=np.int64)
+        votes.setflags(write=False)
+        object.__setattr__(self, "votes", votes)
+        object.__setattr__(self, "spans", _joined(self.spans))
+        if votes.size and votes.min() < 0:
+            raise ValueError(f"Expected votes >= 0, but got {votes.min()}.")
+        totals = votes.sum(axis=-1)
+        if (totals != self.draws).any():
+            raise ValueError(
+                f"Expected {self.draws} votes for every element, as many as draws, "
+                f"but got {totals.min()}..{totals.max()}."
+            )
+
+    @property
+    def draws(self) -> int:
+        """N, the number of draws that voted."""
+        return sum(stop - start for start, stop in self.spans)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Return the votes of both.
+
+        Raises:
+            ValueError: the two do not belong together, or share a draw.
+        """
+        for name in ("seed", "n", "k", "source"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(f"Expected counts of the same `{name}`, but got {mine!r} and {theirs!r}.")
+        if self.votes.shape != other.votes.shape:
+            raise ValueError(f"Expected votes of equal shape, but got {self.votes.shape} and {other.votes.shape}.")
+        return replace(self, votes=self.votes + other.votes, spans=self.spans + other.spans)
+
+    def missing(self, start: int, stop: int) -> tuple[Span, ...]:
+        """Return the draws of [start, stop) that have not voted, as disjoint ascending spans."""
+        gaps, at = [], start
+        for first, last in self.spans:
+            if last <= start or first >= stop:
+                continue
+            if first > at:
+                gaps.append((at, first))
+            at = max(at, last)
+        return (*gaps, (at, stop)) if at < stop else tuple(gaps)
+
+    def save(self, path: Path | str) -> None:
+        """Write one compressed `.npz` file, so that a reader sees the old content or the new one, never a part."""
+        about = {
+            "format": FORMAT,
+            "spans": self.spans,
+            "seed": self.seed,
+            "n": dict(self.n),
+            "k": dict(self.k),
+            "source": self.source,
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, votes=self.votes, about=np.array(json.dumps(about)))
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Counts":
+        """Read what `save` wrote; nothing is unpickled.
+
+        Raises:
+            ValueError: the file is missing, broken, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                votes, about = file["votes"], json.loads(str(file["about"]))
+            return cls._read(votes, about)
+        except (OSError, KeyError, TypeError, ValueError, BadZipFile) as error:
+            raise ValueError(f"Expected counts in {path}, but they could not be read: {error}") from error
+
+    @classmethod
+    def _read(cls, votes: np.ndarray, about: dict[str, Any]) -> "Counts":
+        if about["format"] != FORMAT:
+            raise ValueError(f"Expected format {FORMAT}, but got {about['format']!r}.")
+        spans = tuple((int(start), int(stop)) for start, stop in about["spans"])
+        return cls(votes, spans, about["seed"], about["n"], about["k"], about["source"])
+
+
+def share_of(span: Span, rank: int, processes: int) -> Span:
+    """Return the draws of `span` that process `rank` of several takes; together they take each draw once."""
+    start, stop = span
+    size = stop - start
+    return start + size * rank // processes, start + size * (rank + 1) // processes
+
+
+def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:
+    joined: list[Span] = []
+    for start, stop in sorted(spans):
+        if start >= stop:
+            continue
+        if joined and start < joined[-1][1]:
+            raise ValueError(
+                f"Expected draws that are counted once, but {start}..{min(stop, joined[-1][1]) - 1} are twice."
+            )
+        if joined and start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return tuple(joined)

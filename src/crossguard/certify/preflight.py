@@ -1,0 +1,148 @@
+"""Pre-flight: what a setting can certify at best, known before anything is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from crossguard.certify.arguments import probability, whole_number
+from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, majority_bounds
+from crossguard.certify.frontier import maximal_radii
+from crossguard.certify.thresholds import Margins
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What unanimous votes would certify.
+
+    Attributes:
+        draws: N.
+        alpha: per input.
+        elements: m, elements that share alpha.
+        fewest_votes: the smallest count for a label that certifies anything, draws + 1 when none does.
+        fewest_draws: the smallest N with which anything can be certified.
+        gap: the largest lower bound on p_A - p_B that N draws can give; 0 or less when they can only abstain.
+        reach: per modality, the largest certifiable radius when no other one is attacked; -1 when none is.
+        frontier: int64 [points, modalities], all maximal certifiable radius vectors.
+    """
+
+    draws: int
+    alpha: float
+    elements: int
+    fewest_votes: int
+    fewest_draws: int
+    gap: float
+    reach: tuple[int, ...]
+    frontier: Int64[np.ndarray, "points modalities"]
+
+    @property
+    def possible(self) -> bool:
+        """Whether anything can be certified at all."""
+        return self.fewest_votes <= self.draws
+
+    def require(self) -> "Preflight":
+        """Return itself.
+
+        Raises:
+            ValueError: the setting can only abstain; the message names the N that would do.
+        """
+        if not self.possible:
+            raise ValueError(
+                f"Expected enough draws to certify anything, but {self.draws} can only abstain at alpha = {self.alpha:g}"
+                f" shared by {self.elements} element{'s' if self.elements != 1 else ''}: draw at least {self.fewest_draws}."
+            )
+        return self
+
+    def __str__(self) -> str:
+        if not self.possible:
+            return f"{self.draws} draws can only abstain: {self.fewest_draws} are needed (alpha {self.alpha:g})"
+        reach = ", ".join(map(str, self.reach))
+        return (
+            f"{self.draws} draws, alpha {self.alpha:g}: at least {self.fewest_votes} votes for a certificate; "
+            f"unanimous votes reach radius {reach} (one modality attacked at a time)"
+        )
+
+
+def preflight(
+    *,
+    n: Sequence[int],
+    k: Sequence[int],
+    draws: int,
+    alpha: float,
+    kind: str | Sequence[str] = "substitution",
+    elements: int = 1,
+    labels: int = 2,
+    bound: Bound = "majority",
+    separate: bool = False,
+) -> Preflight:
+    """Say what a setting can certify at best.
+
+    Args:
+        n: number of elements of each modality.
+        k: number of elements kept of each modality.
+        draws: N.
+        alpha: per input.
+        kind: kind of edit, one word or one per modality.
+        elements: m, elements of an input that share alpha (1 for a classification, the pixels of a segmentation).
+        labels: number of labels; only the "gap" bound depends on it.
+        bound: "majority" (p_B <= 1 - p_A) or "gap" (a bound for every label).
+        separate: the label is chosen by separate draws.
+
+    Raises:
+        ValueError: k > n, alpha outside (0, 0.5), or numbers that are not whole.
+    """
+    margins = Margins(n, k, kind)
+    draws, elements = whole_number(draws, "draws", least=1), whole_number(elements, "elements", least=1)
+    level = probability(alpha) / elements
+    gap = best_gap(draws, level, labels=labels, bound=bound, separate=separate)
+    sure = _fewest_votes(draws, level, labels=labels, bound=bound, separate=separate)
+    return Preflight(
+        draws=draws,
+        alpha=alpha,
+        elements=elements,
+        fewest_votes=sure,
+        fewest_draws=draws_to_reach(0.0, level, labels=labels, bound=bound, separate=separate),
+        gap=gap,
+        reach=margins.reach(gap) if sure <= draws else (-1,) * len(margins.n),
+        frontier=maximal_radii(margins, gap if sure <= draws else -1.0),
+    )
+
+
+def best_gap(draws: int, level: float, *, labels: int = 2, bound: Bound = "majority", separate: bool = False) -> float:
+    """Return the lower bound on p_A - p_B that `draws` unanimous votes give at error `level`."""
+    if bound == "gap":
+        return float(gap_bounds(np.array([draws] + [0] * (labels - 1)), draws, level))
+    return float(2 * majority_bounds(np.array(draws), draws, level, separate=separate) - 1)
+
+
+def draws_to_reach(
+    margin: float, level: float, *, labels: int = 2, bound: Bound = "majority", separate: bool = False
+) -> int:
+    """Return the smallest N whose unanimous votes certify at a margin, at error `level`.
+
+    Raises:
+        ValueError: the margin is 1 or more, which no number of draws reaches.
+    """
+    if margin >= 1:
+        raise ValueError(f"Expected a margin below 1, which some number of draws reaches, but got {margin}.")
+    low, high = 0, 1
+    while best_gap(high, level, labels=labels, bound=bound, separate=separate) < margin:
+        low, high = high, 2 * high
+    while high - low > 1:  # more unanimous votes never certify less
+        middle = (low + high) // 2
+        enough = best_gap(middle, level, labels=labels, bound=bound, separate=separate) >= margin
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _fewest_votes(draws: int, level: float, *, labels: int, bound: Bound, separate: bool) -> int:
+    if bound == "majority":
+        return fewest_votes(draws, level, separate=separate)
+    low, high = 0, draws + 1  # the fewest with every other vote for one rival, by bisection
+    while high - low > 1:
+        middle = (low + high) // 2
+        votes = np.array([middle, draws - middle] + [0] * (labels - 2))
+        won = 2 * middle > draws and gap_bounds(votes, draws, level) > 0
+        low, high = (low, middle) if won else (middle, high)
+    return high
