@@ -1,10 +1,9 @@
 """Progress shown to a person, behind one small protocol with a silent form."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
-from typing import IO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -108,8 +107,8 @@ class Bars:
 
 
 class _LineTask:
-    def __init__(self, stream: IO[str], title: str, total: int, done: int, every: float) -> None:
-        self._stream, self._title, self._total, self._every = stream, title, total, every
+    def __init__(self, console: Console, title: str, total: int, done: int, every: float) -> None:
+        self._console, self._title, self._total, self._every = console, title, total, every
         self._done = self._before = done
         self._started = self._shown = monotonic()
         self._show("")
@@ -126,25 +125,26 @@ class _LineTask:
         if self._done > self._before and seconds > 0:
             speed = (self._done - self._before) / seconds
             parts += [f"{seconds:.0f} s", f"{(self._total - self._done) / speed:.0f} s left", _rate(speed)]
-        print(", ".join([*parts, *([note] if note else [])]), file=self._stream, flush=True)
+        line = ", ".join([*parts, *([note] if note else [])])
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Lines:
     """One plain line per task and per `every` seconds, for logs and pipes.
 
     Args:
-        stream: where they go; default: standard error.
+        console: where they go; default: standard error.
         every: seconds between two lines of a task.
     """
 
-    def __init__(self, stream: IO[str] | None = None, *, every: float = 10.0) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, console: Console | None = None, *, every: float = 10.0) -> None:
+        self._console = console or Console(stderr=True)
         self._every = every
 
     @contextmanager
     def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
         """Open a task; its first and last states are always printed."""
-        yield _LineTask(self._stream, title, total, done, self._every)
+        yield _LineTask(self._console, title, total, done, self._every)
 
 
 def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter:
@@ -152,7 +152,7 @@ def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter
     console = console or Console(stderr=True)
     if quiet:
         return Silent()
-    return Bars(console) if console.is_terminal else Lines(console.file)
+    return Bars(console) if console.is_terminal else Lines(console)
 
 
 def _rate(speed: float) -> str:

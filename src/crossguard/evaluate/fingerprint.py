@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from math import isfinite
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def describe(value: Any, *, depth: int = 4) -> Any:
         told = [describe(item, depth=depth) for item in value]
     elif isinstance(value, set | frozenset):
         told = sorted(json.dumps(describe(item, depth=depth)) for item in value)
-    elif depth and hasattr(value, "__dict__") and not callable(value):
+    elif depth and hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
         told = {"class": type(value).__qualname__, **describe(vars(value), depth=depth - 1)}
     else:
         told = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

@@ -1,0 +1,343 @@
+"""Files are whole or not there, rows survive a kill, and a run is taken up only with its own settings."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossguard import runs
+from crossguard.runs import (
+    Rows,
+    RunFolder,
+    atomic_folder,
+    differences,
+    read_rows,
+    safe_name,
+    tidy,
+    write_atomically,
+    write_json,
+)
+
+SETTINGS = {"attack": {"name": "sga", "steps": 10}, "model": "emoji-clip"}
+
+
+def disk_full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def child(code, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=subprocess.PIPE, **options
+    )
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    write_atomically(target, "first")
+    write_atomically(target, b"second")
+    assert target.read_text() == "second"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    target = tmp_path / "file.txt"
+    write_atomically(target, "old")
+    monkeypatch.setattr(os, broken, disk_full)
+    with pytest.raises(OSError, match=r"could not write \(No space left on device\).*unchanged.*file.txt") as caught:
+        write_atomically(target, "new")
+    assert caught.value.errno == errno.ENOSPC
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_real_limit_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    """The kernel stops the write after 4096 bytes, as a full disk would."""
+    write_atomically(tmp_path / "file", "old")
+    Rows(tmp_path / "rows.jsonl").append({"n": 0})
+    process = child(
+        """
+        import resource, sys
+        from pathlib import Path
+        from crossguard.runs import Rows, write_atomically
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        folder = Path(sys.argv[1])
+        rows = Rows(folder / "rows.jsonl")
+        for write in (lambda: write_atomically(folder / "file", b"x" * 10000), lambda: rows.append({"x": "y" * 10000})):
+            try:
+                write()
+            except OSError as error:
+                print(error)
+        rows.append({"n": 1})
+        """,
+        tmp_path,
+    )
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0
+    assert said.count("File too large") == 2
+    assert (tmp_path / "file").read_text() == "old"
+    assert [row["n"] for row in Rows(tmp_path / "rows.jsonl")] == [0, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "rows.jsonl"]
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("1")
+        assert not (tmp_path / "model").exists()
+
+    def fail():
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text("2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (tmp_path / "model" / "weights").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "other").write_text("3")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["other"]
+
+
+def test_a_folder_whose_last_step_fails_comes_back(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("1")
+    replace = type(tmp_path).replace
+
+    def failing(self, target):
+        if self.name.endswith(".partial"):
+            disk_full()
+        return replace(self, target)
+
+    def write_again():
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text("2")
+
+    monkeypatch.setattr(type(tmp_path), "replace", failing)
+    with pytest.raises(OSError, match="No space left"):
+        write_again()
+    assert (tmp_path / "model" / "weights").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_killed_writers_left_is_cleared(tmp_path):
+    (tmp_path / ".rows.json-abc.partial").write_text("half")
+    (tmp_path / ".model-abc.partial").mkdir()
+    (tmp_path / ".model.replaced").mkdir()
+    (tmp_path / ".model.replaced" / "weights").write_text("old")
+    (tmp_path / "counts").mkdir()
+    (tmp_path / ".counts.replaced").mkdir()
+    tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counts", "model"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none() | st.booleans()), max_size=8))
+def test_rows_come_back_as_they_were(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows = Rows(path)
+    rows.append(*values[:3])
+    for value in values[3:]:
+        rows.append(value)
+    assert list(rows) == list(Rows(path)) == read_rows(path) == values
+    assert len(rows) == len(values)
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_torn_last_row_is_dropped(tmp_path, cut):
+    path = tmp_path / "rows.jsonl"
+    Rows(path).append({"n": 1}, {"n": 2})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    expected = [{"n": 1}] if cut < 10 else []
+    assert read_rows(path) == expected
+    assert path.read_bytes() == whole[:-cut]  # reading leaves the writer's file alone
+    rows = Rows(path)
+    assert list(rows) == expected
+    rows.append({"n": 3})
+    assert read_rows(path) == [*expected, {"n": 3}]
+
+
+def test_a_full_disk_keeps_earlier_rows(tmp_path, monkeypatch):
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append({"n": 1})
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OSError, match="could not write"):
+        rows.append({"n": 2}, {"n": 3})
+    monkeypatch.undo()
+    assert list(rows) == read_rows(tmp_path / "rows.jsonl") == [{"n": 1}]
+    rows.append({"n": 4})
+    assert read_rows(tmp_path / "rows.jsonl") == [{"n": 1}, {"n": 4}]
+
+
+@pytest.mark.parametrize(("content", "said"), [("{]\n{}\n", "JSON in line 1"), ('{}\n["a"]\n', "object in line 2")])
+def test_rows_of_something_else_are_refused(tmp_path, content, said):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    for read in (Rows, read_rows):
+        with pytest.raises(ValueError, match=said):
+            read(path)
+
+
+def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_said_to_be_kept(tmp_path):
+    path = tmp_path / "run"
+    process = child(
+        """
+        import sys
+        from crossguard.runs import RunFolder
+        run = RunFolder.open(sys.argv[1], settings={})
+        n = 0
+        while True:
+            run.rows.append(*({"n": n + i, "filler": "x" * 5000} for i in range(20)))
+            n += 20
+            print(n, flush=True)
+            run.summarise("kind", "name", {"n": n, "filler": ["y" * 100] * 200})
+        """,
+        path,
+    )
+    kept = 0
+    started = time.monotonic()
+    while time.monotonic() - started < 30 and kept < 200:
+        kept = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate(timeout=30)[0].split()
+    kept = int(rest[-1]) if rest else kept
+    assert process.returncode == -signal.SIGKILL
+    with RunFolder.open(path, settings={}) as run:  # the dead process holds no lock
+        numbers = [row["n"] for row in run.rows]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) >= kept >= 200
+        assert kept - 20 <= run.summary["kind"]["name"]["n"] <= len(numbers)
+        assert not [left for left in path.iterdir() if "partial" in left.name]
+
+
+def test_a_run_says_what_it_is(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=3, device="cpu", command=["crossguard", "x"]) as run:
+        run.finish()
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["schema"] == 1
+    assert info["settings"] == SETTINGS == RunFolder(tmp_path / "run").settings
+    assert info["seed"] == 3
+    assert info["command"] == ["crossguard", "x"]
+    assert {"crossguard", "torch", "transformers", "python"} <= set(info["versions"])
+    assert info["device"] == "cpu"
+    assert info["git"] is None or len(info["git"].rstrip("+")) == 40
+    assert info["started"] <= info["finished"]
+
+
+def test_the_git_revision_is_that_of_the_checkout():
+    folder = os.path.dirname(runs.__file__)
+    inside = subprocess.run(["git", "-C", folder, "ls-files", "--error-unmatch", "runs.py"], capture_output=True)
+    if inside.returncode:
+        assert runs._git_revision() is None
+    else:
+        head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True)
+        assert runs._git_revision().rstrip("+") == head.stdout.strip()
+
+
+def test_a_run_is_taken_up_with_the_same_settings(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=0) as run:
+        run.rows.append({"n": 1})
+        run.summarise("retrieval", "a", {"x": 1})
+        started = run.info["started"]
+    with RunFolder.open(tmp_path / "run", settings={**SETTINGS}, seed=0) as again:
+        assert list(again.rows) == [{"n": 1}]
+        assert again.info["started"] == started
+        assert len(again.info["resumed"]) == 1
+        again.summarise("retrieval", "b", {"x": 2})
+        again.summarise("retrieval", "a", {"x": 3})
+    assert RunFolder(tmp_path / "run").summary == {"schema": 1, "retrieval": {"a": {"x": 3}, "b": {"x": 2}}}
+    assert RunFolder(tmp_path / "run").read_rows() == [{"n": 1}]
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=0).close()
+    before = (tmp_path / "run" / "run.json").read_text()
+    other = {"attack": {"name": "pgd", "steps": 10}, "model": "emoji-clip"}
+    with pytest.raises(ValueError, match=r"`attack.name` is 'sga' there and 'pgd' now; `seed` is 0 there and 1 now"):
+        RunFolder.open(tmp_path / "run", settings=other, seed=1)
+    with pytest.raises(ValueError, match="`model` is 'emoji-clip' there and missing now"):
+        RunFolder.open(tmp_path / "run", settings={"attack": SETTINGS["attack"]}, seed=0)
+    assert (tmp_path / "run" / "run.json").read_text() == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"other files \(thesis.tex"):
+        RunFolder.open(tmp_path, settings={})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        RunFolder.open(tmp_path / "file", settings={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "thesis.tex"]
+
+
+def test_a_kill_before_the_first_file_was_whole_leaves_an_open_folder(tmp_path):
+    (tmp_path / ".run.json-abc.partial").write_text('{"sche')
+    (tmp_path / ".lock").touch()
+    with RunFolder.open(tmp_path, settings={}) as run:
+        assert run.settings == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "Expected the run.json"), ("{", "Expected the run.json"), ("[]", "`schema`"), ('{"schema": 2}', "newer")],
+)
+def test_what_is_no_run_is_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        RunFolder(tmp_path)
+
+
+def test_a_run_that_was_only_read_cannot_be_written(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        pass
+    for closed in (run, RunFolder(tmp_path / "run")):
+        for write in (lambda r: r.rows, lambda r: r.summarise("a", "b", {}), lambda r: r.finish()):
+            with pytest.raises(RuntimeError, match=r"opened with RunFolder\.open"):
+                write(closed)
+
+
+@pytest.mark.skipif(runs.fcntl is None, reason="no file locks here")
+def test_two_processes_cannot_write_one_run(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        code = "import sys; from crossguard.runs import RunFolder; RunFolder.open(sys.argv[1], settings={})"
+        process = child(code, tmp_path / "run", stderr=subprocess.PIPE)
+        said = process.communicate(timeout=60)[1].decode()
+        assert "another process has" in said
+        assert RunFolder(tmp_path / "run").info["resumed"] == []  # reading is free
+        RunFolder.open(tmp_path / "run", settings={})  # and so is this process itself
+    assert run.info["finished"] is None
+
+
+def test_safe_names_stay_in_their_folder(tmp_path):
+    RunFolder.open(tmp_path / "run", settings={}).close()
+    run = RunFolder(tmp_path / "run")
+    assert run.file("adversarial", "mat+ (a/b)", "..") == tmp_path / "run" / "adversarial" / "mat+_a_b" / "_"
+    assert safe_name("../../etc/passwd") == "etc_passwd"
+    assert safe_name("日本") == "_"
+
+
+VALUES = st.recursive(st.integers() | st.text(), lambda inner: st.dictionaries(st.text("ab"), inner), max_leaves=5)
+
+
+@given(st.dictionaries(st.text("ab"), VALUES), st.dictionaries(st.text("ab"), VALUES))
+def test_differences_are_found_if_there_are_any(one, other):
+    assert differences(one, one) == []
+    assert bool(differences(one, other)) == (one != other)
+    assert len(differences(one, other)) == len(differences(other, one))
