@@ -68,7 +68,7 @@ def test_an_error_inside_a_bar_frees_it():
 
 def test_lines_are_few_and_end_with_the_last_step():
     stream = io.StringIO()
-    work(Lines(Console(file=stream), every=1000), total=50, done=10)
+    work(Lines(Console(file=stream), every=1000.0), total=50, done=10)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "Train: 10/50"
     assert len(lines) == 2
@@ -81,7 +81,7 @@ def test_lines_come_as_time_passes(monkeypatch):
     clock = iter(float(i) for i in range(100))
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     stream = io.StringIO()
-    work(Lines(Console(file=stream), every=5), total=6, note="")
+    work(Lines(Console(file=stream), every=5.0), total=6, note="")
     assert 2 < len(stream.getvalue().splitlines()) < 7
 
 
