@@ -62,7 +62,11 @@ class CLIP(nn.Module):
             ValueError: the checkpoint has missing or surplus weights.
         """
         network, report = CLIPModel.from_pretrained(
-            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+            str(source),
+            local_files_only=offline,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,  # shipped checkpoints may be stored in half precision
         )
         for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if report[key]:
