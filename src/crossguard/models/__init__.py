@@ -1,17 +1,33 @@
 """Models behind small protocols, their adapters, and `load_model`."""
 
-from crossguard.models.base import MultiModalClassifier, Tokens, VisionLanguageModel, cosine
+from crossguard.models.albef import ALBEF, AlbefConfig
+from crossguard.models.base import (
+    Captioner,
+    FusionModel,
+    MultiModalClassifier,
+    PatchModel,
+    States,
+    Tokens,
+    VisionLanguageModel,
+    cosine,
+)
 from crossguard.models.clip import CLIP
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.table import MODELS, ModelRow, load_model
 from crossguard.models.watch_net import WatchNet
 
 __all__ = [
+    "ALBEF",
     "CLIP",
     "MODELS",
+    "AlbefConfig",
+    "Captioner",
+    "FusionModel",
     "ModelRow",
     "MultiModalClassifier",
+    "PatchModel",
     "PixelRule",
+    "States",
     "Tokens",
     "VisionLanguageModel",
     "WatchNet",

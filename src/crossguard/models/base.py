@@ -83,6 +83,139 @@ class VisionLanguageModel(Protocol):
 
 
 @runtime_checkable
+class PatchModel(VisionLanguageModel, Protocol):
+    """A two-tower model whose image tower can leave out patches, as certificates by sub-sampling need.
+
+    Attributes:
+        patch_grid: (rows, columns) of patches; patch `row * columns + column` covers that part of the pixels.
+    """
+
+    patch_grid: tuple[int, int]
+
+    def encode_image(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        kept: Bool[Tensor, "images patches"] | None = None,
+    ) -> Float[Tensor, "images dim"]:
+        """Embed pixels from the patches in `kept` alone (None: all); the others leave the token sequence.
+
+        Their values, NaN included, do not change the answer. Keeping all of them equals the plain forward, and the cost
+        falls with the largest number of patches that an image of the batch keeps.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class States:
+    """Encoded images or texts of a fusion model: what `match` reads, and the embedding for the cosine.
+
+    Args:
+        hidden: float [samples, tokens, width], one state per token.
+        mask: bool [samples, tokens], False on padding.
+        embedding: float [samples, dim], as `encode_image` or `encode_text` gives it; not of unit length.
+    """
+
+    hidden: Float[Tensor, "samples tokens width"]
+    mask: Bool[Tensor, "samples tokens"]
+    embedding: Float[Tensor, "samples dim"]
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def select(self, rows: Int64[Tensor, " chosen"]) -> "States":
+        """Return the states of the chosen samples, in the order given; a sample may be chosen again."""
+        return States(self.hidden[rows], self.mask[rows], self.embedding[rows])
+
+    def to(self, device: torch.device | str) -> "States":
+        """Return the states on `device`."""
+        return States(self.hidden.to(device), self.mask.to(device), self.embedding.to(device))
+
+    def detach(self) -> "States":
+        """Return the states cut off from the graph."""
+        return States(self.hidden.detach(), self.mask, self.embedding.detach())
+
+
+@runtime_checkable
+class FusionModel(VisionLanguageModel, Protocol):
+    """A two-tower model with a third part that reads an image and a text together and says whether they match.
+
+    Each image and each text is encoded once; any number of pairs is then matched from the states. All of it is
+    differentiable, with respect to the pixels too. `tower("fusion")` gives the parameters of the third part.
+
+    Attributes:
+        rank_adds_cosine: what retrieval re-ranks by: the match logit alone (ALBEF), or plus the cosine (BLIP).
+    """
+
+    rank_adds_cosine: bool
+
+    def encode_image_states(self, pixels: Float[Tensor, "images 3 height width"]) -> States:
+        """Encode pixels in [0, 1]; `embedding` equals `encode_image(pixels)`."""
+        ...
+
+    def encode_text_states(self, texts: Sequence[str] | Tokens) -> States:
+        """Encode texts or tokens; `embedding` equals `encode_text(texts)`."""
+        ...
+
+    def match(
+        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]
+    ) -> Float[Tensor, "pairs 2"]:
+        """Return the two logits (no match, match) of the chosen pairs; their softmax is the probability.
+
+        Args:
+            images: of `encode_image_states`.
+            texts: of `encode_text_states`.
+            pairs: int64 [pairs, 2] of (row in `images`, row in `texts`), as in `PairBatch.links`; at least one.
+        """
+        ...
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """A model that writes a caption for an image. Subclass `torch.nn.Module` and add what follows.
+
+    Attributes:
+        name: shown in tables and written into rows.
+        image_size: (height, width) of the pixels.
+        context_length: the most tokens of a caption, the prompt included; longer ones are cut.
+        prompt: what every caption is asked to begin with; it is no part of what `generate` returns.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    context_length: int
+    prompt: str
+
+    def preprocess(self, images: Sequence[Image]) -> Float[Tensor, "images 3 height width"]:
+        """As `VisionLanguageModel.preprocess`."""
+        ...
+
+    def caption_loss(
+        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
+    ) -> Float[Tensor, " images"]:
+        """Return each image's mean cross-entropy per token of its caption, in nats; differentiable in the pixels."""
+        ...
+
+    def generate(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        *,
+        beams: int = 3,
+        min_length: int = 5,
+        max_length: int = 20,
+    ) -> list[str]:
+        """Return one caption per image by beam search; the lengths count tokens, prompt and end included."""
+        ...
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" tower or of the "text" decoder."""
+        ...
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config, tokenizer and safetensors to a folder that `load_model` reads back bit-equal."""
+        ...
+
+
+@runtime_checkable
 class MultiModalClassifier(Protocol):
     """One label from several modalities.
 

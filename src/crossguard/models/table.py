@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from crossguard.checks import lookup, nearest
+from crossguard.models.albef import ALBEF
 from crossguard.models.clip import CLIP
 from crossguard.models.watch_net import WatchNet
 
@@ -54,6 +55,13 @@ MODELS: dict[str, ModelRow] = {
             "vision-language",
             CLIP.from_pretrained,
             ("clip",),
+        ),
+        ModelRow(
+            "albef",
+            "ALBEF, a folder that `save_pretrained` wrote; released files through `ALBEF.from_released`",
+            "vision-language",
+            ALBEF.from_pretrained,
+            ("albef",),
         ),
         ModelRow(
             "emoji-clip",
