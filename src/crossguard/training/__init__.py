@@ -1,0 +1,27 @@
+"""Training: one trainer, a table of defences, and training on ablated inputs for certificates."""
+
+from crossguard.training.ablated import train_ablated
+from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
+from crossguard.training.composition import Composition, Draw, draw_step
+from crossguard.training.defences import DEFENCES, Anchor, Contrast, DefenceRow
+from crossguard.training.inner import InnerAttack
+from crossguard.training.swaps import Swaps, swap_some
+from crossguard.training.trainer import train
+
+__all__ = [
+    "DEFENCES",
+    "Anchor",
+    "Composition",
+    "Contrast",
+    "DefenceRow",
+    "Draw",
+    "InnerAttack",
+    "Pictures",
+    "StepBatches",
+    "Swaps",
+    "TrainingBatch",
+    "draw_step",
+    "swap_some",
+    "train",
+    "train_ablated",
+]

@@ -1,0 +1,139 @@
+"""Batches for training: pictures decoded once when they fit into memory, and a data set whose items are whole steps."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from crossguard.data import OneToManyPairs, PairBatch
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter, Silent
+from crossguard.training.composition import Composition, draw_step
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One step's images and texts, and what the loss takes of their pairs.
+
+    Args:
+        batch: pixels, texts and every true link among them.
+        targets: bool [images, texts], the positives of the loss.
+        ignored: bool [images, texts], neither target nor negative.
+    """
+
+    batch: PairBatch
+    targets: Bool[Tensor, "images texts"]
+    ignored: Bool[Tensor, "images texts"]
+
+    def to(self, device: torch.device | str) -> "TrainingBatch":
+        """Return the batch with its tensors on `device`."""
+        return TrainingBatch(self.batch.to(device), self.targets.to(device), self.ignored.to(device))
+
+
+class Pictures:
+    """The pixels of a data set's pictures as a model's `preprocess` makes them.
+
+    Decoded once into one uint8 tensor when that takes at most `memory_limit` bytes; otherwise whenever asked for. The
+    pixels are the same either way, as `preprocess` gives whole multiples of 1/255.
+
+    Args:
+        model: its `preprocess` is used.
+        pairs: the pictures.
+        memory_limit: in bytes.
+        progress: shows the decoding.
+
+    Raises:
+        ValueError: a picture is missing or does not decode.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        pairs: OneToManyPairs,
+        *,
+        memory_limit: int = 2 * 2**30,
+        progress: Reporter | None = None,
+    ) -> None:
+        self._pairs, self._preprocess = pairs, model.preprocess
+        shape = (len(pairs.images), 3, *model.image_size)
+        self._kept: UInt8[Tensor, "pictures 3 height width"] | None = None
+        if int(np.prod(shape)) <= memory_limit:
+            self._kept = self._decode_all(shape, progress or Silent())
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pictures are decoded already."""
+        return self._kept is not None
+
+    def __getitem__(self, ids: Int64[np.ndarray, " images"]) -> UInt8[Tensor, "images 3 height width"]:
+        """Return the pictures of the given indices as 8-bit pixels."""
+        if self._kept is not None:
+            return self._kept[torch.from_numpy(ids)]
+        return self._decode(ids.tolist())
+
+    def _decode(self, ids: Sequence[int]) -> UInt8[Tensor, "images 3 height width"]:
+        pixels = self._preprocess([self._pairs.image(i) for i in ids])
+        return (pixels * 255).round().to(torch.uint8)
+
+    def _decode_all(self, shape: tuple[int, ...], progress: Reporter) -> UInt8[Tensor, "pictures 3 height width"]:
+        kept = torch.empty(shape, dtype=torch.uint8)
+        chunks = [range(start, min(start + _CHUNK, shape[0])) for start in range(0, shape[0], _CHUNK)]
+        with (
+            progress.task("read pictures", total=shape[0]) as task,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for ids, pixels in zip(chunks, pool.map(self._decode, chunks), strict=True):
+                kept[ids.start : ids.stop] = pixels
+                task.advance(len(ids))
+        return kept
+
+
+class StepBatches(Dataset[TrainingBatch]):
+    """A data set whose item `step` is the whole batch of that step.
+
+    Args:
+        pairs: the training pairs.
+        pictures: their pixels.
+        composition: what a step is made of.
+        seed: of the whole training.
+    """
+
+    def __init__(self, pairs: OneToManyPairs, pictures: Pictures, composition: Composition, *, seed: int) -> None:
+        self.pairs, self.pictures, self.composition, self.seed = pairs, pictures, composition, seed
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        """Make the batch of a step; its pixels are float in [0, 1]."""
+        draw = draw_step(self.pairs, self.composition, seed=self.seed, step=step)
+        batch = PairBatch(
+            pixels=self.pictures[draw.image_ids].float() / 255,
+            texts=tuple(self.pairs.texts[j] for j in draw.text_ids),
+            links=torch.from_numpy(draw.links),
+            image_ids=torch.from_numpy(draw.image_ids),
+            text_ids=torch.from_numpy(draw.text_ids),
+        )
+        return TrainingBatch(batch, torch.from_numpy(draw.targets), torch.from_numpy(draw.ignored))
+
+
+def iterate(
+    steps: StepBatches, *, start: int, stop: int, workers: int, device: torch.device
+) -> Iterator[TrainingBatch]:
+    """Yield the batches of steps `start` to `stop - 1` on `device`.
+
+    Args:
+        steps: the batches.
+        start: first step.
+        stop: one past the last step.
+        workers: processes that make batches ahead; 0 makes them here, right where pictures are in memory.
+        device: where the tensors go.
+    """
+    loader = DataLoader(steps, sampler=range(start, stop), batch_size=None, num_workers=workers)
+    for batch in loader:
+        yield batch.to(device)

@@ -1,0 +1,84 @@
+"""Checkpoints of a training: weights and moments as safetensors, the position as JSON; whole or not there.
+
+Batches, noise and learning rate are functions of (seed, step), so nothing else has to be kept.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from crossguard.runs import atomic_folder, differences, write_json
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, step: int, settings: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint in place of the one before.
+
+    Args:
+        folder: of the checkpoint.
+        model: the model in training.
+        optimiser: its optimiser.
+        step: steps done.
+        settings: what decides the outcome, as JSON values; a later `load_checkpoint` must bring the same.
+    """
+    moments = {
+        f"{index}.{key}": value
+        for index, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+    with atomic_folder(folder) as temporary:
+        save_model(model, str(temporary / "model.safetensors"))
+        save_file(moments, temporary / "optimizer.safetensors")
+        write_json(temporary / "position.json", {"step": step, "settings": dict(settings)})
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, settings: Mapping[str, Any]
+) -> int:
+    """Take up the checkpoint of a folder, if there is one.
+
+    Args:
+        folder: of the checkpoint.
+        model: gets the weights.
+        optimiser: gets the moments.
+        settings: of the training that goes on.
+
+    Returns:
+        Steps done; 0 where there is no checkpoint.
+
+    Raises:
+        ValueError: the checkpoint belongs to other settings (each difference is named) or another architecture, or is
+            broken.
+    """
+    if not folder.is_dir():
+        return 0
+    try:
+        position = json.loads((folder / "position.json").read_text(encoding="utf-8"))
+        step, there = int(position["step"]), dict(position["settings"])
+        moments = load_file(folder / "optimizer.safetensors")
+    except Exception as error:  # safetensors raises a class of its own that has no public name
+        raise ValueError(f"Expected a whole checkpoint in {folder}, but it could not be read: {error}") from error
+    found = differences(there, json.loads(json.dumps(dict(settings))))
+    if found:
+        raise ValueError(
+            f"Expected the checkpoint in {folder} to be of this training, but {'; '.join(found)}. "
+            "Choose another run folder, or the same settings to go on."
+        )
+    try:
+        load_model(model, folder / "model.safetensors")
+    except Exception as error:
+        raise ValueError(
+            f"Expected a checkpoint of this architecture in {folder}, but its weights do not fit: {error}"
+        ) from error
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in moments.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return step

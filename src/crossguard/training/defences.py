@@ -1,0 +1,116 @@
+"""The table of defences: each is an outer loss, what is attacked for it, and what is trained.
+
+A defence is written as the *terms* of its loss. What the inner attack must find follows from the terms: every view
+named "adversarial" in them is made, by raising those same terms.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crossguard.attacks.sources import SourceLike
+
+View = Literal["clean", "adversarial"]
+Tower = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrastive loss (`models.losses.contrastive`) between one view of the images and one of the texts."""
+
+    image: View
+    text: View
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Mean squared L2 distance of a tower's adversarial embeddings from the clean ones of the model as it came."""
+
+    tower: Tower
+    weight: float = 1.0
+
+
+Term = Contrast | Anchor
+
+
+@dataclass(frozen=True)
+class DefenceRow:
+    """One defence.
+
+    Args:
+        name: its name in recipes.
+        summary: one line for listings.
+        terms: the outer loss, a weighted sum.
+        trains: the towers that are trained. With both, all other parameters are too (the temperature, fusion layers).
+        one_to_many: whether every true link in a batch is a target (see `Composition`).
+        source: candidate source of the inner text attack, unless the caller names one.
+    """
+
+    name: str
+    summary: str
+    terms: tuple[Term, ...]
+    trains: tuple[Tower, ...]
+    one_to_many: bool = False
+    source: SourceLike = "thesaurus"
+
+    @property
+    def attacks(self) -> frozenset[Tower]:
+        """The modalities that the inner attack changes."""
+        found: set[Tower] = set()
+        for term in self.terms:
+            if isinstance(term, Anchor):
+                found.add(term.tower)
+            else:
+                found |= {t for t, view in (("image", term.image), ("text", term.text)) if view == "adversarial"}  # type: ignore[misc]
+        return frozenset(found)
+
+
+DEFENCES: dict[str, DefenceRow] = {
+    row.name: row
+    for row in (
+        DefenceRow(
+            "clean",
+            "plain contrastive fine-tuning, no attack",
+            terms=(Contrast("clean", "clean"),),
+            trains=("image", "text"),
+        ),
+        DefenceRow(
+            "tecoa",
+            "adversarial images against clean captions (Mao et al., 2023)",
+            terms=(Contrast("adversarial", "clean"),),
+            trains=("image",),
+        ),
+        DefenceRow(
+            "fare",
+            "adversarial image embeddings back to the original clean ones, no captions (Schlarmann et al., 2024)",
+            terms=(Anchor("image"),),
+            trains=("image",),
+        ),
+        DefenceRow(
+            "mmcoa",
+            "adversarial images with clean captions, and clean images with adversarial captions (Zhou et al., 2024)",
+            terms=(Contrast("adversarial", "clean", 0.5), Contrast("clean", "adversarial", 0.5)),
+            trains=("image", "text"),
+        ),
+        DefenceRow(
+            "leaf",
+            "adversarial text embeddings back to the original clean ones, letters changed (Rocamora et al., 2025)",
+            terms=(Anchor("text"),),
+            trains=("text",),
+            source="characters",
+        ),
+        DefenceRow(
+            "mat",
+            "adversarial images with adversarial captions, one-to-one (MAT)",
+            terms=(Contrast("adversarial", "adversarial"),),
+            trains=("image", "text"),
+        ),
+        DefenceRow(
+            "mat+",
+            "adversarial images with adversarial captions, every true pair of a batch a target (MAT+)",
+            terms=(Contrast("adversarial", "adversarial"),),
+            trains=("image", "text"),
+            one_to_many=True,
+        ),
+    )
+}

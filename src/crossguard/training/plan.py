@@ -1,0 +1,195 @@
+"""What a training will do, checked before any work: the trainer's options as one value."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from crossguard.attacks.ascent import Start, step_size
+from crossguard.attacks.options import check_choice, check_step_rule
+from crossguard.attacks.sources import SourceLike, make_source
+from crossguard.checks import lookup
+from crossguard.data import OneToManyPairs
+from crossguard.threat import LInf, ThreatModel, WordEdits
+from crossguard.training.composition import Composition
+from crossguard.training.defences import DEFENCES, Contrast, DefenceRow, Term
+from crossguard.training.inner import InnerAttack, Order
+from crossguard.training.swaps import Swaps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training, all options resolved.
+
+    Args:
+        row: the defence.
+        terms: its loss, with the clean share mixed in.
+        composition: what a step is made of.
+        inner: the inner attack.
+        steps: optimiser steps.
+        seed: of the whole training.
+        learning_rate: the largest.
+        weight_decay: of AdamW.
+        warmup_steps: of the learning rate.
+        clip_norm: largest gradient norm.
+        settings: all that decides the outcome, as JSON values.
+    """
+
+    row: DefenceRow
+    terms: tuple[Term, ...]
+    composition: Composition
+    inner: InnerAttack
+    steps: int
+    seed: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    clip_norm: float
+    settings: Mapping[str, Any]
+
+
+def make_plan(
+    pairs: OneToManyPairs,
+    *,
+    model_name: str,
+    defence: str,
+    threat: ThreatModel | None,
+    steps: int,
+    seed: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup: float,
+    clip_norm: float,
+    clean_weight: float,
+    texts_per_image: int | None,
+    images_per_text: int | None,
+    pgd_steps: int,
+    pgd_step: str | float,
+    start: str,
+    order: str,
+    text_tries: int,
+    source: SourceLike | None,
+) -> Plan:
+    """Check the options of `train` and resolve them; their meaning is said there.
+
+    Raises:
+        ValueError: as `train`.
+    """
+    row = lookup(DEFENCES, defence, what="defence")
+    _check_whole(1, steps=steps, pgd_steps=pgd_steps, text_tries=text_tries)
+    _check_whole(0, seed=seed)
+    _check_range(math.inf, learning_rate=learning_rate, clip_norm=clip_norm, zero=False)
+    _check_range(math.inf, weight_decay=weight_decay)
+    _check_range(1.0, warmup=warmup, clean_weight=clean_weight)
+    starts: Start = check_choice(start, get_args(Start), "start")
+    orders: Order = check_choice(order, get_args(Order), "order")
+    size = len(pairs.images)
+    if size < batch_size:
+        raise ValueError(
+            f"Expected at least {batch_size} images (`batch_size`) to train on, but {pairs.name!r} ({pairs.split}) "
+            f"has {size}."
+        )
+    many = 2 if row.one_to_many else 1
+    composition = Composition(
+        batch_size,
+        one_to_many=row.one_to_many,
+        texts_per_image=many if texts_per_image is None else texts_per_image,
+        images_per_text=many if images_per_text is None else images_per_text,
+    )
+    eps, words = _budgets(row, threat)
+    candidates = make_source(row.source if source is None else source)
+    step = step_size(check_step_rule(pgd_step), eps=eps, steps=pgd_steps)
+    settings = {
+        "model": model_name,
+        "pairs": f"{pairs.name} {pairs.split} {_fingerprint(pairs)}",
+        "defence": defence,
+        "eps": eps,
+        "words": words,
+        "steps": steps,
+        "seed": seed,
+        "composition": asdict(composition),
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "clip_norm": clip_norm,
+        "clean_weight": clean_weight,
+        "pgd": {"steps": pgd_steps, "step": step, "start": start},
+        "order": order,
+        "text_tries": text_tries,
+        "source": candidates.name,
+    }
+    return Plan(
+        row=row,
+        terms=_mixed(row.terms, clean_weight),
+        composition=composition,
+        inner=InnerAttack(
+            eps=eps,
+            words=words,
+            swaps=Swaps(candidates),
+            text_tries=text_tries,
+            pgd_steps=pgd_steps,
+            pgd_step=step,
+            start=starts,
+            order=orders,
+        ),
+        steps=steps,
+        seed=seed,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_steps=round(warmup * steps),
+        clip_norm=clip_norm,
+        settings=settings,
+    )
+
+
+def _mixed(terms: tuple[Term, ...], clean_weight: float) -> tuple[Term, ...]:
+    if clean_weight == 0:
+        return terms
+    scaled = tuple(type(term)(**{**asdict(term), "weight": term.weight * (1 - clean_weight)}) for term in terms)
+    return (*scaled, Contrast("clean", "clean", clean_weight))
+
+
+def _budgets(row: DefenceRow, threat: ThreatModel | None) -> tuple[float, int]:
+    """Return what the inner attack may change: the threat's budgets of the modalities that the defence attacks."""
+    threat = threat or ThreatModel()
+    for modality in threat:
+        if modality not in ("image", "text"):
+            raise ValueError(f"Expected budgets for 'image' and 'text', but got one for {modality!r}.")
+    image, text = threat.get("image"), threat.get("text")
+    if not isinstance(image, LInf | None):
+        raise ValueError(f"Expected an LInf budget for 'image', but got {image!r}.")
+    if not isinstance(text, WordEdits | None):
+        raise ValueError(f"Expected a WordEdits budget for 'text', but got {text!r}.")
+    eps = image.eps if image is not None and "image" in row.attacks else 0.0
+    words = text.words if text is not None and "text" in row.attacks else 0
+    if row.attacks and not eps and not words:
+        needed = " or ".join(
+            {"image": "an image budget eps > 0", "text": "a text budget words > 0"}[m] for m in sorted(row.attacks)
+        )
+        raise ValueError(
+            f"Expected {needed} for the defence {row.name!r}, but the threat is '{threat}': nothing would be attacked. "
+            "Use the defence 'clean' to train without attacks."
+        )
+    return eps, words
+
+
+def _fingerprint(pairs: OneToManyPairs) -> str:
+    digest = hashlib.sha256(pairs.links.tobytes())
+    for part in (*pairs.texts, *(picture.key for picture in pairs.images)):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _check_whole(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"Expected `{name}` to be a whole number >= {least}, but got {value!r}.")
+
+
+def _check_range(below: float, *, zero: bool = True, **values: float) -> None:
+    for name, value in values.items():
+        if not (0 <= value < below) or (value == 0 and not zero):
+            low = "[0" if zero else "(0"
+            raise ValueError(f"Expected `{name}` in {low}, {below:g}), but got {value!r}.")
