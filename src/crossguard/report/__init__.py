@@ -1,0 +1,43 @@
+"""Reports: one self-contained HTML page per run or comparison, and the same tables for terminals and programs."""
+
+from crossguard.report.collect import certificate_entry, certificate_view
+from crossguard.report.page import render_report, write_report
+from crossguard.report.runs import (
+    certificate_table,
+    print_certificates,
+    print_retrieval,
+    report_runs,
+    retrieval_table,
+)
+from crossguard.report.views import (
+    Asked,
+    CertificateView,
+    ExampleView,
+    GalleryView,
+    Hit,
+    RetrievalView,
+    RunView,
+    Share,
+    Word,
+)
+
+__all__ = [
+    "Asked",
+    "CertificateView",
+    "ExampleView",
+    "GalleryView",
+    "Hit",
+    "RetrievalView",
+    "RunView",
+    "Share",
+    "Word",
+    "certificate_entry",
+    "certificate_table",
+    "certificate_view",
+    "print_certificates",
+    "print_retrieval",
+    "render_report",
+    "report_runs",
+    "retrieval_table",
+    "write_report",
+]

@@ -1,0 +1,230 @@
+"""From run folders to what a report shows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossguard.certify import Certificate
+from crossguard.evaluate.examples import Example, Examples
+from crossguard.report.views import (
+    Asked,
+    CertificateView,
+    ExampleView,
+    GalleryView,
+    Hit,
+    RetrievalView,
+    RunView,
+    Share,
+)
+from crossguard.report.words import flat, marked_words
+from crossguard.runs import RunFolder
+from crossguard.threat import ThreatModel
+
+
+def open_runs(paths: Sequence[Path | str]) -> list[RunFolder]:
+    """Open runs for reading, each once.
+
+    Raises:
+        ValueError: no path, or a folder that holds no run.
+    """
+    if not paths:
+        raise ValueError("Expected at least one run folder, but got none.")
+    return [RunFolder(path) for path in {Path(path).resolve(): path for path in paths}.values()]
+
+
+def run_views(runs: Sequence[RunFolder]) -> list[RunView]:
+    """Return the settings of runs, as `run.json` holds them."""
+    names = _distinct([_short_name(run) for run in runs], [str(run.path) for run in runs])
+    views = []
+    for name, run in zip(names, runs, strict=True):
+        info = run.info
+        facts = {
+            **flat(info["settings"]),
+            **flat({"seed": info["seed"], "device": info["device"], "command": " ".join(info["command"])}),
+            **flat({"started": info["started"], "finished": info["finished"] or "not finished"}),
+            **flat({"taken up again": info.get("resumed", [])}),
+            **flat({"git revision": info["git"], "version": info["versions"]}),
+        }
+        views.append(RunView(name, facts))
+    return views
+
+
+def retrieval_views(runs: Sequence[RunFolder]) -> list[RetrievalView]:
+    """Return one row per model of every run, its measurements of single modalities and joint side by side."""
+    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        for entry in run.summary.get("retrieval", {}).values():
+            rows.setdefault((str(run.path), entry["label"], entry["weights"]), []).append(entry)
+    names = _distinct(
+        [label for _, label, _ in rows], [f"{label} ({Path(path).resolve().name})" for path, label, _ in rows]
+    )
+    return [_retrieval_view(name, entries) for name, entries in zip(names, rows.values(), strict=True)]
+
+
+def certificate_views(runs: Sequence[RunFolder]) -> list[CertificateView]:
+    """Return the certificates that runs have summarised (see `certificate_entry`)."""
+    return [
+        CertificateView(
+            **{
+                **entry,
+                **{name: tuple(entry[name]) for name in ("modalities", "elements", "keep", "kinds")},
+                "radii": tuple(tuple(values) for values in entry["radii"]),
+                "accuracy": np.array(entry["accuracy"], dtype=np.float64),
+                "baseline": None if entry["baseline"] is None else np.array(entry["baseline"], dtype=np.float64),
+            }
+        )
+        for run in runs
+        for entry in run.summary.get("certificates", {}).values()
+    ]
+
+
+def certificate_view(
+    certificate: Certificate, *, label: str | None = None, radii: Mapping[str, Sequence[int]] | None = None
+) -> CertificateView:
+    """Return what a report shows of a certificate.
+
+    Of more than two modalities the first two are drawn, with the others not attacked, and the view says so.
+
+    Args:
+        certificate: the certificate.
+        label: name in tables; default: the model's.
+        radii: the grid's radii by modality; default: 0, 1, ... to the first that no sample is certified at.
+    """
+    grid = certificate.grid(radii)
+    names = certificate.modalities
+    shown, others = names[:2], names[2:]
+    accuracy = grid.accuracy
+    for _ in others:
+        accuracy = accuracy[..., 0]
+    unattacked = [name for name in others if grid.radii[name][0] != 0]
+    if unattacked:
+        raise ValueError(f"Expected radius 0 first for {', '.join(unattacked)}, which the figure leaves unattacked.")
+    figures = certificate.summary()
+    return CertificateView(
+        label=label or certificate.model,
+        data=figures["data"],
+        split=figures["split"],
+        samples=figures["samples"],
+        modalities=shown,
+        elements=tuple(figures["n"][name] for name in shown),
+        keep=tuple(figures["k"][name] for name in shown),
+        kinds=tuple(figures["kind"][name] for name in shown),
+        radii=tuple(grid.radii[name] for name in shown),
+        accuracy=accuracy,
+        draws=figures["draws"],
+        alpha=figures["alpha"],
+        scope=figures["scope"],
+        clean_accuracy=figures["clean_accuracy"],
+        abstention=figures["abstention"],
+        note=f"Not attacked in this figure: {', '.join(others)}." if others else "",
+    )
+
+
+def certificate_entry(view: CertificateView) -> dict[str, Any]:
+    """Return a certificate for `RunFolder.summarise("certificates", name, ...)`; `certificate_views` reads it back."""
+    return {
+        **vars(view),
+        "radii": [list(values) for values in view.radii],
+        "accuracy": view.accuracy.tolist(),
+        "baseline": None if view.baseline is None else view.baseline.tolist(),
+    }
+
+
+def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
+    """Return the examples of every model under its widest attack.
+
+    Raises:
+        ValueError: a run's example pictures are missing or damaged.
+    """
+    galleries = []
+    for run in runs:
+        widest: dict[str, Mapping[str, Any]] = {}
+        for entry in run.summary.get("retrieval", {}).values():
+            if entry["examples"] is not None and len(entry["threat"]) >= len(
+                widest.get(entry["label"], {"threat": ()})["threat"]
+            ):
+                widest[entry["label"]] = entry
+        for label, entry in widest.items():
+            path = run.file("examples", label, f"{entry['part']}.npz")
+            threat = ThreatModel.from_dict(entry["threat"])
+            examples = Examples.load(entry["examples"], path)
+            galleries.append(
+                GalleryView(
+                    title=label,
+                    attack=f"{entry['attack']}, {threat}",
+                    examples=[_example_view(example, examples, threat) for example in examples.queries],
+                )
+            )
+    return [gallery for gallery in galleries if gallery.examples]
+
+
+def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> RetrievalView:
+    first = entries[0]
+    columns = {"clean": _shares(first, "clean")}
+    success = {}
+    widest: Mapping[str, Any] | None = None
+    for entry in entries:
+        if entry["robust"] is None:
+            continue
+        columns[entry["part"]] = _shares(entry, "robust")
+        success[entry["part"]] = entry["success"]
+        if widest is None or len(entry["threat"]) > len(widest["threat"]):
+            widest = entry
+    return RetrievalView(
+        label=label,
+        data=first["data"],
+        split=first["split"],
+        images=first["images"],
+        texts=first["texts"],
+        attack=None if widest is None else widest["attack"],
+        threat="" if widest is None else str(ThreatModel.from_dict(widest["threat"])),
+        seed=first["seed"],
+        columns=columns,
+        success=success,
+    )
+
+
+def _shares(entry: Mapping[str, Any], figure: str) -> dict[str, Share]:
+    return {metric: Share(value, *entry["intervals"][figure][metric]) for metric, value in entry[figure].items()}
+
+
+def _example_view(example: Example, examples: Examples, threat: ThreatModel) -> ExampleView:
+    asked_under_attack, gallery_under_attack = threat.target != "gallery", threat.target != "query"
+    clean_asked, attacked_asked = _asked(example, examples, attacked=asked_under_attack)
+    picture_under_attack = asked_under_attack if example.direction == "tr" else gallery_under_attack
+    subject = example.query if example.direction == "tr" else example.right[0]
+    return ExampleView(
+        before=clean_asked,
+        after=attacked_asked,
+        found_before=[_hit(example, examples, index, attacked=False) for index in example.before],
+        found_after=[_hit(example, examples, index, attacked=gallery_under_attack) for index in example.after],
+        picture=examples.pictures[subject] if picture_under_attack and "image" in threat else None,
+    )
+
+
+def _asked(example: Example, examples: Examples, *, attacked: bool) -> tuple[Asked, Asked]:
+    if example.direction == "tr":
+        clean, adversarial = examples.pictures[example.query]
+        return Asked(picture=clean), Asked(picture=adversarial if attacked else clean)
+    clean_text, adversarial_text = examples.texts[example.query]
+    before, after = marked_words(clean_text, adversarial_text if attacked else clean_text)
+    return Asked(words=before), Asked(words=after)
+
+
+def _hit(example: Example, examples: Examples, index: int, *, attacked: bool) -> Hit:
+    right = index in example.right
+    if example.direction == "ir":
+        return Hit(right, picture=examples.pictures[index][int(attacked)])
+    clean, adversarial = examples.texts[index]
+    return Hit(right, words=marked_words(clean, adversarial if attacked else clean)[1])
+
+
+def _short_name(run: RunFolder) -> str:
+    return run.path.resolve().name
+
+
+def _distinct(names: Sequence[str], longer: Sequence[str]) -> list[str]:
+    """Return the names, with the longer form wherever a name comes twice."""
+    return [name if names.count(name) == 1 else full for name, full in zip(names, longer, strict=True)]

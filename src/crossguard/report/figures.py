@@ -1,0 +1,188 @@
+"""Geometry of the figures: where bars and cells lie. The template draws them, in the page's own colours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import shorten, wrap
+
+import numpy as np
+from jaxtyping import Float
+
+from crossguard.report.views import CertificateView, RetrievalView
+from crossguard.report.words import column_name, columns_of
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar with the whisker of its interval; `shade` is the position of its column."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    shade: int
+    whisker: tuple[float, float, float]
+    value: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """Text at a point, one entry per line."""
+
+    x: float
+    y: float
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Recall per model, one bar per column."""
+
+    title: str
+    width: float
+    height: float
+    left: float
+    base: float
+    bars: tuple[Bar, ...]
+    groups: tuple[Label, ...]
+    ticks: tuple[Label, ...]
+
+
+def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500, height: float = 270) -> BarChart:
+    """Lay out a metric of all models: grouped bars on a scale of 0 to 100 %.
+
+    Args:
+        views: the rows of the table, at least one.
+        metric: "tr@1", "ir@1", ...
+        width: in units of the drawing.
+        height: in units of the drawing.
+    """
+    columns = columns_of(views)
+    left, top, base = 34.0, 20.0, height - 42
+    per_group = (width - left) / len(views)
+    bar_width = min(30.0, 0.8 * per_group / len(columns))
+    scale = (base - top) / 100
+    bars, groups = [], []
+    for g, view in enumerate(views):
+        middle = left + (g + 0.5) * per_group
+        for c, column in enumerate(columns):
+            if column not in view.columns:
+                continue
+            share = view.columns[column][metric]
+            x = middle + (c - len(columns) / 2) * bar_width
+            bars.append(
+                Bar(
+                    x=round(x + 1, 2),
+                    y=round(base - share.value * scale, 2),
+                    width=round(bar_width - 2, 2),
+                    height=round(max(share.value * scale, 0.75), 2),
+                    shade=c,
+                    whisker=(
+                        round(x + bar_width / 2, 2),
+                        round(base - share.high * scale, 2),
+                        round(base - share.low * scale, 2),
+                    ),
+                    value=f"{share.value:.0f}" if bar_width >= 17 else "",
+                    tip=f"{view.label}, {column_name(column)}: {share} % ({share.low:.1f} to {share.high:.1f})",
+                )
+            )
+        room = max(6, int(per_group / 6.4))
+        lines = wrap(view.label, room, max_lines=2, placeholder="…") or [shorten(view.label, room, placeholder="…")]
+        groups.append(Label(round(middle, 2), base + 18, tuple(lines)))
+    ticks = tuple(Label(left - 6, round(base - value * scale, 2), (str(value),)) for value in (0, 25, 50, 75, 100))
+    return BarChart(metric.upper(), width, height, left, base, tuple(bars), tuple(groups), ticks)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of radii; `strength` is its certified accuracy in [0, 1]."""
+
+    x: float
+    y: float
+    strength: float
+    text: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Certified accuracy over radii: the first modality upwards, the second to the right."""
+
+    title: str
+    width: float
+    height: float
+    size: tuple[float, float]
+    cells: tuple[Cell, ...]
+    across: tuple[Label, ...]
+    up: tuple[Label, ...]
+    across_name: str
+    up_name: str
+    middle: tuple[float, float]
+
+
+_MOST = 40
+
+
+def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: str, width: float = 460) -> HeatMap:
+    """Lay out a grid of certified accuracy; of axes longer than 40 radii an even choice is drawn.
+
+    Args:
+        view: gives names and radii.
+        grid: float [radii of the first (, of the second)] in [0, 1]; the accuracy or the baseline.
+        title: shown above.
+        width: in units of the drawing.
+    """
+    single = len(view.modalities) == 1
+    rows = (0,) if single else view.radii[0]
+    columns = view.radii[-1]
+    values = grid.reshape(len(rows), len(columns))
+    picked_rows, picked_columns = _spread(len(rows)), _spread(len(columns))
+    left, top = (14.0, 12.0) if single else (52.0, 12.0)
+    cell = (width - left - 6) / max(len(picked_columns), 4)
+    tall = min(max(cell, 30.0 if single else 0.0), 340 / len(picked_rows), 44.0)
+    cells = []
+    for y, row in enumerate(reversed(picked_rows)):
+        for x, column in enumerate(picked_columns):
+            share = float(values[row, column])
+            at = f"r = {columns[column]}" if single else f"r = ({rows[row]}, {columns[column]})"
+            cells.append(
+                Cell(
+                    x=round(left + x * cell, 2),
+                    y=round(top + y * tall, 2),
+                    strength=round(share, 4),
+                    text=f"{100 * share:.0f}" if cell >= 22 and tall >= 16 else "",
+                    tip=f"{at}: {100 * share:.1f} % right and certified",
+                )
+            )
+    bottom = top + len(picked_rows) * tall
+    every_column, every_row = _stride(cell, 24, len(picked_columns)), _stride(tall, 14, len(picked_rows))
+    across = tuple(
+        Label(round(left + (x + 0.5) * cell, 2), bottom + 16, (str(columns[column]),))
+        for x, column in enumerate(picked_columns)
+        if x % every_column == 0
+    )
+    up = tuple(
+        Label(left - 8, round(bottom - (y + 0.5) * tall, 2), (str(rows[row]),))
+        for y, row in enumerate(picked_rows)
+        if y % every_row == 0 and not single
+    )
+    return HeatMap(
+        title=title,
+        width=width,
+        height=bottom + 42,
+        size=(round(cell, 2), round(tall, 2)),
+        cells=tuple(cells),
+        across=across,
+        up=up,
+        across_name=f"{view.modalities[-1]}: edited elements",
+        up_name="" if single else f"{view.modalities[0]}: edited elements",
+        middle=(round(left + len(picked_columns) * cell / 2, 2), round((top + bottom) / 2, 2)),
+    )
+
+
+def _spread(count: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, _MOST))})
+
+
+def _stride(size: float, needed: float, count: int) -> int:
+    return 1 if size >= needed else min(count, int(np.ceil(needed / size)))

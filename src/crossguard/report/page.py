@@ -1,0 +1,196 @@
+"""`write_report`: one self-contained HTML file."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from crossguard import __version__
+from crossguard.report.figures import bar_chart, heat_map
+from crossguard.report.pictures import amplified_difference, data_uri
+from crossguard.report.views import CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
+from crossguard.report.words import column_name, columns_of
+from crossguard.runs import write_atomically
+
+_THUMBNAIL = 128
+_LARGE = 224
+
+
+def write_report(
+    path: Path | str,
+    *,
+    title: str,
+    settings: Sequence[RunView] = (),
+    retrieval: Sequence[RetrievalView] = (),
+    certificates: Sequence[CertificateView] = (),
+    galleries: Sequence[GalleryView] = (),
+    lede: Sequence[str] = (),
+) -> Path:
+    """Write a report that needs no other file and loads nothing, readable in light and dark.
+
+    Args:
+        path: the HTML file; replaced as a whole.
+        title: the heading.
+        settings: the runs that it reports on.
+        retrieval: rows of the retrieval table, in order.
+        certificates: certificates to draw.
+        galleries: examples to show; the first is open.
+        lede: sentences below the title; default: one that says what was measured.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: nothing to report.
+    """
+    path = Path(path)
+    write_atomically(
+        path,
+        render_report(
+            title=title,
+            settings=settings,
+            retrieval=retrieval,
+            certificates=certificates,
+            galleries=galleries,
+            lede=lede,
+        ),
+    )
+    return path
+
+
+def render_report(
+    *,
+    title: str,
+    settings: Sequence[RunView] = (),
+    retrieval: Sequence[RetrievalView] = (),
+    certificates: Sequence[CertificateView] = (),
+    galleries: Sequence[GalleryView] = (),
+    lede: Sequence[str] = (),
+) -> str:
+    """Return the page that `write_report` writes.
+
+    Raises:
+        ValueError: nothing to report.
+    """
+    if not retrieval and not certificates:
+        raise ValueError("Expected retrieval results or certificates to report, but got neither.")
+    columns = columns_of(retrieval)
+    contents = [("settings", "Settings")]
+    contents += [("retrieval", "Retrieval")] if retrieval else []
+    contents += [("certificates", "Certificates")] if certificates else []
+    contents += [("examples", "Examples")] if galleries else []
+    contents += [("reading", "How to read it")]
+    page = _environment().get_template("page.html.j2")
+    return page.render(
+        title=title,
+        lede=list(lede) or _lede(retrieval, certificates),
+        contents=contents,
+        overview=_overview(settings, retrieval, certificates),
+        runs=settings,
+        fact_names=list(dict.fromkeys(name for run in settings for name in run.facts)),
+        retrieval=retrieval,
+        columns=columns,
+        attacked=[column for column in columns if column != "clean"],
+        charts=[bar_chart(retrieval, metric) for metric in ("tr@1", "ir@1")] if retrieval else [],
+        certificates=[(view, _maps(view)) for view in certificates],
+        galleries=galleries,
+        version=__version__,
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("crossguard.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["column_name"] = column_name
+    environment.filters["thumbnail"] = _thumbnail
+    environment.filters["strip"] = _strip
+    return environment
+
+
+def _thumbnail(picture: Picture) -> str:
+    return data_uri(picture, longest=_THUMBNAIL)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    parts: tuple[tuple[str, str], ...]
+    tiny: bool
+
+
+def _strip(example: ExampleView) -> _Strip | None:
+    """Return the clean picture, the adversarial one and their amplified difference, or the query picture alone."""
+    if example.picture is None:
+        picture = example.before.picture
+        return None if picture is None else _Strip(((data_uri(picture, longest=_LARGE), "clean"),), _tiny(picture))
+    clean, adversarial = example.picture
+    difference, factor = amplified_difference(clean, adversarial)
+    parts = (
+        (data_uri(clean, longest=_LARGE), "clean" if example.before.picture is not None else "its picture, clean"),
+        (data_uri(adversarial, longest=_LARGE), "adversarial"),
+        (data_uri(difference, longest=_LARGE), f"difference × {factor}"),
+    )
+    return _Strip(parts, _tiny(clean))
+
+
+def _tiny(picture: Picture) -> bool:
+    return max(picture.shape[:2]) < 92
+
+
+def _maps(view: CertificateView) -> list[object]:
+    title = "Certified accuracy, %"
+    if view.baseline is None:
+        return [heat_map(view, view.accuracy, title=title)]
+    return [
+        heat_map(view, view.accuracy, title=f"{title}: each modality on its own"),
+        heat_map(view, view.baseline, title=f"{title}: all modalities together"),
+    ]
+
+
+def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[CertificateView]) -> list[str]:
+    said = []
+    if retrieval:
+        models = f"{len(retrieval)} models" if len(retrieval) > 1 else retrieval[0].label
+        sets = _all_of(
+            f"{view.images:,} images and {view.texts:,} texts of {view.data} ({view.split})" for view in retrieval
+        )
+        attacks = _all_of(f"{view.attack} ({view.threat})" for view in retrieval if view.attack)
+        said.append(f"{models} on {sets}" + (f", clean and under {attacks}." if attacks else ", without attack."))
+    said.extend(
+        f"{view.label} certified on {view.samples:,} samples of {view.data} ({view.split})." for view in certificates
+    )
+    return said
+
+
+def _overview(
+    runs: Sequence[RunView], retrieval: Sequence[RetrievalView], certificates: Sequence[CertificateView]
+) -> list[tuple[str, str]]:
+    facts = [
+        (
+            "data",
+            _all_of(
+                [
+                    *(f"{view.data} ({view.split})" for view in retrieval),
+                    *(f"{view.data} ({view.split})" for view in certificates),
+                ]
+            ),
+        ),
+        ("attack", _all_of(view.attack for view in retrieval if view.attack)),
+        ("threat", _all_of(view.threat for view in retrieval if view.threat)),
+        ("seed", _all_of(run.facts["seed"] for run in runs if "seed" in run.facts)),
+        ("sub-samples and alpha", _all_of(f"N = {view.draws:,}, alpha = {view.alpha:g}" for view in certificates)),
+        ("device", _all_of(run.facts["device"] for run in runs if "device" in run.facts)),
+        ("started", _all_of(run.facts["started"] for run in runs if "started" in run.facts)),
+        ("command", _all_of(run.facts["command"] for run in runs if "command" in run.facts)),
+        ("version", f"crossguard {__version__}"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _all_of(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))

@@ -1,0 +1,79 @@
+"""Reports and tables of run folders, as the command line asks for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from crossguard.report.collect import certificate_views, gallery_views, open_runs, retrieval_views, run_views
+from crossguard.report.page import write_report
+from crossguard.report.tables import certificate_records, certificate_rich, retrieval_records, retrieval_rich
+
+
+def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str | None = None) -> Path:
+    """Write one report on one or several runs.
+
+    Args:
+        paths: run folders; a run that is still going on or was interrupted is reported as far as it got.
+        target: the HTML file.
+        title: the heading; default: the runs' names.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        ValueError: a folder holds no run, or no run has any result yet.
+    """
+    runs = open_runs(paths)
+    settings, retrieval, certificates = run_views(runs), retrieval_views(runs), certificate_views(runs)
+    if not retrieval and not certificates:
+        raise ValueError(
+            f"Expected results to report, but {', '.join(str(run.path) for run in runs)} "
+            f"{'has' if len(runs) == 1 else 'have'} none yet (no retrieval or certificates in summary.json)."
+        )
+    return write_report(
+        target,
+        title=title or ", ".join(view.name for view in settings),
+        settings=settings,
+        retrieval=retrieval,
+        certificates=certificates,
+        galleries=gallery_views(runs),
+    )
+
+
+def retrieval_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
+    """Return the retrieval table of runs as JSON values, one object per model.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    return retrieval_records(retrieval_views(open_runs(paths)))
+
+
+def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
+    """Return the certificates of runs as JSON values, one object per certificate.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    return certificate_records(certificate_views(open_runs(paths)))
+
+
+def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
+    """Print the retrieval table of runs.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    (console or Console()).print(retrieval_rich(retrieval_views(open_runs(paths))))
+
+
+def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
+    """Print certified accuracy over the radii, one table per certificate.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    for view in certificate_views(open_runs(paths)):
+        (console or Console()).print(certificate_rich(view))

@@ -1,0 +1,120 @@
+"""The report's tables for the terminal (Rich) and for programs (plain JSON values)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from crossguard.report.views import CertificateView, RetrievalView
+from crossguard.report.words import column_name, columns_of
+
+SHOWN = ("tr@1", "ir@1")
+
+
+def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
+    """Return one object per model: settings, recalls with intervals and attack success by column, in percent."""
+    return [
+        {
+            "model": view.label,
+            "data": view.data,
+            "split": view.split,
+            "images": view.images,
+            "texts": view.texts,
+            "attack": view.attack,
+            "threat": view.threat,
+            "seed": view.seed,
+            "recall": {
+                column: {metric: share.value for metric, share in metrics.items()}
+                for column, metrics in view.columns.items()
+            },
+            "interval": {
+                column: {metric: [share.low, share.high] for metric, share in metrics.items()}
+                for column, metrics in view.columns.items()
+            },
+            "success": {
+                column: {definition: dict(metrics) for definition, metrics in definitions.items()}
+                for column, definitions in view.success.items()
+            },
+        }
+        for view in views
+    ]
+
+
+def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
+    """Return TR@1 and IR@1 per model, clean and under attack, in percent with 95 % intervals."""
+    columns = columns_of(views)
+    table = Table(title="Recall at 1 in percent (95 % interval)", title_justify="left", pad_edge=False)
+    table.add_column("model")
+    table.add_column("metric")
+    for column in columns:
+        table.add_column(column_name(column), justify="right")
+    for view in views:
+        for row, metric in enumerate(SHOWN):
+            shares = [view.columns.get(column, {}).get(metric) for column in columns]
+            cells = [
+                "" if share is None else f"{share.value:.1f} [dim]({share.low:.0f}–{share.high:.0f})[/dim]"
+                for share in shares
+            ]
+            table.add_row(_plain(view.label) if row == 0 else "", metric.upper(), *cells)
+        table.add_section()
+    return table
+
+
+def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]]:
+    """Return one object per certificate: settings, and certified accuracy in [0, 1] over the grid of radii."""
+    return [
+        {
+            "model": view.label,
+            "data": view.data,
+            "split": view.split,
+            "samples": view.samples,
+            "modalities": list(view.modalities),
+            "elements": list(view.elements),
+            "keep": list(view.keep),
+            "kinds": list(view.kinds),
+            "draws": view.draws,
+            "alpha": view.alpha,
+            "scope": view.scope,
+            "clean_accuracy": view.clean_accuracy,
+            "abstention": view.abstention,
+            "radii": [list(values) for values in view.radii],
+            "accuracy": view.accuracy.tolist(),
+            "baseline": None if view.baseline is None else view.baseline.tolist(),
+            "note": view.note,
+        }
+        for view in views
+    ]
+
+
+def certificate_rich(view: CertificateView, *, most: int = 12) -> Table:
+    """Return certified accuracy in percent: the first modality downwards, the second across.
+
+    Args:
+        view: the certificate.
+        most: rows and columns shown at most, evenly chosen.
+    """
+    single = len(view.modalities) == 1
+    rows = ((0,),) if single else (view.radii[0],)
+    grid = view.accuracy.reshape(len(rows[0]), len(view.radii[-1]))
+    down, across = _spread(len(rows[0]), most), _spread(len(view.radii[-1]), most)
+    title = f"{view.label}: certified accuracy in percent, N = {view.draws}, alpha = {view.alpha:g}, " + ", ".join(
+        f"k = {k} of {n} ({m})" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True)
+    )
+    table = Table(title=_plain(title), title_justify="left", pad_edge=False)
+    table.add_column("" if single else f"r {_plain(view.modalities[0])} ↓, {_plain(view.modalities[1])} →")
+    for column in across:
+        table.add_column(str(view.radii[-1][column]), justify="right")
+    for row in down:
+        name = f"r {_plain(view.modalities[0])}" if single else str(rows[0][row])
+        table.add_row(name, *(f"{100 * grid[row, column]:.1f}" for column in across))
+    return table
+
+
+def _spread(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,202 @@
+"""What a report shows: small frozen values, made from run folders or by hand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]
+
+COLUMNS = ("clean", "image", "text", "joint")
+"""The usual columns of a retrieval table, in order; modalities of other names come between "text" and "joint"."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval, all in percent.
+
+    Raises:
+        ValueError: not 0 <= low <= value <= high <= 100.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        slack = 1e-9
+        if not -slack <= self.low <= self.value + slack <= self.high + 2 * slack <= 100 + 3 * slack:
+            raise ValueError(
+                f"Expected 0 <= low <= value <= high <= 100, but got {self.low}, {self.value}, {self.high}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f}"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run: its name and its settings as plain text by (dotted) name."""
+
+    name: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RetrievalView:
+    """One model's row of the retrieval table.
+
+    Args:
+        label: the model or defence.
+        data: the data set.
+        split: its split.
+        images: number of images.
+        texts: number of texts.
+        attack: name of the attack; None when only clean figures were measured.
+        threat: the threat model in words, "" without attack.
+        seed: the attack's seed.
+        columns: by what was attacked ("clean", "image", "text", "joint"), by metric ("tr@1", ...), the recall.
+        success: by what was attacked, by definition ("conditional", "drop"), by metric, the attack's success in
+            percent; None where it is not defined.
+
+    Raises:
+        ValueError: no clean column.
+    """
+
+    label: str
+    data: str
+    split: str
+    images: int
+    texts: int
+    attack: str | None
+    threat: str
+    seed: int
+    columns: Mapping[str, Mapping[str, Share]]
+    success: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+
+    def __post_init__(self) -> None:
+        if "clean" not in self.columns:
+            raise ValueError(f"Expected a 'clean' column for {self.label!r}, but got {list(self.columns)}.")
+
+
+@dataclass(frozen=True)
+class CertificateView:
+    """Certified accuracy over the radii of one or two modalities.
+
+    Args:
+        label: the model.
+        data: the data set.
+        split: its split.
+        samples: number of samples.
+        modalities: names of the axes.
+        elements: n, basic elements per modality.
+        keep: k, elements kept per modality.
+        kinds: kind of edit per modality ("substitution", ...).
+        radii: per modality the radii of the grid, ascending.
+        accuracy: float [radii of the first (, of the second)], certified accuracy in [0, 1].
+        draws: N, sub-samples per input.
+        alpha: probability of a wrong certificate, per input.
+        scope: what alpha covers, in words.
+        clean_accuracy: accuracy of the smoothed model without any guarantee, in [0, 1].
+        abstention: share of inputs without any certificate, in [0, 1].
+        baseline: the same grid for joint sub-sampling of all modalities, or None.
+        note: something to say below the figure, or "".
+
+    Raises:
+        ValueError: not one or two modalities, or a grid that does not fit its radii or leaves [0, 1].
+    """
+
+    label: str
+    data: str
+    split: str
+    samples: int
+    modalities: tuple[str, ...]
+    elements: tuple[int, ...]
+    keep: tuple[int, ...]
+    kinds: tuple[str, ...]
+    radii: tuple[tuple[int, ...], ...]
+    accuracy: Float[np.ndarray, "*axes"]
+    draws: int
+    alpha: float
+    scope: str
+    clean_accuracy: float
+    abstention: float
+    baseline: Float[np.ndarray, "*axes"] | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        axes = len(self.modalities)
+        if axes not in (1, 2):
+            raise ValueError(f"Expected one or two modalities to draw, but got {axes}: {self.modalities}.")
+        if {len(self.elements), len(self.keep), len(self.kinds), len(self.radii)} != {axes}:
+            raise ValueError(f"Expected `elements`, `keep`, `kinds` and `radii` of all {axes} modalities.")
+        shape = tuple(len(values) for values in self.radii)
+        for name, grid in (("accuracy", self.accuracy), ("baseline", self.baseline)):
+            if grid is None:
+                continue
+            if grid.shape != shape or 0 in shape:
+                raise ValueError(f"Expected `{name}` of shape {shape}, as `radii`, but got {grid.shape}.")
+            if not ((grid >= 0) & (grid <= 1)).all():
+                raise ValueError(f"Expected `{name}` in [0, 1], but got {grid.min()}..{grid.max()}.")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and whether the attack put it there or took it away."""
+
+    text: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One retrieved item: a picture or the words of a text, and whether it is a true partner of the query."""
+
+    right: bool
+    picture: Picture | None = None
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query as it was asked: a picture or the words of a text."""
+
+    picture: Picture | None = None
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExampleView:
+    """One query before and after the attack.
+
+    Args:
+        before: the clean query.
+        after: the query as it was asked under attack.
+        found_before: the best of the clean gallery, best first.
+        found_after: the best of the gallery under attack, best first.
+        picture: of the picture that this example is about (the query, or a true partner of the text), the clean
+            and the adversarial form; None where no picture was attacked.
+    """
+
+    before: Asked
+    after: Asked
+    found_before: Sequence[Hit]
+    found_after: Sequence[Hit]
+    picture: tuple[Picture, Picture] | None = None
+
+
+@dataclass(frozen=True)
+class GalleryView:
+    """Examples of one model under one attack.
+
+    Args:
+        title: the model.
+        attack: the attack and its budgets in words.
+        examples: the queries.
+    """
+
+    title: str
+    attack: str
+    examples: Sequence[ExampleView]

@@ -1,0 +1,62 @@
+"""Words of the report: names of columns, changed words of a text, settings as plain text."""
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from crossguard.report.views import COLUMNS, RetrievalView, Word
+
+
+def columns_of(views: Sequence[RetrievalView]) -> tuple[str, ...]:
+    """Return the columns that any of the rows has: clean, single modalities, joint."""
+    found = {column for view in views for column in view.columns}
+    others = sorted(found - set(COLUMNS))
+    ordered = (*COLUMNS[:-1], *others, COLUMNS[-1])
+    return tuple(column for column in ordered if column in found)
+
+
+def column_name(column: str) -> str:
+    """Return a column's heading.
+
+    Example:
+        >>> column_name("image"), column_name("joint")
+        ('image only', 'joint')
+    """
+    return column if column in ("clean", "joint") else f"{column} only"
+
+
+def marked_words(clean: str, adversarial: str) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+    """Split two texts into words and mark those that only one of them has, by the longest common run of words.
+
+    Example:
+        >>> before, after = marked_words("a red car", "a red bus")
+        >>> [word.text for word in after if word.changed]
+        ['bus']
+    """
+    before, after = clean.split(), adversarial.split()
+    left: list[Word] = []
+    right: list[Word] = []
+    for kind, b0, b1, a0, a1 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        left.extend(Word(word, kind != "equal") for word in before[b0:b1])
+        right.extend(Word(word, kind != "equal") for word in after[a0:a1])
+    return tuple(left), tuple(right)
+
+
+def flat(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text by dotted name; empty values are left out.
+
+    Example:
+        >>> flat({"attack": {"name": "sga", "scales": [0.5, 1]}, "label": None})
+        {'attack.name': 'sga', 'attack.scales': '0.5, 1'}
+    """
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, prefix=f"{name}.")
+        elif isinstance(value, list | tuple):
+            if value:
+                found[name] = ", ".join(str(item) for item in value)
+        elif value is not None and value != "":
+            found[name] = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return found
