@@ -1,12 +1,17 @@
 """Attacks on image-text models: within a threat model, batched, with the model's weights left as they are."""
 
+from crossguard.attacks.apgd import APGD, auto_maximise
+from crossguard.attacks.ascent import maximise, random_start, step_size
 from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
 from crossguard.attacks.budget import count_word_edits, project_pixels
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
+from crossguard.attacks.co_attack import CoAttack
+from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
-from crossguard.attacks.pgd import PGD, image_loss, maximise, random_start, step_size
+from crossguard.attacks.pgd import PGD
+from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SOURCES, SourceRow, make_source
 from crossguard.attacks.swap import WordSwap, swap_words
@@ -14,6 +19,7 @@ from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
 from crossguard.attacks.thesaurus import Thesaurus
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "PGD",
     "SGA",
@@ -25,11 +31,14 @@ __all__ = [
     "CandidateSource",
     "Candidates",
     "Characters",
+    "CoAttack",
     "EmbeddingNeighbours",
     "MaskedLM",
+    "Sep",
     "SourceRow",
     "Thesaurus",
     "WordSwap",
+    "auto_maximise",
     "count_word_edits",
     "fast_precision",
     "frozen",

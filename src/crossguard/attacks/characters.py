@@ -1,14 +1,13 @@
 """Character edits: one letter inserted, deleted or replaced inside a word (LEAF, 2025: Levenshtein distance one)."""
 
 from collections.abc import Sequence
-from functools import cache
 from string import ascii_lowercase
 
 import torch
 
 from crossguard.attacks.candidates import Candidates, attackable
 from crossguard.attacks.noise import uniform
-from crossguard.attacks.thesaurus import entries
+from crossguard.attacks.thesaurus import vocabulary
 from crossguard.attacks.words import split_words
 from crossguard.models import VisionLanguageModel
 
@@ -55,7 +54,7 @@ class Characters:
     def _edit(self, word: str) -> tuple[str, ...]:
         edits = one_edit(word, first=1 if self.keep_first else 0)
         if not self.real_words:
-            known = _english()
+            known = vocabulary()
             edits = [edit for edit in edits if edit not in known]
         edits = [edit for edit in edits if any(letter.isalpha() for letter in edit)]
         if self.limit is None or len(edits) <= self.limit:
@@ -79,11 +78,3 @@ def one_edit(word: str, *, first: int = 0) -> list[str]:
         word[:i] + letter + word[i:] for i in range(first, len(word) + 1) for letter in ascii_lowercase
     ]
     return [edit for edit in dict.fromkeys(deleted + replaced + inserted) if edit not in (word, "")]
-
-
-@cache
-def _english() -> frozenset[str]:
-    table = entries()
-    return frozenset(table) | {
-        w for rows in table.values() for row in rows for w in (*row.synonyms, *row.broader)
-    }

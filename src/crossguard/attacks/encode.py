@@ -13,11 +13,18 @@ from crossguard.models import Tokens, VisionLanguageModel
 TOKENS_PER_FORWARD = 8192
 
 
-@torch.no_grad()
 def encode_unit_texts(
     model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int = TOKENS_PER_FORWARD
 ) -> Float[Tensor, "texts dim"]:
-    """Return unit embeddings of texts, without gradients, as float32.
+    """Return embeddings of texts as of `encode_texts`, scaled to length one."""
+    return normalize(encode_texts(model, texts, tokens_per_forward=tokens_per_forward), dim=-1)
+
+
+@torch.no_grad()
+def encode_texts(
+    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int = TOKENS_PER_FORWARD
+) -> Float[Tensor, "texts dim"]:
+    """Return embeddings of texts, without gradients, as float32.
 
     Texts that are the same to the model (equal tokens) are encoded once and get the very same embedding, so that they
     tie exactly. Sequences of like length go together, so that little is spent on padding.
@@ -41,7 +48,7 @@ def encode_unit_texts(
         rows = order[start:stop]
         used = masks[rows].any(axis=0)
         chunk = Tokens(torch.from_numpy(ids[rows][:, used]), torch.from_numpy(masks[rows][:, used]))
-        parts.append(normalize(model.encode_text(chunk).float(), dim=-1))
+        parts.append(model.encode_text(chunk).float())
         start = stop
     encoded = torch.cat(parts)
     rank = np.empty(len(order), dtype=np.int64)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -19,8 +19,8 @@ class MaskedLM:
     """The words a masked language model finds likeliest at each word's own tokens; the text is not masked.
 
     A word of one token gets the top `limit` tokens with a logit of at least `min_logit`. A word of several tokens gets
-    the `limit` likeliest combinations of its tokens' guesses, found by a beam, so that their number stays bounded.
-    What does not spell one word of letters is dropped.
+    the `limit` likeliest combinations of its tokens' guesses, found by a beam, so that their number stays bounded; the
+    first guess begins a word and the others continue it. What does not spell one word of letters is dropped.
 
     Args:
         model: folder or hub id of a Transformers masked language model, "bert-base-uncased" in the papers.
@@ -28,7 +28,8 @@ class MaskedLM:
         min_logit: guesses below are dropped (0.3 in BERT-Attack).
         max_pieces: words of more tokens get no candidates.
         compat: read the logits one token to the left, as all published Co-Attack descendants do ([CLS] is at index 0
-            of the logits but not of their word spans), and skip `keeps_meaning`, to repeat published tables.
+            of the logits but not of their word spans), let any token stand anywhere, and skip `keeps_meaning`, to
+            repeat published tables.
         offline: look only at local files.
         texts_per_forward: batch size of the language model.
 
@@ -70,11 +71,16 @@ class MaskedLM:
         self.network.requires_grad_(False)
         self.limit, self.min_logit, self.max_pieces = limit, min_logit, max_pieces
         self.compat, self.texts_per_forward = compat, texts_per_forward
+        self._begins = _begins_word(self.tokenizer, self.network.config.vocab_size)
+        self._special = torch.zeros(self.network.config.vocab_size, dtype=torch.bool)
+        self._special[self.tokenizer.all_special_ids] = True
         self._known: dict[str, Candidates] = {}
 
     def candidates(self, texts: Sequence[str], *, model: VisionLanguageModel) -> list[Candidates]:
         """Return the language model's guesses; every text is asked once and remembered."""
-        self.network.to(next(model.parameters()).device)  # type: ignore[attr-defined]
+        device = next(model.parameters()).device  # type: ignore[attr-defined]
+        self.network.to(device)
+        self._begins, self._special = self._begins.to(device), self._special.to(device)
         new = sorted({text for text in texts if text not in self._known}, key=len)
         for at in range(0, len(new), self.texts_per_forward):
             chunk = new[at : at + self.texts_per_forward]
@@ -91,26 +97,33 @@ class MaskedLM:
             truncation=True,
             max_length=min(self.tokenizer.model_max_length, self.network.config.max_position_embeddings),
             return_tensors="pt",
-        )
-        device = next(self.network.parameters()).device
-        logits = self.network(**encoded.to(device)).logits.float()
-        guesses = logits.log_softmax(dim=-1).topk(min(self.limit, logits.shape[-1]), dim=-1)
-        raw = logits.gather(-1, guesses.indices)
+        ).to(self._begins.device)
+        logits = self.network(**encoded).logits.float()
+        places = [_places(encoded.word_ids(row)) for row in range(len(texts))]
+        if not self.compat:
+            logits = logits.masked_fill(~self._fits(places, logits.shape[1]), -torch.inf)
+        raw, indices = logits.topk(min(self.limit, logits.shape[-1]), dim=-1)
+        values = raw - logits.logsumexp(dim=-1, keepdim=True)
+        shift = -1 if self.compat else 0
         results = []
         for row, words in enumerate(cores):
-            places: dict[int, list[int]] = {}
-            for position, word in enumerate(encoded.word_ids(row)):
-                if word is not None:
-                    places.setdefault(word, []).append(position - (1 if self.compat else 0))
-            results.append(
-                tuple(
-                    self._words(core, guesses.values[row, at], guesses.indices[row, at], raw[row, at])
-                    if attackable(core) and 1 <= len(at := places.get(i, [])) <= self.max_pieces
-                    else ()
-                    for i, core in enumerate(words)
+            answers: list[tuple[str, ...]] = []
+            for i, core in enumerate(words):
+                at = [position + shift for position in places[row].get(i, [])]
+                asked = attackable(core) and 1 <= len(at) <= self.max_pieces
+                answers.append(
+                    self._words(core, values[row, at], indices[row, at], raw[row, at]) if asked else ()
                 )
-            )
+            results.append(tuple(answers))
         return results
+
+    def _fits(self, places: list[dict[int, list[int]]], length: int) -> Bool[Tensor, "texts length tokens"]:
+        """Which tokens may stand where: one that begins a word for a word's first piece, a continuation for others."""
+        first = torch.zeros(len(places), length, 1, dtype=torch.bool)
+        for row, words in enumerate(places):
+            first[row, [positions[0] for positions in words.values()]] = True
+        first = first.to(self._begins.device)
+        return ~self._special & (first == self._begins)
 
     def _words(
         self,
@@ -134,6 +147,26 @@ class MaskedLM:
         ):
             return ""
         return str(self.tokenizer.convert_tokens_to_string(tokens)).strip().lower()
+
+
+def _places(word_ids: list[int | None]) -> dict[int, list[int]]:
+    """Return the token positions of every word."""
+    places: dict[int, list[int]] = {}
+    for position, word in enumerate(word_ids):
+        if word is not None:
+            places.setdefault(word, []).append(position)
+    return places
+
+
+def _begins_word(tokenizer: Any, size: int) -> Bool[Tensor, " tokens"]:
+    """Tell tokens that begin a word from continuations, by WordPiece's, byte-level BPE's or SentencePiece's mark."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    marks = ("\u0120", "\u2581")
+    if any(token.startswith(marks) for token in tokens):
+        begins = [token.startswith(marks) for token in tokens]
+    else:
+        begins = [not token.startswith("##") for token in tokens]
+    return torch.tensor(begins + [False] * (size - len(begins)))
 
 
 def best_combinations(

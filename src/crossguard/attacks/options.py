@@ -1,9 +1,10 @@
-"""Checking options by name against what a constructor takes."""
+"""Checking options: their names against what a constructor takes, and the values that several attacks share."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_args
 
+from crossguard.attacks.ascent import Start, StepRule
 from crossguard.checks import nearest
 
 
@@ -21,3 +22,52 @@ def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
         raise ValueError(f"Expected option {missing[0]!r} of {what}, but it is missing.")
+
+
+def check_choice(given: str, choices: Collection[str], what: str) -> Any:
+    """Return a value that is one of the choices.
+
+    Raises:
+        ValueError: naming the nearest choice.
+    """
+    if given not in choices:
+        raise ValueError(f"Unknown `{what}` {given!r}: {nearest(given, choices)}.")
+    return given
+
+
+def check_steps(steps: int) -> None:
+    """Refuse step counts below one.
+
+    Raises:
+        ValueError: saying what came.
+    """
+    if steps < 1:
+        raise ValueError(f"Expected `steps` >= 1, but got {steps}.")
+
+
+def check_step_rule(step: str | float) -> StepRule | float:
+    """Return a known step rule or a size in (0, 1].
+
+    Raises:
+        ValueError: saying what came.
+    """
+    if isinstance(step, str):
+        rule: StepRule = check_choice(step, get_args(StepRule), "step")
+        return rule
+    if not 0 < step <= 1:
+        raise ValueError(f"Expected `step` in (0, 1] pixel units, but got {step}.")
+    return step
+
+
+def check_starts(start: str, restarts: int) -> Start:
+    """Return a known start; refuse restarts that would all be the same.
+
+    Raises:
+        ValueError: saying what came.
+    """
+    known: Start = check_choice(start, get_args(Start), "start")
+    if restarts < 1 or (restarts > 1 and start == "clean"):
+        raise ValueError(
+            f"Expected `restarts` >= 1, and 1 with start='clean', but got {restarts} with start={start!r}."
+        )
+    return known

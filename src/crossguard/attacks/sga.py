@@ -7,22 +7,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_unit_texts
-from crossguard.attacks.noise import normal
-from crossguard.attacks.pgd import (
+from crossguard.attacks.ascent import (
     LossPerSample,
     Pixels,
     StepRule,
     ascend,
-    check_image_options,
-    image_loss,
     random_start,
     step_size,
     with_gradient,
 )
+from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.image_loss import image_loss
+from crossguard.attacks.noise import normal
+from crossguard.attacks.options import check_step_rule, check_steps
 from crossguard.attacks.sources import SourceLike
-from crossguard.attacks.swap import Order, WordSwap
+from crossguard.attacks.swap import WordSwap
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 
@@ -57,18 +57,19 @@ class SGA(Attack):
         self,
         *,
         steps: int = 10,
-        step: StepRule | float = "sga",
+        step: str | float = "sga",
         scales: Sequence[float] = (0.5, 0.75, 1.25, 1.5),
         noise: float = 0.05,
         source: SourceLike = "thesaurus",
-        order: Order = "importance",
+        order: str = "importance",
     ) -> None:
-        check_image_options(steps=steps, step=step)
+        check_steps(steps)
         if any(not 0 < scale <= 8 for scale in scales):
             raise ValueError(f"Expected `scales` in (0, 8], but got {tuple(scales)}.")
         if not 0 <= noise <= 1:
             raise ValueError(f"Expected `noise` in [0, 1] pixel units, but got {noise}.")
-        self.steps, self.step, self.scales, self.noise = steps, step, tuple(scales), noise
+        self.steps, self.scales, self.noise = steps, tuple(scales), noise
+        self.step: StepRule | float = check_step_rule(step)
         self.words = WordSwap(source=source, order=order)
 
     def run(

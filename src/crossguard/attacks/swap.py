@@ -1,7 +1,7 @@
 """Word substitution after BERT-Attack (Li et al., EMNLP 2020), for a whole batch of texts at once."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
 from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.objectives import mean_partner
+from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.words import replace_word, split_words
 from crossguard.data import PairBatch
@@ -172,9 +173,9 @@ class WordSwap(Attack):
     name = "word-swap"
     uses = frozenset({"text"})
 
-    def __init__(self, *, source: SourceLike = "thesaurus", order: Order = "importance") -> None:
+    def __init__(self, *, source: SourceLike = "thesaurus", order: str = "importance") -> None:
         self.source = make_source(source)
-        self.order = check_order(order)
+        self.order: Order = check_choice(order, get_args(Order), "order")
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
@@ -198,14 +199,3 @@ class WordSwap(Attack):
         return swap_words(
             model, batch.texts, features, batch.positives, words=words, source=self.source, order=self.order
         )
-
-
-def check_order(order: Order) -> Order:
-    """Refuse an unknown order of visits.
-
-    Raises:
-        ValueError: it is neither "importance" nor "all".
-    """
-    if order not in ("importance", "all"):
-        raise ValueError(f"Unknown `order` {order!r}: expected 'importance' or 'all'.")
-    return order

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from crossguard.attacks.apgd import APGD
 from crossguard.attacks.base import Attack
+from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.options import check_options
 from crossguard.attacks.pgd import PGD
+from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.swap import WordSwap
 from crossguard.checks import lookup
@@ -30,7 +33,10 @@ ATTACKS: dict[str, AttackRow] = {
     row.name: row
     for row in (
         _row(PGD, "L-inf projected gradient descent on images"),
+        _row(APGD, "Auto-PGD on images: momentum, and steps that halve when progress stalls"),
         _row(WordSwap, "BERT-Attack: substitutes the most important words of texts"),
+        _row(Sep, "PGD and word-swap, each against the clean other side"),
+        _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text"),
         _row(SGA, "set-level guidance: captions, then images at several scales, then captions again"),
     )
 }

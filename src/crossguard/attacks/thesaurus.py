@@ -57,9 +57,8 @@ class Thesaurus:
     def _look_up(self, word: str) -> tuple[str, ...]:
         same: list[str] = []
         broad: list[str] = []
-        table = entries()
         for lemma, form in lemmas(word):
-            for entry in table.get(lemma, ()):
+            for entry in entries(lemma):
                 if form in _FORMS[entry.pos]:
                     same += [_in_form(w, form) for w in entry.synonyms]
                     broad += [_in_form(w, form) for w in entry.broader]
@@ -83,12 +82,28 @@ class Entry:
 
 
 @cache
-def entries() -> dict[str, tuple[Entry, ...]]:
-    """Read the shipped thesaurus: a word's entries, its commonest part of speech first."""
+def lines() -> dict[str, tuple[str, ...]]:
+    """Read the shipped thesaurus: a word's lines, its commonest part of speech first, not taken apart yet."""
     packed = (files("crossguard.attacks") / "assets" / "thesaurus.txt.gz").read_bytes()
-    table: dict[str, tuple[Entry, ...]] = {}
+    table: dict[str, tuple[str, ...]] = {}
     for line in gzip.decompress(packed).decode().splitlines():
-        word, pos, same, broader = line.split("\t")
-        entry = Entry(pos, *(tuple(words.split(",")) if words else () for words in (same, broader)))
-        table[word] = (*table.get(word, ()), entry)
+        word, _, rest = line.partition("\t")
+        table[word] = (*table[word], rest) if word in table else (rest,)
     return table
+
+
+@cache
+def entries(word: str) -> tuple[Entry, ...]:
+    """Return a lower-case lemma's entries, its commonest part of speech first."""
+    found = []
+    for line in lines().get(word, ()):
+        pos, same, broader = line.split("\t")
+        found.append(Entry(pos, *(tuple(words.split(",")) if words else () for words in (same, broader))))
+    return tuple(found)
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Return every word of the shipped thesaurus, as an entry or as a candidate."""
+    tails = ",".join(rest[2:].replace("\t", ",") for rows in lines().values() for rest in rows)
+    return frozenset(lines()) | frozenset(tails.split(","))

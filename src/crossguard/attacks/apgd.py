@@ -1,0 +1,176 @@
+"""Auto-PGD (Croce & Hein, ICML 2020): momentum, and steps that halve when progress stalls; nothing to tune."""
+
+from typing import get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from crossguard.attacks.ascent import (
+    LossAndGradient,
+    LossPerSample,
+    Pixels,
+    Start,
+    best_of_starts,
+    better,
+    with_gradient,
+)
+from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.image_loss import Objective, image_loss
+from crossguard.attacks.options import check_choice, check_starts, check_steps
+from crossguard.data import PairBatch
+from crossguard.models import VisionLanguageModel
+
+MOMENTUM, ENOUGH_INCREASES = 0.75, 0.75
+"""alpha and rho of the paper."""
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """Return the steps after which progress is judged: p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+
+    Example:
+        >>> checkpoints(100)
+        (22, 41, 57, 70, 80, 87, 93, 99)
+    """
+    places, before, now = [], 0.0, 0.22
+    while now <= 1:
+        # The paper takes ceil(p_j * steps); rounding first keeps 0.41 * 100 at 41.
+        places.append(-int(-round(now * steps, 6) // 1))
+        before, now = now, now + max(now - before - 0.03, 0.06)
+    return tuple(dict.fromkeys(place for place in places if 0 < place < steps))
+
+
+def auto_maximise(
+    loss_per_sample: LossPerSample, pixels: Pixels, *, eps: float, steps: int, start: Pixels | None = None
+) -> Pixels:
+    """Maximise a loss of every sample over the L-inf ball around `pixels` by Auto-PGD.
+
+    The first step is 2 eps. At every checkpoint, a sample's step is halved and it goes back to its best point when
+    fewer than 3/4 of the steps since the last one raised the loss, or when neither its step nor its best loss changed
+    since then. Takes `steps` gradients and one more forward.
+
+    Args:
+        loss_per_sample: differentiable, from pixels to float [images].
+        pixels: the clean pixels in [0, 1].
+        eps: L-inf budget in [0, 1] pixel units.
+        steps: number of gradient steps.
+        start: where to begin, within the ball; default: the clean pixels.
+
+    Returns:
+        The iterate of the highest loss per sample, detached.
+    """
+    return auto_ascend(
+        with_gradient(loss_per_sample), loss_per_sample, pixels, eps=eps, steps=steps, start=start
+    )
+
+
+def auto_ascend(
+    gradient: LossAndGradient,
+    value: LossPerSample,
+    pixels: Pixels,
+    *,
+    eps: float,
+    steps: int,
+    start: Pixels | None = None,
+) -> Pixels:
+    """As `auto_maximise`, with the direction of steps given apart from the loss that judges them."""
+    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
+
+    def project(moved: Pixels) -> Pixels:
+        return torch.minimum(torch.maximum(moved, low), high)
+
+    current = previous = (pixels if start is None else start).detach()
+    loss, direction = gradient(current)
+    best, best_loss, best_direction = current, loss, direction
+    size = torch.full_like(loss, 2 * eps)
+    increases = torch.zeros_like(loss)
+    last_best, last_reduced, last_place = best_loss, torch.zeros_like(loss, dtype=torch.bool), 0
+    places = set(checkpoints(steps))
+    for step in range(1, steps + 1):
+        plain = project(current + _wide(size) * direction.sign())
+        momentum = MOMENTUM if step > 1 else 1.0
+        moved = project(current + momentum * (plain - current) + (1 - momentum) * (current - previous))
+        previous, current = current, moved
+        if step == steps:
+            with torch.no_grad():
+                return better(best, best_loss, current, value(current))[0]
+        old_loss = loss
+        loss, direction = gradient(current)
+        increases += loss > old_loss
+        best_direction = torch.where(_wide(loss > best_loss), direction, best_direction)
+        best, best_loss = better(best, best_loss, current, loss)
+        if step in places:
+            reduced = _stalled(increases, step - last_place, last_reduced, best_loss, last_best)
+            size = torch.where(reduced, size / 2, size)
+            back = _wide(reduced)
+            current, direction = (
+                torch.where(back, best, current),
+                torch.where(back, best_direction, direction),
+            )
+            loss = torch.where(reduced, best_loss, loss)
+            last_best, last_reduced, last_place = best_loss, reduced, step
+            increases = torch.zeros_like(increases)
+    return best
+
+
+def _stalled(
+    increases: Float[Tensor, " images"],
+    taken: int,
+    last_reduced: Bool[Tensor, " images"],
+    best_loss: Float[Tensor, " images"],
+    last_best: Float[Tensor, " images"],
+) -> Bool[Tensor, " images"]:
+    few = increases < ENOUGH_INCREASES * taken
+    nothing_new = ~last_reduced & (best_loss <= last_best)
+    return few | nothing_new
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+class APGD(Attack):
+    """Auto-PGD on images alone: no step size to choose.
+
+    Args:
+        steps: gradient steps per restart.
+        start: "uniform" in [-eps, eps], or "clean".
+        restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
+        objective: "cosine" (own texts) or "contrastive" (own texts among the batch's).
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    name = "apgd"
+    uses = frozenset({"image"})
+
+    def __init__(
+        self,
+        *,
+        steps: int = 10,
+        start: str = "uniform",
+        restarts: int = 1,
+        objective: str = "cosine",
+    ) -> None:
+        check_steps(steps)
+        self.steps, self.restarts = steps, restarts
+        self.start: Start = check_starts(start, restarts)
+        self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
+
+    def run(
+        self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
+    ) -> tuple[Pixels, tuple[str, ...]]:
+        """Attack the images against their clean texts."""
+        if budget.eps == 0:
+            return batch.pixels, batch.texts
+        loss = image_loss(model, batch, encode_unit_texts(model, batch.texts), objective=self.objective)
+
+        def once(start: Pixels | None) -> Pixels:
+            return auto_maximise(loss, batch.pixels, eps=budget.eps, steps=self.steps, start=start)
+
+        pixels = best_of_starts(
+            once, loss, batch, eps=budget.eps, seed=seed, restarts=self.restarts, start=self.start
+        )
+        return pixels, batch.texts

@@ -1,0 +1,158 @@
+"""Projected gradient ascent on pixels, as pure functions that attacks and training's inner maximisation share."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossguard.attacks.noise import uniform
+from crossguard.data import PairBatch
+
+Pixels: TypeAlias = Float[Tensor, "images 3 height width"]
+LossPerSample: TypeAlias = Callable[[Pixels], Float[Tensor, " images"]]
+LossAndGradient: TypeAlias = Callable[[Pixels], tuple[Float[Tensor, " images"], Pixels]]
+StepRule = Literal["co-attack", "sga"]
+Start = Literal["uniform", "clean"]
+
+
+def step_size(rule: StepRule | float, *, eps: float, steps: int) -> float:
+    """Return the size of one step in [0, 1] pixel units.
+
+    Args:
+        rule: "co-attack" is 1.25 eps / steps; "sga" is 0.5/255; a number is itself.
+        eps: L-inf budget.
+        steps: number of steps.
+    """
+    if isinstance(rule, str):
+        return {"co-attack": 1.25 * eps / max(1, steps), "sga": 0.5 / 255}[rule]
+    return rule
+
+
+def random_start(batch: PairBatch, *, eps: float, seed: int, stream: int = 0) -> Pixels:
+    """Return the batch's pixels plus noise uniform in [-eps, eps], in [0, 1]; it depends on (seed, image id) alone."""
+    noise = uniform(
+        batch.image_ids, tuple(batch.pixels.shape[1:]), seed=seed, stream=stream, device=batch.pixels.device
+    )
+    return (batch.pixels + (2 * noise - 1) * eps).clamp(0, 1)
+
+
+def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
+    """Turn a loss per sample into a function that also gives its gradient to the pixels, and to nothing else."""
+
+    def evaluate(pixels: Pixels) -> tuple[Float[Tensor, " images"], Pixels]:
+        pixels = pixels.detach().requires_grad_(True)
+        with torch.enable_grad():
+            loss = loss_per_sample(pixels)
+            (gradient,) = torch.autograd.grad(loss.sum(), pixels)
+        return loss.detach(), gradient
+
+    return evaluate
+
+
+def maximise(
+    loss_per_sample: LossPerSample,
+    pixels: Pixels,
+    *,
+    eps: float,
+    steps: int,
+    step_size: float,
+    start: Pixels | None = None,
+    keep_best: bool = True,
+) -> Pixels:
+    """Maximise a loss of every sample over the L-inf ball around `pixels` by signed gradient steps.
+
+    Gradients are taken for the pixels alone: nothing reaches the `.grad` of weights, frozen or not. Samples are
+    independent as long as the loss of one does not depend on another's pixels.
+
+    Args:
+        loss_per_sample: differentiable, from pixels to float [images]; their sum is differentiated.
+        pixels: the clean pixels in [0, 1], the centre of the ball.
+        eps: L-inf budget in [0, 1] pixel units.
+        steps: number of gradient steps (one forward and backward each).
+        step_size: in [0, 1] pixel units.
+        start: where to begin, within the ball; default: the clean pixels.
+        keep_best: return the iterate of the highest loss per sample (the start is one; costs one more forward) instead
+            of the last one.
+
+    Returns:
+        Pixels within `eps` of the clean ones and in [0, 1], detached.
+    """
+    return ascend(
+        with_gradient(loss_per_sample),
+        loss_per_sample,
+        pixels,
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+        start=start,
+        keep_best=keep_best,
+    )
+
+
+def ascend(
+    gradient: LossAndGradient,
+    value: LossPerSample,
+    pixels: Pixels,
+    *,
+    eps: float,
+    steps: int,
+    step_size: float,
+    start: Pixels | None = None,
+    keep_best: bool = True,
+) -> Pixels:
+    """As `maximise`, with the direction of steps given apart: `gradient` may average views that `value` does not."""
+    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
+    current = (pixels if start is None else start).detach()
+    best, best_loss = current, None
+    for _ in range(steps):
+        loss, direction = gradient(current)
+        if keep_best:
+            best, best_loss = better(best, best_loss, current, loss)
+        current = torch.minimum(torch.maximum(current + step_size * direction.sign(), low), high)
+    if not keep_best:
+        return current
+    with torch.no_grad():
+        return better(best, best_loss, current, value(current))[0]
+
+
+def better(
+    best: Pixels, best_loss: Float[Tensor, " images"] | None, current: Pixels, loss: Float[Tensor, " images"]
+) -> tuple[Pixels, Float[Tensor, " images"]]:
+    """Return, per sample, the pixels of the higher loss and that loss; `best_loss` None stands for the first look."""
+    if best_loss is None:
+        return current, loss
+    higher = loss > best_loss
+    return torch.where(higher.view(-1, 1, 1, 1), current, best), torch.where(higher, loss, best_loss)
+
+
+def best_of_starts(
+    once: Callable[[Pixels | None], Pixels],
+    loss: LossPerSample,
+    batch: PairBatch,
+    *,
+    eps: float,
+    seed: int,
+    restarts: int,
+    start: Start,
+) -> Pixels:
+    """Run an ascent from one or several starts and keep the best result per sample.
+
+    Args:
+        once: one ascent, from a start (None: the clean pixels).
+        loss: judges the results, float [images].
+        batch: gives the clean pixels and the image ids that starts are drawn by.
+        eps: L-inf budget.
+        seed: of the starts.
+        restarts: number of starts.
+        start: "uniform" in [-eps, eps] or "clean".
+    """
+    best, best_loss = batch.pixels, None
+    for restart in range(restarts):
+        found = once(random_start(batch, eps=eps, seed=seed, stream=restart) if start == "uniform" else None)
+        if restarts == 1:
+            return found
+        with torch.no_grad():
+            best, best_loss = better(best, best_loss, found, loss(found))
+    return best

@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossguard.attacks import count_word_edits, project_pixels
+
+GREY = st.integers(0, 255)
+
+
+@given(st.lists(st.tuples(GREY, st.floats(-0.5, 1.5)), min_size=1, max_size=12), st.floats(0, 0.2))
+def test_pixels_end_on_the_grid_within_budget_and_as_near_as_may_be(values, eps):
+    source = torch.tensor([[[[grey / 255 for grey, _ in values]]] * 3])
+    wanted = torch.tensor([[[[value for _, value in values]]] * 3], dtype=torch.float32)
+    grid = project_pixels(wanted, source, eps=eps)[0, 0, 0].double().numpy() * 255
+    assert np.allclose(grid, grid.round(), atol=1e-4)
+    for (grey, value), found in zip(values, grid.round(), strict=True):
+        allowed = [g for g in range(256) if abs(g - grey) <= eps * 255 + 1e-3]
+        nearest = min(abs(np.float32(value) * 255 - g) for g in allowed)
+        assert found in allowed
+        assert abs(np.float32(value) * 255 - found) <= nearest + 2e-3
+
+
+def test_pixels_off_the_grid_keep_their_value_where_no_grey_level_is_in_reach():
+    source = torch.full((1, 3, 1, 1), 10.5 / 255)
+    moved = source + 0.3 / 255
+    assert torch.equal(project_pixels(moved, source, eps=0.3 / 255), source)
+    assert torch.allclose(project_pixels(moved, source, eps=0.6 / 255), torch.tensor(11 / 255))
+
+
+def slow_distance(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    return min(slow_distance(a[1:], b) + 1, slow_distance(a, b[1:]) + 1, slow_distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@given(*[st.lists(st.sampled_from("ab"), max_size=5)] * 2)
+def test_word_edits_are_the_least_number_of_edits(a, b):
+    assert count_word_edits(" ".join(a), " ".join(b)) == slow_distance(a, b)
