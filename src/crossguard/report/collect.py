@@ -154,7 +154,10 @@ def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
                 GalleryView(
                     title=label,
                     attack=f"{entry['attack']}, {threat}",
-                    examples=[_example_view(example, examples, threat) for example in examples.queries],
+                    examples=[
+                        _example_view(example, examples, threat)
+                        for example in sorted(examples.queries, key=lambda example: example.direction)  # pictures first
+                    ],
                 )
             )
     return [gallery for gallery in galleries if gallery.examples]

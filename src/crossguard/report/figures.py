@@ -48,7 +48,7 @@ class BarChart:
     ticks: tuple[Label, ...]
 
 
-def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500, height: float = 270) -> BarChart:
+def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500, height: float = 290) -> BarChart:
     """Lay out a metric of all models: grouped bars on a scale of 0 to 100 %.
 
     Args:
@@ -58,7 +58,7 @@ def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500
         height: in units of the drawing.
     """
     columns = columns_of(views)
-    left, top, base = 34.0, 20.0, height - 42
+    left, top, base = 34.0, 42.0, height - 42
     per_group = (width - left) / len(views)
     bar_width = min(30.0, 0.8 * per_group / len(columns))
     scale = (base - top) / 100
@@ -82,7 +82,7 @@ def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500
                         round(base - share.high * scale, 2),
                         round(base - share.low * scale, 2),
                     ),
-                    value=f"{share.value:.0f}" if bar_width >= 17 else "",
+                    value=f"{share.value:.0f}" if bar_width >= 20 else "",
                     tip=f"{view.label}, {column_name(column)}: {share} % ({share.low:.1f} to {share.high:.1f})",
                 )
             )
@@ -137,7 +137,7 @@ def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: 
     columns = view.radii[-1]
     values = grid.reshape(len(rows), len(columns))
     picked_rows, picked_columns = _spread(len(rows)), _spread(len(columns))
-    left, top = (14.0, 12.0) if single else (52.0, 12.0)
+    left, top = (14.0, 22.0) if single else (52.0, 22.0)
     cell = (width - left - 6) / max(len(picked_columns), 4)
     tall = min(max(cell, 30.0 if single else 0.0), 340 / len(picked_rows), 44.0)
     cells = []

@@ -131,9 +131,9 @@ def _strip(example: ExampleView) -> _Strip | None:
     clean, adversarial = example.picture
     difference, factor = amplified_difference(clean, adversarial)
     parts = (
-        (data_uri(clean, longest=_LARGE), "clean" if example.before.picture is not None else "its picture, clean"),
+        (data_uri(clean, longest=_LARGE), "clean"),
         (data_uri(adversarial, longest=_LARGE), "adversarial"),
-        (data_uri(difference, longest=_LARGE), f"difference × {factor}"),
+        (data_uri(difference, longest=_LARGE), f"change × {factor}"),
     )
     return _Strip(parts, _tiny(clean))
 
@@ -159,8 +159,8 @@ def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[Certificate
         sets = _all_of(
             f"{view.images:,} images and {view.texts:,} texts of {view.data} ({view.split})" for view in retrieval
         )
-        attacks = _all_of(f"{view.attack} ({view.threat})" for view in retrieval if view.attack)
-        said.append(f"{models} on {sets}" + (f", clean and under {attacks}." if attacks else ", without attack."))
+        attacks = _all_of(f"{view.attack}, {view.threat}" for view in retrieval if view.attack)
+        said.append(f"{models} on {sets}" + (f", clean and attacked: {attacks}." if attacks else ", without attack."))
     said.extend(
         f"{view.label} certified on {view.samples:,} samples of {view.data} ({view.split})." for view in certificates
     )

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from crossguard.report.views import CertificateView, RetrievalView
 from crossguard.report.words import column_name, columns_of
 
 SHOWN = ("tr@1", "ir@1")
+
+_STYLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": SIMPLE_HEAD, "pad_edge": False}
 
 
 def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
@@ -43,20 +46,19 @@ def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
 def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
     """Return TR@1 and IR@1 per model, clean and under attack, in percent with 95 % intervals."""
     columns = columns_of(views)
-    table = Table(title="Recall at 1 in percent (95 % interval)", title_justify="left", pad_edge=False)
+    table = Table(title="Recall at 1 in percent, with 95 % intervals", **_STYLE)
     table.add_column("model")
     table.add_column("metric")
     for column in columns:
-        table.add_column(column_name(column), justify="right")
+        table.add_column(column_name(column), justify="right", no_wrap=True)
     for view in views:
         for row, metric in enumerate(SHOWN):
             shares = [view.columns.get(column, {}).get(metric) for column in columns]
             cells = [
-                "" if share is None else f"{share.value:.1f} [dim]({share.low:.0f}–{share.high:.0f})[/dim]"
+                "" if share is None else f"{share.value:.1f} [dim]{share.low:.0f}–{share.high:.0f}[/dim]"
                 for share in shares
             ]
             table.add_row(_plain(view.label) if row == 0 else "", metric.upper(), *cells)
-        table.add_section()
     return table
 
 
@@ -86,7 +88,7 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
     ]
 
 
-def certificate_rich(view: CertificateView, *, most: int = 12) -> Table:
+def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
     """Return certified accuracy in percent: the first modality downwards, the second across.
 
     Args:
@@ -100,13 +102,12 @@ def certificate_rich(view: CertificateView, *, most: int = 12) -> Table:
     title = f"{view.label}: certified accuracy in percent, N = {view.draws}, alpha = {view.alpha:g}, " + ", ".join(
         f"k = {k} of {n} ({m})" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True)
     )
-    table = Table(title=_plain(title), title_justify="left", pad_edge=False)
-    table.add_column("" if single else f"r {_plain(view.modalities[0])} ↓, {_plain(view.modalities[1])} →")
+    table = Table(title=_plain(title), **_STYLE)
+    table.add_column("r", justify="right")
     for column in across:
-        table.add_column(str(view.radii[-1][column]), justify="right")
+        table.add_column(str(view.radii[-1][column]), justify="right", no_wrap=True)
     for row in down:
-        name = f"r {_plain(view.modalities[0])}" if single else str(rows[0][row])
-        table.add_row(name, *(f"{100 * grid[row, column]:.1f}" for column in across))
+        table.add_row("" if single else str(rows[0][row]), *(f"{100 * grid[row, column]:.1f}" for column in across))
     return table
 
 
