@@ -1,6 +1,8 @@
 """From run folders to what a report shows."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,10 @@ def run_views(runs: Sequence[RunFolder]) -> list[RunView]:
         info = run.info
         facts = {
             **flat(info["settings"]),
-            **flat({"seed": info["seed"], "device": info["device"], "command": " ".join(info["command"])}),
-            **flat({"started": info["started"], "finished": info["finished"] or "not finished"}),
-            **flat({"taken up again": info.get("resumed", [])}),
+            **flat({"seed": info["seed"], "device": info["device"], "command": _typed(info["command"])}),
+            "started": _moment(info["started"]),
+            "finished": _moment(info["finished"]) if info["finished"] else "not finished",
+            **flat({"taken up again": [_moment(time) for time in info["resumed"]]}),
             **flat({"git revision": info["git"], "version": info["versions"]}),
         }
         views.append(RunView(name, facts))
@@ -226,6 +229,15 @@ def _hit(example: Example, examples: Examples, index: int, *, attacked: bool) ->
 
 def _short_name(run: RunFolder) -> str:
     return run.path.resolve().name
+
+
+def _typed(command: Sequence[str]) -> str:
+    """Return a command line as typed, without the folder that the program lies in."""
+    return shlex.join([Path(command[0]).name, *command[1:]]) if command else ""
+
+
+def _moment(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _distinct(names: Sequence[str], longer: Sequence[str]) -> list[str]:

@@ -147,8 +147,8 @@ def _maps(view: CertificateView) -> list[object]:
     if view.baseline is None:
         return [heat_map(view, view.accuracy, title=title)]
     return [
-        heat_map(view, view.accuracy, title=f"{title}: each modality on its own"),
-        heat_map(view, view.baseline, title=f"{title}: all modalities together"),
+        heat_map(view, view.accuracy, title=f"{title}: modalities sub-sampled apart"),
+        heat_map(view, view.baseline, title=f"{title}: sub-sampled together (baseline)"),
     ]
 
 

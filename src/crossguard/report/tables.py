@@ -99,8 +99,11 @@ def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
     rows = ((0,),) if single else (view.radii[0],)
     grid = view.accuracy.reshape(len(rows[0]), len(view.radii[-1]))
     down, across = _spread(len(rows[0]), most), _spread(len(view.radii[-1]), most)
-    title = f"{view.label}: certified accuracy in percent, N = {view.draws}, alpha = {view.alpha:g}, " + ", ".join(
-        f"k = {k} of {n} ({m})" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True)
+    kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
+    axes = f"r of {view.modalities[-1]} across" + ("" if single else f", of {view.modalities[0]} down")
+    title = (
+        f"{view.label}: certified accuracy in percent; {axes}\n"
+        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}"
     )
     table = Table(title=_plain(title), **_STYLE)
     table.add_column("r", justify="right")
