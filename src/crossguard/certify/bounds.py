@@ -1,17 +1,17 @@
-"""Exact binomial statistics for votes: p-values, one-sided Clopper-Pearson bounds, and what they pay for choosing a label.
+"""Exact binomial statistics for votes: p-values, Clopper-Pearson bounds, and the price of choosing a label.
 
 N sub-samples vote; label A has c votes. "Certified" needs p_A > tau for some tau >= 1/2, and is claimed when the
 p-value of the hypothesis p_A <= tau is at most alpha. p-values are rounded up, bounds outward, by 1e-10 relative.
 
-Where A is fixed before the votes are seen (separate selection draws) the p-value is P(Bin(N, tau) >= c). Where A is read
-from the same votes it is not valid; then, for c > N / 2 and any number of labels,
+Where A is fixed before the votes are seen (separate selection draws) the p-value is P(Bin(N, tau) >= c). Where A is
+read from the same votes it is not valid; then, for c > N / 2 and any number of labels,
 
     P(Bin(N, tau) >= c) + P(Bin(N, 1 - tau) >= c)                      for one tau
     P(Bin(N, tau) >= c) + P(Bin(N, 1 - tau) >= c_min)                  for all tau >= 1/2 at once
 
-are. Reason: the events "label l reaches c" exclude each other, so their probabilities add up; the sum of the convex tails over
-probabilities with p_l <= tau is largest at (tau, 1 - tau). For all tau at once, a wrong label with p_l <= 1/2 is caught at
-the smallest count c_min that certifies anything, the right one at its own.
+are. Reason: the events "label l reaches c" exclude each other, so their probabilities add up; the sum of the convex
+tails over probabilities with p_l <= tau is largest at (tau, 1 - tau). For all tau at once, a wrong label with p_l <=
+1/2 is caught at the smallest count c_min that certifies anything, the right one at its own.
 """
 
 from typing import Literal
@@ -71,7 +71,7 @@ def log_p_values(
     logs = log_tail(c, draws, tau)
     if separate:
         return logs
-    other = log_tail(c if fewest is None else np.minimum(c, fewest), draws, 1 - tau)
+    other = log_tail(c if fewest is None else np.asarray(np.minimum(c, fewest)), draws, 1 - tau)
     return np.where(2 * c > draws, np.minimum(np.logaddexp(logs, other), 0.0), 0.0)
 
 
@@ -98,7 +98,8 @@ def majority_bounds(counts: Counts, draws: int, alpha: float, *, separate: bool 
     """Return lower bounds on p_A in [1/2, 1) that hold with probability 1 - alpha, or 0 where no majority is sure.
 
     One bound serves every radius: the label is certified wherever its threshold tau <= the bound. It inverts
-    `log_p_values` for all tau at once by bisection; the end that is returned is the one at which the p-value is <= alpha.
+    `log_p_values` for all tau at once by bisection; the end that is returned is the one at which the p-value is <=
+    alpha.
 
     Raises:
         ValueError: `alpha` is not in (0, 0.5).
@@ -112,7 +113,7 @@ def majority_bounds(counts: Counts, draws: int, alpha: float, *, separate: bool 
         passes = log_p_values(distinct, draws, middle, separate=separate, fewest=fewest) <= np.log(alpha)
         low, high = np.where(passes, middle, low), np.where(passes, high, middle)
     low = np.where(distinct >= fewest, low, 0.0)
-    return low[inverse].reshape(np.shape(counts))
+    return np.asarray(low[inverse]).reshape(np.shape(counts))
 
 
 def clopper_pearson(counts: Counts, draws: int, alpha: float, *, side: Literal["lower", "upper"]) -> Values:
@@ -126,7 +127,7 @@ def clopper_pearson(counts: Counts, draws: int, alpha: float, *, side: Literal["
     alpha = probability(alpha)
     c = np.asarray(counts, dtype=np.float64)
     if side == "upper":
-        return 1 - clopper_pearson(draws - np.asarray(counts), draws, alpha, side="lower")
+        return np.asarray(1 - clopper_pearson(np.asarray(draws - counts), draws, alpha, side="lower"))
     bound = special.betaincinv(np.maximum(c, 1), draws - np.maximum(c, 1) + 1, alpha) * (1 - OUTWARD)
     return np.where(c <= 0, 0.0, bound)
 
@@ -134,16 +135,17 @@ def clopper_pearson(counts: Counts, draws: int, alpha: float, *, side: Literal["
 def gap_bounds(votes: Int64[np.ndarray, "*elements labels"], draws: int, alpha: float) -> Values:
     """Return lower bounds on p_A - max p_B from simultaneous Clopper-Pearson bounds, alpha split over the labels.
 
-    A is the label with the most votes; all bounds hold at once, so choosing it costs nothing. p_B is at most the smaller
-    of its own upper bound and 1 - p_A. Holds for every radius at once; better than a majority where votes are spread over
-    many labels.
+    A is the label with the most votes; all bounds hold at once, so choosing it costs nothing. p_B is at most the
+    smaller of its own upper bound and 1 - p_A. Holds for every radius at once; better than a majority where votes
+    are spread over many labels.
     """
     labels = votes.shape[-1]
     top = np.sort(votes, axis=-1)[..., -2:]
     lower = clopper_pearson(top[..., 1], draws, alpha / labels, side="lower")
     upper = np.minimum(clopper_pearson(top[..., 0], draws, alpha / labels, side="upper"), 1 - lower)
-    return lower - upper
+    return np.asarray(lower - upper)
 
 
 def _log_binomial(draws: int, counts: Values) -> Values:
-    return special.gammaln(draws + 1) - special.gammaln(counts + 1) - special.gammaln(draws - counts + 1)
+    found = special.gammaln(draws + 1) - special.gammaln(counts + 1) - special.gammaln(draws - counts + 1)
+    return np.asarray(found)

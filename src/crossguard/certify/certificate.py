@@ -35,7 +35,8 @@ class Certificate:
     """Labels and certificates of samples; every method reads the counts, none draws.
 
     All that is said about a sample holds together, for all radii at once, with probability 1 - alpha over the draws.
-    Truth enters only in `accuracy`, `grid`, `radii`, `area`, `rows` and `summary`, where samples labelled -1 do not count.
+    Truth enters only in `accuracy`, `grid`, `radii`, `area`, `rows` and `summary`, where samples labelled -1 do not
+    count.
 
     Args:
         model: name of the base model.
@@ -158,7 +159,7 @@ class Certificate:
         return maximal_radii(self.margins, float(self.gaps[sample]))
 
     def radii(self) -> dict[str, float]:
-        """Return the average certified radius of each modality when it alone is attacked; 0 for wrong or abstaining samples."""
+        """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
         gaps = np.where(self._right, self.gaps, -1.0)[self._judged]
         distinct, times = np.unique(gaps, return_counts=True)
         reach = np.array([self.margins.reach(float(gap)) for gap in distinct]).clip(min=0)
@@ -166,7 +167,7 @@ class Certificate:
         return {m: float(value) for m, value in zip(self.modalities, average, strict=True)}
 
     def area(self) -> float:
-        """Return the area under the frontier: the average number of radius vectors at which a sample is right and certified."""
+        """Return the area under the frontier: how many radius vectors a sample is right and certified at, on average."""
         return float(self.grid().accuracy.sum())
 
     def rows(self) -> list[dict[str, Any]]:

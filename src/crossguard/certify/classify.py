@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from crossguard.certify.arguments import choice, edit_kinds, probability, whole_number

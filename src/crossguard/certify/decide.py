@@ -9,7 +9,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Int64
 
 from crossguard.certify.arguments import choice, probability, vote_counts
-from crossguard.certify.bounds import log_p_values, majority_bounds
+from crossguard.certify.bounds import fewest_votes, log_p_values
 from crossguard.certify.families import holm_critical_counts
 from crossguard.certify.thresholds import Margins
 
@@ -84,7 +84,7 @@ def certify_counts(
     alpha = probability(alpha)
     choice(correction, "correction", tuple(SCOPES))
     votes, draws = vote_counts(counts)
-    thresholds = 0.5 + Margins(n, k, kind).at(radii) / 2
+    thresholds = np.minimum(0.5 + Margins(n, k, kind).at(radii) / 2, 1.0)
     if selection is None:
         label, top = most_votes(votes)
     else:
@@ -122,10 +122,11 @@ def _critical_counts(
     """Return, per radius, the fewest votes with which an element of this family is certified (draws + 1: none is)."""
     occurring, histogram = np.unique(top, return_counts=True)
     if correction == "holm":
-        log_p = log_p_values(occurring[None, :], draws, np.minimum(thresholds, 1.0)[:, None], separate=separate)
+        log_p = log_p_values(occurring[None, :], draws, thresholds[:, None], separate=separate)
         passing = holm_critical_counts(histogram, log_p, alpha)
     else:
-        bounds = majority_bounds(occurring, draws, alpha / top.size, separate=separate)
-        passing = (bounds[None, :] >= thresholds[:, None]).sum(axis=1)
+        fewest = fewest_votes(draws, alpha / top.size, separate=separate)
+        log_p = log_p_values(occurring[None, :], draws, thresholds[:, None], separate=separate, fewest=fewest)
+        passing = ((occurring >= fewest) & (log_p <= np.log(alpha / top.size))).sum(axis=1)
     ladder = np.append(occurring, draws + 1)
     return ladder[len(occurring) - passing]

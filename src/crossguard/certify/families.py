@@ -11,7 +11,9 @@ from crossguard.certify.arguments import probability
 
 
 def holm(p_values: Float[np.ndarray, " elements"], alpha: float) -> Bool[np.ndarray, " elements"]:
-    """Return which hypotheses Holm's step-down rejects: sorted ascending, the j-th at most alpha / (m - j + 1), in a row.
+    """Return which hypotheses Holm's step-down rejects: the smallest p-values, up to the first failure.
+
+    Sorted ascending, the j-th of m is compared with alpha / (m - j + 1); nothing after the first failure counts.
 
     Ties are rejected all or not at all. The family-wise error is at most alpha under any dependence (Holm, 1979).
 

@@ -152,8 +152,8 @@ def worst_case(
         low, high = overlap.ratio_low * first, overlap.ratio_high * second + overlap.attacked_complement
     else:
         clean_high = min(1.0, overlap.clean * (1 + 8 * ROUNDING) + ULP)
-        low = _down(overlap.ratio_low * np.maximum(0.0, first - overlap.clean_complement))
-        high = _up(overlap.ratio_high * np.minimum(second, clean_high) + overlap.attacked_complement)
+        low = overlap.ratio_low * np.maximum(0.0, first - overlap.clean_complement) * (1 - 4 * ULP)
+        high = (overlap.ratio_high * np.minimum(second, clean_high) + overlap.attacked_complement) * (1 + 4 * ULP)
     low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
     if first.ndim == second.ndim == 0:
         return float(low), float(high)
@@ -174,7 +174,7 @@ def _splits(edit: Edits | Elements, n: int, modality: int) -> list[Edits]:
     for option in options:
         if option.common(n) < 0:
             raise ValueError(
-                f"Expected at most n = {n} elements of modality {modality} to be substituted or deleted, but got {edit}."
+                f"Expected at most n = {n} elements of modality {modality} substituted or deleted, but got {edit}."
             )
     return options
 
@@ -230,11 +230,3 @@ def _exp(value: float) -> float:
 
 def _expm1(value: float) -> float:
     return math.expm1(value) if value < 709 else math.inf
-
-
-def _down(values: np.ndarray) -> np.ndarray:
-    return np.where(values > 0, values * (1 - 4 * ULP), values)
-
-
-def _up(values: np.ndarray) -> np.ndarray:
-    return values * (1 + 4 * ULP)

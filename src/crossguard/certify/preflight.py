@@ -49,8 +49,9 @@ class Preflight:
         """
         if not self.possible:
             raise ValueError(
-                f"Expected enough draws to certify anything, but {self.draws} can only abstain at alpha = {self.alpha:g}"
-                f" shared by {self.elements} element{'s' if self.elements != 1 else ''}: draw at least {self.fewest_draws}."
+                f"Expected enough draws to certify anything, but {self.draws} can only abstain at alpha = "
+                f"{self.alpha:g} shared by {self.elements} element{'s' if self.elements != 1 else ''}: "
+                f"draw at least {self.fewest_draws}."
             )
         return self
 

@@ -41,7 +41,7 @@ class Design:
 
 
 def element_count(values: np.ndarray) -> int:
-    """Return the number of elements of one sample: pixels of [samples, channels, height, width], else the second axis."""
+    """Return the elements per sample: pixels of [samples, channels, height, width], else the second axis."""
     return int(np.prod(values.shape[2:])) if values.ndim == 4 else int(values.shape[1])
 
 

@@ -1,8 +1,8 @@
 """Drawing sub-samples, and ablating what they do not keep.
 
-Masks come from a counter, not from a stream: every (seed, input, modality, draw) has its own generator, SplitMix64 (Steele,
-Lea and Flood, OOPSLA 2014) started at a hash of the four. So a sub-sample does not depend on the batch it is drawn in, on
-the device, or on which process draws it.
+Masks come from a counter, not from a stream: every (seed, input, modality, draw) has its own generator, SplitMix64
+(Steele, Lea and Flood, OOPSLA 2014) started at a hash of the four. So a sub-sample does not depend on the batch it
+is drawn in, on the device, or on which process draws it.
 """
 
 from typing import Literal

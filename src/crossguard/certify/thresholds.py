@@ -1,8 +1,8 @@
 """The margin p_A - p_B that a radius vector asks for, for many radius vectors at once.
 
-A label is certified at radii (r_1, ..., r_T) <=> p_A - p_B > margin, where margin = 1 + 1/rho - 2a for the worst split of
-each r_i into edits of its kind. `a` and `rho` are products over the modalities, so a grid of radii is an outer sum of one
-short vector of logarithms per modality.
+A label is certified at radii (r_1, ..., r_T) <=> p_A - p_B > margin, where margin = 1 + 1/rho - 2a for the worst
+split of each r_i into edits of its kind. `a` and `rho` are products over the modalities, so a grid of radii is an
+outer sum of one short vector of logarithms per modality.
 """
 
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ class Margins:
                 more_grown, more_clean = path.grown(np.array([r])), path.clean[[r]]
             grown = (grown[:, None] + more_grown).ravel()
             clean = (clean[:, None] + more_clean).ravel()
-        return float(_margin(grown, clean, vector.sum()).max())
+        return float(_margin(grown, clean, np.asarray(vector.sum())).max())
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def load_watch(*, split: str = "test", window: int = 128, stride: int | None = N
 
     Returns:
         Modalities "accelerometer" (in units of g) and "gyroscope" (in rad/s), float32 [samples, window, 3] with axes
-        x, y, z; labels in the order of `CLASSES`; `groups` is the person. A recording's last, incomplete window is dropped.
+        x, y, z; labels in the order of `CLASSES`; `groups` is the person. A recording's last, incomplete window is
+        dropped.
 
     Raises:
         ModuleNotFoundError: the package that holds the recordings is not installed.
@@ -106,4 +107,4 @@ def _unpickle_known(path: Path) -> dict[str, Any]:
             f"Expected the watch data of seglearn 1.2.5 (SHA-256 {_SHA256[:12]}...) at {path}, but the file's is "
             f"{found[:12]}...; it is a pickle, so no other file is opened."
         )
-    return np.load(io.BytesIO(content), allow_pickle=True).item()  # type: ignore[no-any-return]
+    return np.load(io.BytesIO(content), allow_pickle=True).item()

@@ -23,8 +23,8 @@ class WatchNet(nn.Module):
     """One stream per sensor: every kept time step is embedded with its moment, then mean and maximum over the steps.
 
     A sum over a set of steps (Deep Sets, arXiv 1703.06114) is at home with few and scattered steps, costs only what is
-    kept, and cannot see an ablated value: steps that are not kept are never read. Steps are gathered, so a sub-sample of k
-    of n costs about k / n of the whole.
+    kept, and cannot see an ablated value: steps that are not kept are never read. Steps are gathered, so a
+    sub-sample of k of n costs about k / n of the whole.
 
     Args:
         streams: features per time step of each sensor, by name, in order.
@@ -91,7 +91,7 @@ class WatchNet(nn.Module):
             mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
             if mask.shape != values.shape[:2]:
                 raise ValueError(
-                    f"Expected a mask [{values.shape[0]}, {values.shape[1]}] of {modality!r}, but got {list(mask.shape)}."
+                    f"Expected a mask {list(values.shape[:2])} of {modality!r}, but got {list(mask.shape)}."
                 )
             parts.append(self.streams[modality](values, mask))
         return cast(Tensor, self.head(torch.cat(parts, dim=-1)))
@@ -145,7 +145,7 @@ class WatchNet(nn.Module):
             offline: accepted as every family's loader does; nothing is ever downloaded here.
 
         Raises:
-            OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken (`load_model` says so in words).
+            OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken.
         """
         config = json.loads((Path(source) / "config.json").read_text())
         model = cls(

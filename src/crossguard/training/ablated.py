@@ -1,6 +1,7 @@
 """Training a classifier on ablated inputs, so that it labels sub-samples as well as it can.
 
-A certificate by sub-sampling is only as good as the base model on k of n elements; trained on whole inputs it is poor there.
+A certificate by sub-sampling is only as good as the base model on k of n elements; trained on whole inputs it is
+poor there.
 """
 
 import math
@@ -84,7 +85,7 @@ def train_ablated(
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             right = (logits.argmax(dim=1) == labels[rows]).float().mean()
