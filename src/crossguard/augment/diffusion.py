@@ -1,0 +1,212 @@
+"""Pictures by Stable Diffusion (Rombach et al., CVPR 2022) through diffusers: from a caption, or from both sides."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from crossguard.augment.base import Made, MadePicture, Request, Side, dice, sample_ids
+from crossguard.augment.pixels import fit_square
+from crossguard.data import OneToManyPairs
+
+MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+class TextToImage:
+    """Pictures made from a caption alone: `T2I(SD)` of MAT+.
+
+    A picture is linked to its caption (and to that caption's paraphrases), not to other captions of the same original
+    picture: what they say need not be in it.
+
+    Args:
+        model: folder or hub id of a Stable Diffusion pipeline in diffusers' layout.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale; above 1 the picture follows the caption more closely.
+        prompt: what the model is told; "{text}" stands for the caption.
+        size: width and height in pixels, a multiple of 8; None takes the model's own.
+        offline: look only at local files.
+
+    Raises:
+        ImportError: diffusers is missing.
+        ValueError: an option out of range, or a pipeline that cannot be loaded.
+    """
+
+    name = "text2img"
+    per: Side = "texts"
+    block = 16
+
+    def __init__(
+        self,
+        *,
+        model: Path | str = MODEL,
+        steps: int = 30,
+        guidance: float = 7.5,
+        prompt: str = "{text}",
+        size: int | None = None,
+        offline: bool = False,
+    ) -> None:
+        _check(steps=steps, guidance=guidance, prompt=prompt, size=size)
+        self._pipeline = load_pipeline("StableDiffusionPipeline", model, offline=offline)
+        self.options: Mapping[str, Any] = {
+            "model": str(model),
+            "steps": steps,
+            "guidance": guidance,
+            "prompt": prompt,
+            "size": size,
+        }
+
+    def make_images(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadePicture]]:
+        """Return, per caption, pictures of it."""
+        texts = [pairs.texts[item] for item in items]
+        ids = sample_ids(self.name, texts, request.count).tolist()
+        images: list[Image.Image] = []
+        for at in range(0, len(ids), request.batch_size):
+            rows = range(at, min(at + request.batch_size, len(ids)))
+            images += draw(
+                self._pipeline,
+                request,
+                prompts=[self.options["prompt"].replace("{text}", texts[row // request.count]) for row in rows],
+                ids=[ids[row] for row in rows],
+                num_inference_steps=self.options["steps"],
+                guidance_scale=self.options["guidance"],
+                height=self.options["size"],
+                width=self.options["size"],
+            )
+        return [
+            [Made(images[place * request.count + k], texts=(item,)) for k in range(request.count)]
+            for place, item in enumerate(items)
+        ]
+
+
+class ImageToImage:
+    """Variations of a picture that a caption of it guides: `T-I2I(SD)` of MAT+.
+
+    The samples of a picture take its captions in turn, in an order of its own. A variation is linked to all texts of
+    its picture.
+
+    Args:
+        model: folder or hub id of a Stable Diffusion pipeline in diffusers' layout.
+        strength: how much is drawn anew, above 0 (the picture as it is) to 1 (the caption alone).
+        steps: denoising steps at strength 1; `strength` times as many are done.
+        guidance: classifier-free guidance scale.
+        prompt: what the model is told; "{text}" stands for the caption.
+        size: width and height in pixels, a multiple of 8; None takes the model's own.
+        offline: look only at local files.
+
+    Raises:
+        ImportError: diffusers is missing.
+        ValueError: an option out of range, or a pipeline that cannot be loaded.
+    """
+
+    name = "img2img"
+    per: Side = "images"
+    block = 16
+
+    def __init__(
+        self,
+        *,
+        model: Path | str = MODEL,
+        strength: float = 0.5,
+        steps: int = 30,
+        guidance: float = 7.5,
+        prompt: str = "{text}",
+        size: int | None = None,
+        offline: bool = False,
+    ) -> None:
+        _check(steps=steps, guidance=guidance, prompt=prompt, size=size)
+        if not 0 < strength <= 1 or int(strength * steps) < 1:
+            raise ValueError(f"Expected `strength` in (0, 1] that gives at least one of {steps} steps, got {strength}.")
+        self._pipeline = load_pipeline("StableDiffusionImg2ImgPipeline", model, offline=offline)
+        self.options: Mapping[str, Any] = {
+            "model": str(model),
+            "strength": strength,
+            "steps": steps,
+            "guidance": guidance,
+            "prompt": prompt,
+            "size": size,
+        }
+
+    def make_images(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadePicture]]:
+        """Return, per picture, variations of it."""
+        size = self.options["size"] or own_size(self._pipeline)
+        keys = [pairs.images[item].key for item in items]
+        ids = sample_ids(self.name, keys, request.count).tolist()
+        prompts = [text for item in items for text in self._captions(pairs, item, request)]
+        sources = [fit_square(pairs.image(item), size) for item in items]
+        images: list[Image.Image] = []
+        for at in range(0, len(ids), request.batch_size):
+            rows = range(at, min(at + request.batch_size, len(ids)))
+            images += draw(
+                self._pipeline,
+                request,
+                prompts=[self.options["prompt"].replace("{text}", prompts[row]) for row in rows],
+                ids=[ids[row] for row in rows],
+                image=[sources[row // request.count] for row in rows],
+                strength=self.options["strength"],
+                num_inference_steps=self.options["steps"],
+                guidance_scale=self.options["guidance"],
+            )
+        return [
+            [Made(images[place * request.count + k], images=(item,)) for k in range(request.count)]
+            for place, item in enumerate(items)
+        ]
+
+    def _captions(self, pairs: OneToManyPairs, item: int, request: Request) -> list[str]:
+        texts = [pairs.texts[j] for j in pairs.texts_of(item)]
+        order = dice(request.seed, self.name, pairs.images[item].key).sample(range(len(texts)), len(texts))
+        return [texts[order[k % len(order)]] for k in range(request.count)]
+
+
+def load_pipeline(kind: str, model: Path | str, *, offline: bool) -> Any:
+    """Load a diffusers pipeline without its safety checker and progress bar, from safetensors only.
+
+    Raises:
+        ImportError: diffusers is missing.
+        ValueError: it cannot be loaded.
+    """
+    try:
+        diffusers = import_module("diffusers")
+    except ImportError as error:
+        raise ImportError("This source draws with diffusers: pip install 'crossguard[diffusion]'.") from error
+    try:
+        pipeline = getattr(diffusers, kind).from_pretrained(
+            str(model),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+            local_files_only=offline,
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected a Stable Diffusion pipeline in {model}, but got: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def own_size(pipeline: Any) -> int:
+    """Return the width and height in pixels that a pipeline was trained with."""
+    return int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+
+
+@torch.inference_mode()
+def draw(pipeline: Any, request: Request, *, prompts: list[str], ids: list[int], **options: Any) -> list[Image.Image]:
+    """Run a pipeline on one batch, with a generator of its own for every sample."""
+    generators = [torch.Generator("cpu").manual_seed((identity ^ request.seed) & (2**63 - 1)) for identity in ids]
+    pipeline.to(request.device)
+    result = pipeline(prompt=prompts, generator=generators, output_type="pil", **options)
+    images: list[Image.Image] = result.images
+    return images
+
+
+def _check(*, steps: int, guidance: float, prompt: str, size: int | None) -> None:
+    if steps < 1:
+        raise ValueError(f"Expected `steps` >= 1, but got {steps}.")
+    if guidance < 0:
+        raise ValueError(f"Expected `guidance` >= 0, but got {guidance}.")
+    if "{text}" not in prompt:
+        raise ValueError(f'Expected a `prompt` with "{{text}}" in it, but got {prompt!r}.')
+    if size is not None and (size < 8 or size % 8):
+        raise ValueError(f"Expected `size` to be a multiple of 8 pixels or None, but got {size}.")

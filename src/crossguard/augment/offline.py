@@ -1,0 +1,217 @@
+"""`augment`: make samples once, offline, into a folder; look at them; put them beside the originals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossguard.augment.base import Request, Source
+from crossguard.augment.features import model_fingerprint, pairs_fingerprint
+from crossguard.augment.links import place
+from crossguard.augment.look import Look, look
+from crossguard.augment.manifest import manifest_rows, source_measures
+from crossguard.augment.measures import Measures
+from crossguard.augment.samples import Blocks, Sample, check_parents
+from crossguard.augment.table import make_augmentation
+from crossguard.data import OneToManyPairs
+from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
+from crossguard.data.cache import cache_folder
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter, Silent
+from crossguard.runs import RunFolder, read_rows, write_atomically
+
+VERSION = 1
+"""Raised whenever a source comes to make other samples from the same settings, so that old caches are not taken."""
+
+
+def augment(
+    pairs: OneToManyPairs,
+    *,
+    sources: Sequence[str | Mapping[str, Any] | Source],
+    per_sample: int = 4,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    model: VisionLanguageModel | None = None,
+    min_alignment: float | None = None,
+    pool: OneToManyPairs | None = None,
+    batch_size: int = 64,
+    progress: Reporter | None = None,
+    device: torch.device | str = "cpu",
+    command: Sequence[str] | None = None,
+) -> AugmentedPairs:
+    """Make one-to-many pairs: the originals first, then augmented texts and pictures with every true link.
+
+    Samples are made block by block into `folder`; an interrupted call takes up where it stopped, and a finished one
+    is loaded. The same seed gives the same samples, whatever the batch size and whatever the other sources; the first
+    samples of an item are the same for every `per_sample`. `folder` then holds:
+
+    ====================  ==============================================================================
+    `run.json`            settings, seed, versions, times
+    `blocks/SOURCE/`      the samples, in blocks that are whole or not there
+    `manifest.jsonl`      per sample: source, parents, alignment, whether it was kept and why not
+    `summary.json`        per source: made, repeats, filtered, alignment, diversity, gap
+    `pairs/`              what `crossguard.data.augmented.load_augmented(folder)` reads
+    ====================  ==============================================================================
+
+    Args:
+        pairs: the originals; their indices and the links among them stay as they are.
+        sources: names of the table, {"name", "options"} or built sources; each name once.
+        per_sample: the most samples of each source per item (per text or per image, as the source says).
+        seed: the only randomness.
+        folder: where everything goes; default: a folder of the cache that belongs to these settings alone.
+        model: reference for the measures, used where it is; without it they are not taken.
+        min_alignment: leave out samples whose mean cosine with their originals is lower, in [-1, 1].
+        pool: the whole data set, of which `pairs` are a part (see `thin`), for sources that take from the data.
+        batch_size: samples per forward.
+        progress: where progress goes; default: nowhere.
+        device: where sources compute.
+        command: what was typed, for `run.json`.
+
+    Raises:
+        ValueError: wrong settings, missing images, a folder with other settings, a source that gives blank texts.
+        ImportError: a source needs a package that is missing.
+        RuntimeError: another process is writing the folder.
+        OSError: the folder cannot be written; everything made before is still there.
+    """
+    built = [make_augmentation(source) for source in sources]
+    _check(pairs, built, per_sample=per_sample, batch_size=batch_size, min_alignment=min_alignment, model=model)
+    pool = pool or pairs
+    _check_pool(pairs, pool)
+    settings = _settings(pairs, built, pool, per_sample)
+    home = Path(folder) if folder is not None else _own_folder(pairs, settings, seed)
+    request = Request(per_sample, seed, batch_size, torch.device(device), pool)
+    progress = progress or Silent()
+    with RunFolder.open(home, settings=settings, seed=seed, device=str(device), command=command) as run:
+        all_blocks = [Blocks(home / "blocks" / source.name, source, pairs) for source in built]
+        fresh = sum([_make(blocks, request, progress) for blocks in all_blocks])
+        seen_by = {
+            "model": None if model is None else model.name,
+            "weights": None if model is None else model_fingerprint(model),
+            "min_alignment": min_alignment,
+        }
+        if fresh or run.summary.get("measured", {}).get("by") != seen_by or not (home / "pairs").is_dir():
+            run.summarise("measured", "by", {})  # until all files below are there
+            samples = [sample for blocks in all_blocks for sample in blocks.read()]
+            for sample in samples:
+                check_parents(sample, pairs)
+            seen = None
+            if model is not None:
+                seen = look(pairs, samples, model, seed=seed, batch_size=batch_size, progress=progress)
+            _finish(run, pairs, built, samples, seen, min_alignment)
+            run.summarise("measured", "by", seen_by)
+        run.finish()
+    return load_augmented(home)
+
+
+def read_measures(folder: Path | str) -> list[Measures]:
+    """Return the measures of every source of a finished augmentation, the originals first.
+
+    Raises:
+        ValueError: no augmentation there.
+    """
+    found = RunFolder(folder).summary.get("augmentation")
+    if found is None:
+        raise ValueError(f"Expected a finished augmentation in {folder}, but it has no measures yet.")
+    return [Measures(**row) for row in found["sources"]["rows"]]
+
+
+def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
+    """Return the manifest of an augmentation: one row per sample."""
+    return read_rows(Path(folder) / "manifest.jsonl")
+
+
+def _make(blocks: Blocks, request: Request, progress: Reporter) -> int:
+    """Make the blocks that are not there; return how many."""
+    missing = [number for number in blocks.numbers() if not blocks.is_whole(number)]
+    done = blocks.items - sum(len(blocks.items_of(number)) for number in missing)
+    with progress.task(f"Augment: {blocks.source.name}", total=blocks.items, done=done) as task:
+        for number in missing:
+            blocks.make(number, request)
+            task.advance(len(blocks.items_of(number)))
+    return len(missing)
+
+
+def _finish(
+    run: RunFolder,
+    pairs: OneToManyPairs,
+    sources: Sequence[Source],
+    samples: Sequence[Sample],
+    seen: Look | None,
+    min_alignment: float | None,
+) -> None:
+    """Filter, place, and write manifest, measures and pairs."""
+    aligned = None if seen is None else seen.alignment.tolist()
+    kept = list(range(len(samples)))
+    if aligned is not None and min_alignment is not None:
+        kept = [n for n in kept if aligned[n] >= min_alignment]
+    name = "+".join([pairs.name, *(source.name for source in sources)])
+    placed = place(pairs, [samples[n] for n in kept], name=name, folder=run.path)
+    rows = manifest_rows(pairs, samples, dict(zip(kept, placed.index.tolist(), strict=True)), aligned)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(run.path / "manifest.jsonl", "".join(lines))
+    save_augmented(run.path, placed.pairs)
+    measures = source_measures(sources, rows, seen)
+    run.summarise("augmentation", "sources", {"rows": [measure.to_dict() for measure in measures]})
+
+
+def _settings(
+    pairs: OneToManyPairs, sources: Sequence[Source], pool: OneToManyPairs, per_sample: int
+) -> dict[str, Any]:
+    return {
+        "augmentation": VERSION,
+        "pairs": {"name": pairs.name, "split": pairs.split, "fingerprint": pairs_fingerprint(pairs)},
+        "pool": None if pool is pairs else pairs_fingerprint(pool),
+        "per_sample": per_sample,
+        "sources": {source.name: dict(source.options) for source in sources},
+    }
+
+
+def _own_folder(pairs: OneToManyPairs, settings: Mapping[str, Any], seed: int) -> Path:
+    digest = blake2b(json.dumps([settings, seed], sort_keys=True).encode(), digest_size=8).hexdigest()
+    return cache_folder() / f"augmented-v{VERSION}" / f"{pairs.name}-{pairs.split}-{digest}"
+
+
+def _check(
+    pairs: OneToManyPairs,
+    sources: Sequence[Source],
+    *,
+    per_sample: int,
+    batch_size: int,
+    min_alignment: float | None,
+    model: VisionLanguageModel | None,
+) -> None:
+    if not pairs.images:
+        raise ValueError("Expected pairs to augment, but got none.")
+    if not sources:
+        raise ValueError("Expected at least one of `sources`, but got none.")
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Expected every source once, but got {names}.")
+    keys = {picture.key for picture in pairs.images}
+    if len(keys) != len(pairs.images):
+        raise ValueError(
+            f"Expected pictures with different keys, but {len(pairs.images) - len(keys)} of {len(pairs.images)} repeat."
+        )
+    for name, number in (("per_sample", per_sample), ("batch_size", batch_size)):
+        if number < 1:
+            raise ValueError(f"Expected `{name}` >= 1, but got {number}.")
+    if min_alignment is not None:
+        if not -1 <= min_alignment <= 1:
+            raise ValueError(f"Expected `min_alignment` in [-1, 1] (a cosine), but got {min_alignment}.")
+        if model is None:
+            raise ValueError("Expected a `model` to measure alignment with `min_alignment`, but got none.")
+
+
+def _check_pool(pairs: OneToManyPairs, pool: OneToManyPairs) -> None:
+    if pool is pairs:
+        return
+    images = {picture.key for picture in pairs.images} - {picture.key for picture in pool.images}
+    texts = set(pairs.texts) - set(pool.texts)
+    if images or texts:
+        raise ValueError(
+            f"Expected `pool` to hold all of `pairs`, but {len(images)} pictures and {len(texts)} texts are not in it "
+            f"(for example {next(iter(images or texts))!r})."
+        )

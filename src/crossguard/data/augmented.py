@@ -1,0 +1,147 @@
+"""Pairs with augmented pictures and texts beside the originals, and how they lie on the disk."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.runs import atomic_folder
+
+SCHEMA = 1
+"""Version of the files; a reader refuses what is newer than itself."""
+
+_FOLDER = "pairs"
+
+
+@dataclass(frozen=True)
+class AugmentedPairs(OneToManyPairs):
+    """Original pairs first, with their indices and the links among them unchanged, then what was made from them.
+
+    The kind of an augmented text and the style of an augmented picture are the name of the source that made it.
+
+    Args:
+        original_name: name of the data set that was augmented.
+        original_images: how many of the first images are originals.
+        original_texts: how many of the first texts are originals.
+        folder: where the augmentation lies on the disk.
+
+    Raises:
+        ValueError: more originals than images or texts.
+    """
+
+    original_name: str = ""
+    original_images: int = 0
+    original_texts: int = 0
+    folder: Path | None = None
+
+    def _check(self) -> None:
+        super()._check()
+        for what, originals, size in (
+            ("images", self.original_images, len(self.images)),
+            ("texts", self.original_texts, len(self.texts)),
+        ):
+            if not 0 <= originals <= size:
+                raise ValueError(f"Expected `original_{what}` in 0..{size}, but got {originals}.")
+
+    def originals(self) -> OneToManyPairs:
+        """Return the pairs as they were before the augmentation."""
+        among = (self.links[:, 0] < self.original_images) & (self.links[:, 1] < self.original_texts)
+        return OneToManyPairs(
+            name=self.original_name,
+            split=self.split,
+            images=self.images[: self.original_images],
+            texts=self.texts[: self.original_texts],
+            links=self.links[among],
+            text_kinds=self.text_kinds[: self.original_texts],
+        )
+
+
+def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
+    """Write augmented pairs so that `load_augmented(folder)` reads them back, whole or not at all.
+
+    Pictures inside `folder` are noted by their place in it, so that it can be moved; others by their full path.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; what stood there before still stands.
+    """
+    home = Path(folder).resolve()
+    content = {
+        "schema": SCHEMA,
+        "name": pairs.name,
+        "split": pairs.split,
+        "original_name": pairs.original_name,
+        "original_images": pairs.original_images,
+        "original_texts": pairs.original_texts,
+        "images": [[p.key, _inside(p.path.resolve(), home), p.style] for p in pairs.images],
+        "texts": list(pairs.texts),
+        "text_kinds": list(pairs.text_kinds),
+    }
+    links = io.BytesIO()
+    np.save(links, pairs.links, allow_pickle=False)
+    with atomic_folder(home / _FOLDER) as draft:
+        (draft / "pairs.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (draft / "links.npy").write_bytes(links.getvalue())
+
+
+def load_augmented(folder: Path | str, *, split: str | None = None) -> AugmentedPairs:
+    """Load what `crossguard.augment.augment` or `crossguard augment` made; nothing is computed again.
+
+    Args:
+        folder: the folder of the augmentation.
+        split: the split that is expected there; None takes any.
+
+    Raises:
+        ValueError: no finished augmentation there, a broken file, one of a newer version, another split, missing
+            image files (counted and named).
+    """
+    home = Path(folder).resolve()
+    if not (home / _FOLDER / "pairs.json").is_file():
+        raise ValueError(
+            f"Expected a finished augmentation in {folder}, but there is none: run `crossguard augment` to its end."
+        )
+    content, links = _read(home / _FOLDER)
+    if split is not None and split != content["split"]:
+        raise ValueError(f"Expected split {split!r} in {folder}, but it holds {content['split']!r}.")
+    images = tuple(Picture(key, home / path, style) for key, path, style in content["images"])
+    missing = [str(picture.path) for picture in images if not picture.path.is_file()]
+    if missing:
+        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(f"Expected {len(images)} image files of {folder}, but {len(missing)} are missing: {named}")
+    return AugmentedPairs(
+        name=content["name"],
+        split=content["split"],
+        images=images,
+        texts=content["texts"],
+        links=links,
+        text_kinds=content["text_kinds"],
+        original_name=content["original_name"],
+        original_images=content["original_images"],
+        original_texts=content["original_texts"],
+        folder=home,
+    )
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Any]:
+    keys = {"name", "split", "original_name", "original_images", "original_texts", "images", "texts", "text_kinds"}
+    try:
+        content = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+        links = np.load(folder / "links.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"Expected the pairs of an augmentation in {folder}, but got: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+        raise ValueError(f"Expected an object with a `schema` number in {folder}/pairs.json.")
+    if content["schema"] > SCHEMA:
+        raise ValueError(f"Expected schema {SCHEMA} or older in {folder}, but got {content['schema']}: a newer one.")
+    if missing := keys - content.keys():
+        raise ValueError(f"Expected {sorted(missing)} in {folder}/pairs.json, but they are missing.")
+    if links.dtype != np.int64 or links.ndim != 2 or links.shape[1] != 2:
+        raise ValueError(f"Expected int64 [links, 2] in {folder}/links.npy, but got {links.dtype} {links.shape}.")
+    return content, links
+
+
+def _inside(path: Path, home: Path) -> str:
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
