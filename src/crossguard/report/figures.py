@@ -48,7 +48,7 @@ class BarChart:
     ticks: tuple[Label, ...]
 
 
-def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500, height: float = 290) -> BarChart:
+def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500.0, height: float = 290.0) -> BarChart:
     """Lay out a metric of all models: grouped bars on a scale of 0 to 100 %.
 
     Args:
@@ -123,7 +123,7 @@ class HeatMap:
 _MOST = 40
 
 
-def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: str, width: float = 460) -> HeatMap:
+def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: str, width: float = 460.0) -> HeatMap:
     """Lay out a grid of certified accuracy; of axes longer than 40 radii an even choice is drawn.
 
     Args:
@@ -155,7 +155,7 @@ def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: 
                 )
             )
     bottom = top + len(picked_rows) * tall
-    every_column, every_row = _stride(cell, 24, len(picked_columns)), _stride(tall, 14, len(picked_rows))
+    every_column, every_row = _stride(cell, 24.0, len(picked_columns)), _stride(tall, 14.0, len(picked_rows))
     across = tuple(
         Label(round(left + (x + 0.5) * cell, 2), bottom + 16, (str(columns[column]),))
         for x, column in enumerate(picked_columns)

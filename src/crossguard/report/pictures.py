@@ -22,12 +22,7 @@ def amplified_difference(clean: Picture, adversarial: Picture) -> tuple[Picture,
     """Return the change as a picture around middle grey, and the factor it was amplified by (a power of two).
 
     The factor is the largest at which no change leaves the range; it is 1 when nothing changed.
-
-    Raises:
-        ValueError: the shapes differ.
     """
-    if clean.shape != adversarial.shape:
-        raise ValueError(f"Expected pictures of one shape, but got {clean.shape} and {adversarial.shape}.")
     change = adversarial.astype(np.int16) - clean.astype(np.int16)
     largest = int(np.abs(change).max())
     factor = 1 if largest in (0, 255) else 1 << max(0, (127 // largest).bit_length() - 1)

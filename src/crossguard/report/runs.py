@@ -8,7 +8,13 @@ from rich.console import Console
 
 from crossguard.report.collect import certificate_views, gallery_views, open_runs, retrieval_views, run_views
 from crossguard.report.page import write_report
-from crossguard.report.tables import certificate_records, certificate_rich, retrieval_records, retrieval_rich
+from crossguard.report.tables import (
+    certificate_heading,
+    certificate_records,
+    certificate_rich,
+    retrieval_records,
+    retrieval_rich,
+)
 
 
 def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str | None = None) -> Path:
@@ -61,12 +67,16 @@ def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
 
 
 def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
-    """Print the retrieval table of runs.
+    """Print the retrieval table of runs; nothing when they measured none.
 
     Raises:
         ValueError: a folder holds no run.
     """
-    (console or Console()).print(retrieval_rich(retrieval_views(open_runs(paths))))
+    views = retrieval_views(open_runs(paths))
+    console = console or Console()
+    if views:
+        console.print("Recall at 1 in percent, with 95 % intervals", style="bold", highlight=False)
+        console.print(retrieval_rich(views))
 
 
 def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
@@ -75,5 +85,7 @@ def print_certificates(paths: Sequence[Path | str], *, console: Console | None =
     Raises:
         ValueError: a folder holds no run.
     """
+    console = console or Console()
     for view in certificate_views(open_runs(paths)):
-        (console or Console()).print(certificate_rich(view))
+        console.print(certificate_heading(view), style="bold", markup=False, highlight=False)
+        console.print(certificate_rich(view))

@@ -11,8 +11,6 @@ from crossguard.report.words import column_name, columns_of
 
 SHOWN = ("tr@1", "ir@1")
 
-_STYLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": SIMPLE_HEAD, "pad_edge": False}
-
 
 def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
     """Return one object per model: settings, recalls with intervals and attack success by column, in percent."""
@@ -46,7 +44,7 @@ def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
 def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
     """Return TR@1 and IR@1 per model, clean and under attack, in percent with 95 % intervals."""
     columns = columns_of(views)
-    table = Table(title="Recall at 1 in percent, with 95 % intervals", **_STYLE)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model")
     table.add_column("metric")
     for column in columns:
@@ -88,6 +86,16 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
     ]
 
 
+def certificate_heading(view: CertificateView) -> str:
+    """Return what the certificate's table shows, and the numbers it rests on, in two lines."""
+    kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
+    down = f", of {view.modalities[0]} down" if len(view.modalities) > 1 else ""
+    return (
+        f"{view.label}: certified accuracy in percent; r of {view.modalities[-1]} across{down}\n"
+        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}"
+    )
+
+
 def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
     """Return certified accuracy in percent: the first modality downwards, the second across.
 
@@ -96,21 +104,15 @@ def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
         most: rows and columns shown at most, evenly chosen.
     """
     single = len(view.modalities) == 1
-    rows = ((0,),) if single else (view.radii[0],)
-    grid = view.accuracy.reshape(len(rows[0]), len(view.radii[-1]))
-    down, across = _spread(len(rows[0]), most), _spread(len(view.radii[-1]), most)
-    kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
-    axes = f"r of {view.modalities[-1]} across" + ("" if single else f", of {view.modalities[0]} down")
-    title = (
-        f"{view.label}: certified accuracy in percent; {axes}\n"
-        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}"
-    )
-    table = Table(title=_plain(title), **_STYLE)
+    rows = (0,) if single else view.radii[0]
+    grid = view.accuracy.reshape(len(rows), len(view.radii[-1]))
+    down, across = _spread(len(rows), most), _spread(len(view.radii[-1]), most)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("r", justify="right")
     for column in across:
         table.add_column(str(view.radii[-1][column]), justify="right", no_wrap=True)
     for row in down:
-        table.add_row("" if single else str(rows[0][row]), *(f"{100 * grid[row, column]:.1f}" for column in across))
+        table.add_row("" if single else str(rows[row]), *(f"{100 * grid[row, column]:.1f}" for column in across))
     return table
 
 

@@ -1,0 +1,203 @@
+"""From run folders to pages and tables."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from report_helpers import Page, Signs, make_run
+from rich.console import Console
+
+from crossguard.certify import Certificate
+from crossguard.certify.counts import Counts
+from crossguard.data import MultiModalSamples
+from crossguard.evaluate import evaluate
+from crossguard.report import (
+    certificate_entry,
+    certificate_table,
+    certificate_view,
+    print_certificates,
+    print_retrieval,
+    report_runs,
+    retrieval_table,
+)
+from crossguard.report.collect import certificate_views, gallery_views, open_runs, retrieval_views, run_views
+from crossguard.runs import RunFolder
+from crossguard.threat import LInf, ThreatModel, WordEdits
+
+
+@pytest.fixture
+def run_path(tmp_path, tiny_clip, toy_pairs):
+    return make_run(tmp_path / "emoji-run", tiny_clip, toy_pairs)
+
+
+def test_a_run_becomes_a_page(run_path, tmp_path):
+    target = report_runs([run_path], tmp_path / "report.html")
+    page = Page(target.read_text())
+    assert "emoji-run" in page.words  # the title
+    assert "<b>base</b>" in page.words  # a label, not markup
+    assert "clean only" in page.words
+    assert "crossguard evaluate 'a b'" in page.words
+    assert "signs" in page.words
+    assert "image: L-inf 8/255, text: 1 word (both sides)" in page.text
+    assert page.count("details", open_=None) == 1
+    assert page.count("rect", class_="cell") == 12
+    assert all(load.startswith(("data:", "#")) for load in page.loads)
+
+
+def test_tables_say_what_the_summary_says(run_path):
+    base, clean = retrieval_table([run_path])
+    summary = json.loads((run_path / "summary.json").read_text())["retrieval"]
+    assert base["model"] == "<b>base</b>"
+    assert base["recall"]["clean"] == summary["<b>base</b>/joint"]["clean"]
+    for part in ("image", "text", "joint"):
+        entry = summary[f"<b>base</b>/{part}"]
+        assert base["recall"][part] == entry["robust"]
+        assert base["interval"][part] == entry["intervals"]["robust"]
+        assert base["success"][part] == entry["success"]
+    assert (clean["attack"], clean["threat"], list(clean["recall"])) == (None, "", ["clean"])
+    (certificate,) = certificate_table([run_path])
+    assert certificate["accuracy"][2][3] == pytest.approx(0.05)
+    json.dumps([base, clean, certificate], allow_nan=False)
+
+
+def test_tables_are_printed(run_path):
+    console = Console(file=io.StringIO(), width=120)
+    print_retrieval([run_path], console=console)
+    print_certificates([run_path], console=console)
+    said = console.file.getvalue()
+    (base, _) = retrieval_table([run_path])
+    for part in ("clean", "image", "text", "joint"):
+        for metric in ("tr@1", "ir@1"):
+            low, high = base["interval"][part][metric]
+            assert f"{base['recall'][part][metric]:.1f} {low:.0f}–{high:.0f}" in said
+    assert "watch-net: certified accuracy in percent; r of gyroscope across, of accelerometer down" in said
+    assert "accelerometer k = 12 of 64" in said
+    assert "95.0" in said
+
+
+def test_brackets_in_names_are_no_markup(tmp_path, tiny_clip, toy_pairs):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        evaluate(tiny_clip, toy_pairs, run=run, label="mat [red]")
+    console = Console(file=io.StringIO(), width=120)
+    print_retrieval([tmp_path / "run"], console=console)
+    assert "mat [red]" in console.file.getvalue()
+
+
+def test_examples_show_what_the_evaluation_kept(run_path, toy_pairs):
+    (gallery,) = gallery_views(open_runs([run_path]))
+    assert gallery.attack == "signs, image: L-inf 8/255, text: 1 word (both sides)"
+    assert gallery.examples
+    for example in gallery.examples:
+        clean, adversarial = example.picture
+        assert 0 < np.abs(clean.astype(int) - adversarial.astype(int)).max() <= 8
+        assert example.found_before[0].right
+        assert len(example.found_before) == len(example.found_after) == 5
+        if example.before.words:
+            assert " ".join(word.text for word in example.before.words) in toy_pairs.texts
+            assert [word.text for word in example.after.words if word.changed] == ["plain"]
+        else:
+            assert all(" ".join(w.text for w in hit.words) in toy_pairs.texts for hit in example.found_before)
+            assert all(any(w.changed for w in hit.words) for hit in example.found_after)
+
+
+@pytest.mark.parametrize("target", ["query", "gallery"])
+def test_the_side_that_is_not_attacked_is_shown_clean(tmp_path, tiny_clip, toy_pairs, target):
+    threat = ThreatModel(target=target, image=LInf(eps=8 / 255), text=WordEdits(words=1))
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        evaluate(tiny_clip, toy_pairs, attack=Signs(), threat=threat, run=run, examples=24)
+    (gallery,) = gallery_views(open_runs([tmp_path / "run"]))
+    asked_words = [e for e in gallery.examples if e.before.words]
+    asked_pictures = [e for e in gallery.examples if not e.before.words]
+    assert asked_words or asked_pictures
+    for example in asked_words:
+        assert any(word.changed for word in example.after.words) == (target == "query")
+        assert (example.picture is None) == (target == "query")
+    for example in asked_pictures:
+        assert any(w.changed for hit in example.found_after for w in hit.words) == (target == "gallery")
+        assert (example.picture is None) == (target == "gallery")
+
+
+def test_several_runs_stand_in_one_table(run_path, tmp_path):
+    other = tmp_path / "second"
+    shutil.copytree(run_path, other)
+    views = retrieval_views(open_runs([run_path, other, run_path]))
+    assert [view.label for view in views] == [
+        "<b>base</b> (emoji-run)",
+        "clean only (emoji-run)",
+        "<b>base</b> (second)",
+        "clean only (second)",
+    ]
+    assert [view.name for view in run_views(open_runs([run_path, other]))] == ["emoji-run", "second"]
+    assert len(certificate_views(open_runs([run_path, other]))) == 2
+
+
+def test_an_interrupted_run_is_reported_as_far_as_it_got(tmp_path, tiny_clip, toy_pairs):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    with pytest.raises(ValueError, match="has none yet"):
+        report_runs([tmp_path / "run"], tmp_path / "report.html")
+    evaluate(tiny_clip, toy_pairs, run=run)
+    page = Page(report_runs([tmp_path / "run"], tmp_path / "report.html").read_text())
+    assert "not finished" in page.words
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one run"):
+        report_runs([], tmp_path / "report.html")
+    with pytest.raises(ValueError, match=r"run\.json"):
+        report_runs([tmp_path], tmp_path / "report.html")
+
+
+def test_missing_example_pictures_are_named(run_path, tmp_path):
+    next((run_path / "examples").rglob("joint.npz")).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"example pictures at .*joint\.npz"):
+        report_runs([run_path], tmp_path / "report.html")
+
+
+def certified(modalities):
+    """A certificate of three samples of unanimous, good and undecided votes."""
+    samples = MultiModalSamples(
+        name="made",
+        split="test",
+        modalities={name: np.zeros((3, 20, 1), np.float32) for name in modalities},
+        labels=np.array([0, 1, 1]),
+        classes=("a", "b"),
+        groups=np.arange(3),
+    )
+    counts = Counts(
+        votes=np.array([[1000, 0], [20, 980], [500, 500]]),
+        spans=((0, 1000),),
+        seed=0,
+        n=dict.fromkeys(modalities, 20),
+        k=dict.fromkeys(modalities, 2),
+        source="made",
+    )
+    return Certificate(
+        model="net",
+        samples=samples,
+        counts=counts,
+        selection=None,
+        alpha=0.001,
+        kinds=dict.fromkeys(modalities, "substitution"),
+        bound="majority",
+        seconds=1.0,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_certificates_of_any_number_of_modalities_are_shown(count, tmp_path):
+    names = ("first", "second", "third")[:count]
+    certificate = certified(names)
+    view = certificate_view(certificate, label="shown")
+    assert view.modalities == names[:2]
+    for where, share in np.ndenumerate(view.accuracy):
+        radii = {name: view.radii[axis][i] for axis, (name, i) in enumerate(zip(view.modalities, where, strict=True))}
+        assert share == pytest.approx(certificate.accuracy(radii))
+    assert ("third" in view.note) == (count == 3)
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        run.summarise("certificates", "net", certificate_entry(view))
+    (again,) = certificate_views(open_runs([tmp_path / "run"]))
+    assert certificate_entry(again) == certificate_entry(view)
+    page = Page(report_runs([tmp_path / "run"], tmp_path / "report.html").read_text())
+    assert page.count("rect", class_="cell") == view.accuracy.size
