@@ -11,19 +11,25 @@ from crossguard.models.base import (
     VisionLanguageModel,
     cosine,
 )
+from crossguard.models.blip import BLIP
+from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
+from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.table import MODELS, ModelRow, load_model
 from crossguard.models.watch_net import WatchNet
 
 __all__ = [
     "ALBEF",
+    "BLIP",
     "CLIP",
     "MODELS",
     "AlbefConfig",
+    "BlipCaptioner",
     "Captioner",
     "FusionModel",
     "ModelRow",
+    "MomentumTraining",
     "MultiModalClassifier",
     "PatchModel",
     "PixelRule",

@@ -30,7 +30,7 @@ class FeatureQueue(nn.Module):
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
 
     def entries(self) -> tuple[Float[Tensor, "entries dim"], Int64[Tensor, " entries"]]:
-        """Return views of what is in the queue, in no particular order; copy them if they must outlive the next push."""
+        """Return views of what is in the queue, in no particular order; the next push changes them."""
         filled = min(int(self.pushed), len(self.ids))
         return self.features[:filled], self.ids[:filled]
 

@@ -1,16 +1,19 @@
 """The table of model families, and `load_model` for a name, a hub id or a folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import PreTrainedConfig
 
 from crossguard.checks import lookup, nearest
 from crossguard.models.albef import ALBEF
+from crossguard.models.blip import BLIP
+from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
 from crossguard.models.watch_net import WatchNet
 
@@ -24,7 +27,8 @@ class ModelRow:
         summary: one line for listings.
         kind: the protocol it meets.
         load: takes a source (folder or hub id; None where the package carries the checkpoint) and `name`, `offline`.
-        model_types: values of `model_type` in `config.json` by which a folder is recognised.
+        model_types: values of `model_type` in `config.json` by which a folder or hub id is recognised.
+        architectures: where several rows share a `model_type`, the values in `architectures` that tell them apart.
         ships: the package carries the weights, so the bare name is a model.
         fresh: makes an untrained model for given `MultiModalSamples`, with `seed`; None where training starts from a
             checkpoint.
@@ -32,9 +36,10 @@ class ModelRow:
 
     name: str
     summary: str
-    kind: Literal["vision-language", "classifier"]
+    kind: Literal["vision-language", "captioner", "classifier"]
     load: Callable[..., Any]
     model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
     ships: bool = False
     fresh: Callable[..., Any] | None = None
 
@@ -62,6 +67,22 @@ MODELS: dict[str, ModelRow] = {
             "vision-language",
             ALBEF.from_pretrained,
             ("albef",),
+        ),
+        ModelRow(
+            "blip",
+            "BLIP for retrieval, any folder or hub id of Transformers' layout",
+            "vision-language",
+            BLIP.from_pretrained,
+            ("blip",),
+            ("BlipForImageTextRetrieval",),
+        ),
+        ModelRow(
+            "blip-captioner",
+            "BLIP that writes captions, any folder or hub id of Transformers' layout",
+            "captioner",
+            BlipCaptioner.from_pretrained,
+            ("blip",),
+            ("BlipForConditionalGeneration",),
         ),
         ModelRow(
             "emoji-clip",
@@ -101,9 +122,9 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
     if name in MODELS and MODELS[name].ships:
         return MODELS[name].load().to(device).eval()
     if Path(source).is_dir():
-        row, given = _recognise(Path(source)), Path(source).resolve()
+        row, given = _recognise(_read_config(Path(source)), source), Path(source).resolve()
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        row, given = MODELS["clip"], name  # type: ignore[assignment]
+        row, given = _recognise(_ask_hub(name, offline=offline), source), name  # type: ignore[assignment]
     else:
         shipped = [row.name for row in MODELS.values() if row.ships]
         raise ValueError(
@@ -124,13 +145,38 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
         raise
 
 
-def _recognise(folder: Path) -> ModelRow:
+def _read_config(folder: Path) -> Mapping[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
-        model_type = config["model_type"]
+        config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected a config.json with a `model_type` in {folder}, but got: {error!r}."
         ) from error
-    by_type = {model_type: row for row in MODELS.values() for model_type in row.model_types}
-    return lookup(by_type, model_type, what="model_type")
+    found: Mapping[str, Any] = config
+    return found
+
+
+def _ask_hub(name: str, *, offline: bool) -> Mapping[str, Any]:
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, local_files_only=offline)
+    except OSError as error:
+        raise ValueError(
+            f"Expected the hub id of a model, but the config of {name!r} could not be had: {error}"
+        ) from error
+    found: Mapping[str, Any] = config
+    return found
+
+
+def _recognise(config: Mapping[str, Any], source: Path | str) -> ModelRow:
+    by_type: dict[str, list[ModelRow]] = {}
+    for row in MODELS.values():
+        for model_type in row.model_types:
+            by_type.setdefault(model_type, []).append(row)
+    rows = lookup(by_type, str(config.get("model_type")), what="model_type")
+    named = config.get("architectures") or []
+    for row in rows:
+        if not row.architectures or set(row.architectures) & set(named):
+            return row
+    known = [architecture for row in rows for architecture in row.architectures]
+    raise ValueError(f"Expected one of the architectures {known} in {source}, but its config.json names {named}.")

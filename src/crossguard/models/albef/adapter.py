@@ -10,7 +10,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from crossguard.models.albef.checkpoint import read_released
 from crossguard.models.albef.config import AlbefConfig
@@ -48,9 +47,7 @@ class ALBEF(nn.Module):
         super().__init__()
         config = network.config
         side = (config.image_size, config.image_size)
-        rule = pixel_rule or PixelRule(
-            size=side, mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD), crop=False
-        )
+        rule = pixel_rule or PixelRule.squeeze(config.image_size)
         if rule.size != side:
             raise ValueError(f"Expected pictures of {side} pixels, but the pixel rule gives {rule.size}.")
         if len(tokenizer) > config.vocab_size:

@@ -1,0 +1,219 @@
+"""BLIP that writes captions, through Transformers, behind the `Captioner` protocol."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
+
+from crossguard.models.base import Tokens
+from crossguard.models.blip_released import MAX_WORDS, read_released_captioner
+from crossguard.models.captions import clean_for_blip
+from crossguard.models.originals import refuse_unread
+from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.storage import write_model
+from crossguard.models.wordpiece import wordpiece_tokenizer
+
+CONTEXT_LENGTH = 40
+PROMPT = "a picture of "
+
+
+class BlipCaptioner(nn.Module):
+    """BLIP's captioning model (Li et al., ICML 2022): a ViT and a decoder that starts with `[DEC]` and the prompt.
+
+    Args:
+        network: the Transformers model.
+        tokenizer: BERT's.
+        pixel_rule: how photos become pixels.
+        name: shown in tables and written into rows.
+        prompt: how every caption begins, in training and when writing; may be empty.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        network: BlipForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pixel_rule: PixelRule,
+        name: str,
+        prompt: str = PROMPT,
+    ) -> None:
+        super().__init__()
+        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
+        self.prompt = prompt
+        self.image_size = pixel_rule.size
+        self.context_length = min(CONTEXT_LENGTH, int(network.config.text_config.max_position_embeddings))
+        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: Path | str, *, name: str | None = None, offline: bool = False
+    ) -> "BlipCaptioner":
+        """Load a local folder in Transformers' layout, or a hub id such as "Salesforce/blip-image-captioning-base".
+
+        Raises:
+            ValueError: the checkpoint has missing or surplus weights.
+        """
+        network, report = BlipForConditionalGeneration.from_pretrained(
+            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+        )
+        refuse_unread(report, source=source, family="BLIP captioning")
+        rule = PixelRule.from_pretrained(
+            source, default_size=network.config.vision_config.image_size, offline=offline
+        )
+        return cls(
+            network,
+            AutoTokenizer.from_pretrained(str(source), local_files_only=offline),
+            pixel_rule=rule,
+            name=name or Path(str(source)).name,
+            prompt=getattr(network.config, "prompt", PROMPT),
+        ).eval()
+
+    @classmethod
+    def from_released(
+        cls,
+        checkpoint: Path | str,
+        *,
+        vocabulary: Path | str,
+        image_size: int | None = None,
+        vision_heads: int | None = None,
+        text_heads: int | None = None,
+        name: str = "blip-captioner",
+    ) -> "BlipCaptioner":
+        """Convert a captioning checkpoint as Salesforce released it, such as `model_base_caption_capfilt_large.pth`.
+
+        The arguments and errors are those of `BLIP.from_released`.
+        """
+        network = read_released_captioner(
+            checkpoint, image_size=image_size, vision_heads=vision_heads, text_heads=text_heads
+        )
+        tokenizer = wordpiece_tokenizer(vocabulary, template="[CLS] $A [SEP]", extra=("[DEC]", "[ENC]"))
+        network.config.text_config.sep_token_id = tokenizer.sep_token_id
+        return cls(
+            network,
+            tokenizer,
+            pixel_rule=PixelRule.squeeze(network.config.vision_config.image_size),
+            name=name,
+        ).eval()
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+        """Resize by the checkpoint's rule and scale to [0, 1]."""
+        return to_pixels(images, self.pixel_rule)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Clean captions as BLIP does, put the prompt before them, and tokenise as `[DEC] prompt x [SEP]`."""
+        cleaned = [clean_for_blip(text, max_words=MAX_WORDS) for text in texts]
+        encoded = self.tokenizer(
+            [self.prompt + text for text in cleaned],
+            padding=True,
+            truncation=True,
+            max_length=self.context_length,
+            return_tensors="pt",
+        )
+        ids = encoded["input_ids"]
+        ids[:, 0] = self.network.config.text_config.bos_token_id
+        return Tokens(ids, encoded["attention_mask"].bool())
+
+    def caption_loss(
+        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
+    ) -> Float[Tensor, " images"]:
+        """Return each image's mean cross-entropy per token of its caption, the end included and the prompt not.
+
+        Args:
+            pixels: in [0, 1]; the loss is differentiable in them.
+            captions: one per image.
+
+        Raises:
+            ValueError: other than one caption per image.
+        """
+        if len(captions) != len(pixels):
+            raise ValueError(f"Expected one caption per image ({len(pixels)}), but got {len(captions)}.")
+        tokens = self.tokenize(captions).to(pixels.device)
+        image = self._encode(pixels)
+        output = self.network.text_decoder(
+            input_ids=tokens.ids,
+            attention_mask=tokens.mask.long(),
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long, device=image.device),
+        )
+        counted = tokens.mask[:, 1:].clone()
+        counted[:, : self._prompt_ids().shape[1] - 1] = False
+        smoothing = float(self.network.config.text_config.label_smoothing)
+        surprise = cross_entropy(
+            output.logits[:, :-1].transpose(1, 2).float(),
+            tokens.ids[:, 1:],
+            reduction="none",
+            label_smoothing=smoothing,
+        )
+        return (surprise * counted).sum(dim=1) / counted.sum(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        *,
+        beams: int = 3,
+        min_length: int = 5,
+        max_length: int = 20,
+    ) -> list[str]:
+        """Return one caption per image by beam search, without the prompt.
+
+        Args:
+            pixels: in [0, 1].
+            beams: hypotheses kept per image.
+            min_length: fewest tokens, `[DEC]` and prompt included.
+            max_length: most tokens, the same counted.
+        """
+        start = self._prompt_ids().to(pixels.device).expand(len(pixels), -1)
+        image = self._encode(pixels)
+        written = self.network.text_decoder.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long, device=image.device),
+            eos_token_id=self.tokenizer.sep_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            num_beams=beams,
+            do_sample=False,
+            min_length=min_length,
+            max_length=max_length,
+        )
+        decoded = self.tokenizer.batch_decode(written[:, start.shape[1] :], skip_special_tokens=True)
+        return [caption.strip() for caption in decoded]
+
+    def _encode(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images tokens channels"]:
+        output = self.network.vision_model(pixel_values=(pixels - self._mean) / self._std)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _prompt_ids(self) -> Tensor:
+        """`[DEC] prompt`, without the end."""
+        ids: Tensor = self.tokenizer([self.prompt], return_tensors="pt")["input_ids"][:, :-1]
+        ids[:, 0] = self.network.config.text_config.bos_token_id
+        return ids
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" tower or of the "text" decoder.
+
+        Raises:
+            ValueError: `which` is neither.
+        """
+        if which not in ("image", "text"):
+            raise ValueError(f"Expected 'image' or 'text' as tower, but got {which!r}.")
+        part = self.network.vision_model if which == "image" else self.network.text_decoder
+        return list(part.parameters())
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
+        self.network.config.prompt = self.prompt
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
+        )
