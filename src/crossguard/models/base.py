@@ -241,6 +241,32 @@ class MultiModalClassifier(Protocol):
         ...
 
 
+@runtime_checkable
+class MultiModalSegmenter(Protocol):
+    """One label per pixel from several modalities that show the same scene, pixel for pixel.
+
+    Attributes:
+        name: shown in tables and written into rows.
+        modalities: the names of the inputs, in order.
+        classes: the names of the labels.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Float[Tensor, "images _ height width"]],
+        kept: Mapping[str, Bool[Tensor, "images height width"]] | None = None,
+    ) -> Float[Tensor, "images labels height width"]:
+        """Return logits. `kept` marks, per modality, the pixels that were not ablated; None means all of them.
+
+        The values of ablated pixels, in any channel, must not change the answer.
+        """
+        ...
+
+
 def cosine(
     images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"]
 ) -> Float[Tensor, "images texts"]:
