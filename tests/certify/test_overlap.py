@@ -44,6 +44,7 @@ def close(value, truth):
     return abs(Fraction(value) - truth) <= TIGHT * abs(truth)
 
 
+@settings(deadline=None)
 @given(settings_of())
 def test_equals_fractions_and_is_rounded_outward(case):
     n, k, edits = case
@@ -143,6 +144,7 @@ def test_worst_case_is_the_optimum_over_all_base_classifiers(data):
         assert (low > high) == (p_a - p_b > o.margin)
 
 
+@settings(deadline=None)
 @given(settings_of(most=60, modalities=2), st.floats(0, 1), st.floats(0, 1))
 def test_margin_and_worst_case_agree(case, p_a, share):
     n, k, edits = case
@@ -198,6 +200,7 @@ def test_a_grid_is_every_radius_vector_and_grows(n, k, kinds):
     assert (np.diff(grid, axis=1) >= -1e-15).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 200), st.sampled_from(["substitution", "insertion", "deletion", "edit"]))
 def test_reach_is_the_last_radius_within_a_gap(n, k, kind):
     margins = Margins((n,), (min(k, n),), kind)
@@ -208,6 +211,7 @@ def test_reach_is_the_last_radius_within_a_gap(n, k, kind):
     assert margins.reach(-0.1) == (-1,)
 
 
+@settings(deadline=None)
 @given(settings_of(most=40, modalities=3))
 def test_joint_baseline_pools_all_elements(case):
     n, _, edits = case

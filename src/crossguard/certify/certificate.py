@@ -167,7 +167,7 @@ class Certificate:
         return {m: float(value) for m, value in zip(self.modalities, average, strict=True)}
 
     def area(self) -> float:
-        """Return the area under the frontier: how many radius vectors a sample is right and certified at, on average."""
+        """Return the area under the frontier: the average number of radius vectors a right label is certified at."""
         return float(self.grid().accuracy.sum())
 
     def rows(self) -> list[dict[str, Any]]:

@@ -112,10 +112,10 @@ class Counts:
             ValueError: the file is missing, broken, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
                 votes, about = file["votes"], json.loads(str(file["about"]))
             return cls._read(votes, about)
-        except (OSError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise ValueError(f"Expected counts in {path}, but they could not be read: {error}") from error
 
     @classmethod

@@ -1,0 +1,88 @@
+"""Training on ablated inputs: it learns, repeats itself, and changes nothing of the caller's."""
+
+import numpy as np
+import pytest
+import torch
+
+from crossguard.data import MultiModalSamples
+from crossguard.models import WatchNet
+from crossguard.training.ablated import random_masks, train_ablated, turn_sensors
+
+KEEP = {"a": 3, "b": 2}
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    shift = np.eye(3)[labels][:, None, :] * 2
+    return MultiModalSamples(
+        "toy",
+        "train",
+        {m: (shift + rng.normal(size=(60, n, 3))).astype(np.float32) for m, n in (("a", 12), ("b", 8))},
+        np.where(np.arange(60) < 57, labels, -1),
+        ("x", "y", "z"),
+        np.zeros(60, dtype=np.int64),
+    )
+
+
+def trained(samples, **options):
+    model = WatchNet.for_samples(samples, width=16)
+    return train_ablated(model, samples, **({"keep": KEEP, "steps": 60, "batch_size": 32, "lr": 1e-2} | options))
+
+
+def test_it_learns_to_label_sub_samples(samples):
+    model = trained(samples)
+    assert not model.training
+    inputs = {m: torch.from_numpy(x[:57]) for m, x in samples.modalities.items()}
+    generator = torch.Generator().manual_seed(1)
+    kept = {m: random_masks(57, inputs[m].shape[1], k, generator=generator) for m, k in KEEP.items()}
+    with torch.no_grad():
+        right = model(inputs, kept).argmax(dim=1).numpy() == samples.labels[:57]
+    assert right.mean() > 0.85
+
+
+def test_equal_seeds_give_equal_weights_and_the_callers_state_is_left_alone(samples):
+    before = {m: x.copy() for m, x in samples.modalities.items()}
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    one, two, other = (trained(samples, steps=5, seed=s, augment=turn_sensors).state_dict() for s in (0, 0, 1))
+    assert torch.equal(torch.rand(2), expected)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert all((samples.modalities[m] == before[m]).all() for m in before)
+
+
+def test_masks_keep_exactly_k_of_n_uniformly():
+    masks = random_masks(20_000, 6, 2, generator=torch.Generator().manual_seed(0))
+    assert (masks.sum(dim=1) == 2).all()
+    assert masks.float().mean(dim=0).numpy() == pytest.approx(np.full(6, 1 / 3), abs=0.02)
+
+
+def test_turning_keeps_lengths_and_is_shared_by_the_sensors():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(7, 5, 3)
+    turned = turn_sensors({"a": a, "b": a.clone()}, generator, degrees=20.0)
+    assert torch.equal(turned["a"], turned["b"])
+    assert torch.allclose(turned["a"].norm(dim=-1), a.norm(dim=-1), atol=1e-5)
+    assert not torch.allclose(turned["a"], a, atol=1e-2)
+    angles = torch.nn.functional.cosine_similarity(turned["a"], a, dim=-1).arccos().rad2deg()
+    assert angles.max() < 90
+    with pytest.raises(ValueError, match="elements, 3"):
+        turn_sensors({"a": torch.zeros(2, 5, 4)}, generator)
+
+
+def test_wrong_arguments_are_refused(unchecked, samples):
+    for keep, message in (
+        ({"a": 3}, r"keep\['b'\]"),
+        ({"a": 3, "b": 9}, r"\[1, 8\], but got 9"),
+        ({"a": 0, "b": 2}, "but got 0"),
+        ({"a": 3, "c": 2}, "Unknown modality"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained(samples, keep=keep)
+    with pytest.raises(ValueError, match="with labels"):
+        trained(samples.select([57, 58, 59]))
+    with pytest.raises(FloatingPointError, match="lower `lr`"):
+        trained(samples, lr=1e30)
