@@ -351,3 +351,62 @@ def test_broken_weights_are_refused(tiny_clip, toy_pairs):
         tiny_clip.network.visual_projection.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="NaN"):
         evaluate(tiny_clip, toy_pairs)
+
+
+def test_an_attack_is_found_by_its_name(tiny_clip, toy_pairs):
+    from crossguard.attacks.pgd import PGD
+
+    threat = THREAT.only("image")
+    named = evaluate(tiny_clip, toy_pairs, attack="pgd", attack_options={"steps": 2}, threat=threat, **BATCH)
+    given = evaluate(tiny_clip, toy_pairs, attack=PGD(steps=2), threat=threat, **BATCH)
+    assert named.rows == given.rows
+    assert named.settings["attack_options"]["steps"] == 2
+    with pytest.raises(ValueError, match="Unknown attack 'pdg': did you mean 'pgd'"):
+        evaluate(tiny_clip, toy_pairs, attack="pdg", threat=threat)
+    with pytest.raises(ValueError, match="did you mean 'steps'"):
+        evaluate(tiny_clip, toy_pairs, attack="pgd", attack_options={"stepps": 2}, threat=threat)
+
+
+def test_other_options_of_an_attack_are_refused_by_name(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    given = {"attack": "pgd", "threat": THREAT.only("image"), "run": run, **BATCH}
+    evaluate(tiny_clip, toy_pairs, attack_options={"steps": 1}, **given)
+    with pytest.raises(ValueError, match=r"`attack_options\.steps` is 1 there and 2 now"):
+        evaluate(tiny_clip, toy_pairs, attack_options={"steps": 2}, **given)
+
+
+def test_a_device_is_used_and_left(tiny_clip, toy_pairs):
+    seen = []
+    tiny_clip.network.vision_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["pixel_values"].device), with_kwargs=True
+    )
+    evaluate(tiny_clip, toy_pairs, device="cpu")
+    assert set(seen) == {torch.device("cpu")}
+    assert next(tiny_clip.parameters()).device == torch.device("cpu")
+
+
+def test_pixels_outside_the_range_are_refused(tiny_clip, toy_pairs, monkeypatch):
+    original = type(tiny_clip).preprocess
+    monkeypatch.setattr(type(tiny_clip), "preprocess", lambda self, images: original(self, images) * 2)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], before normalisation, but got .*2"):
+        evaluate(tiny_clip, toy_pairs)
+
+
+def test_a_lost_embedding_is_noticed(tiny_clip, toy_pairs, monkeypatch):
+    original = type(tiny_clip).encode_text
+    monkeypatch.setattr(type(tiny_clip), "encode_text", lambda self, texts: original(self, texts)[1:])
+    with pytest.raises(ValueError, match=r"`encode_text` to give \[\d+, dim\]"):
+        evaluate(tiny_clip, toy_pairs)
+
+
+def test_lost_example_pictures_are_made_again(tiny_clip, toy_pairs, tmp_path):
+    run = RunFolder.open(tmp_path / "run", settings={})
+    given = {"attack": Noise(), "threat": THREAT, "run": run, **BATCH}
+    first = evaluate(tiny_clip, toy_pairs, **given)
+    pictures = next((tmp_path / "run" / "examples").rglob("*.npz"))
+    whole = pictures.read_bytes()
+    pictures.write_bytes(whole[:100])
+    again = evaluate(tiny_clip, toy_pairs, **{**given, "attack": Noise(stop_at=0)})
+    assert again.rows == first.rows
+    assert pictures.read_bytes() == whole
+    assert len(run.rows) == len(first.rows)

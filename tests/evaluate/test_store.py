@@ -1,0 +1,125 @@
+"""Stored batches come back bit by bit; fingerprints and descriptions tell what differs and only that."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from crossguard.attacks.base import Adversarial
+from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.store import AdversarialStore, StoredBatch
+
+
+def found(batch, **changes):
+    texts = len(batch.texts)
+    values = {
+        "pixels": batch.pixels,
+        "texts": batch.texts,
+        "linf": torch.zeros(len(batch.pixels)),
+        "words": torch.zeros(texts, dtype=torch.int64),
+        "image_drop": torch.zeros(len(batch.pixels)),
+        "text_drop": torch.zeros(texts),
+    }
+    return Adversarial(**{**values, **changes})
+
+
+def test_a_batch_comes_back_as_it_was(toy_batch, tmp_path):
+    pixels = torch.randint(0, 256, toy_batch.pixels.shape, generator=torch.Generator().manual_seed(0)) / 255
+    texts = ("a «text» with\n\x00 all of it", *toy_batch.texts[1:])
+    stored = StoredBatch.from_attack(toy_batch, found(toy_batch, pixels=pixels, texts=texts))
+    store = AdversarialStore(tmp_path / "store", {"seed": 0})
+    assert store.read(7) is None
+    store.write(7, stored)
+    again = store.read(7)
+    assert torch.equal(again.pixels, pixels)
+    assert again.texts == texts
+    for name in ("image_ids", "text_ids", "linf", "words"):
+        assert np.array_equal(getattr(again, name), getattr(stored, name))
+
+
+def test_what_does_not_fit_is_refused(toy_batch):
+    fewer = {"pixels": toy_batch.pixels[1:], "linf": torch.zeros(7), "image_drop": torch.zeros(7)}
+    with pytest.raises(ValueError, match="adversarial pixels and"):
+        StoredBatch.from_attack(toy_batch, found(toy_batch, **fewer))
+    with pytest.raises(ValueError, match="whole multiples of 1/255"):
+        StoredBatch.from_attack(toy_batch, found(toy_batch, pixels=toy_batch.pixels * 0.9))
+
+
+def test_a_store_belongs_to_its_settings(tmp_path):
+    AdversarialStore(tmp_path, {"seed": 0, "sizes": (1, 2)})
+    AdversarialStore(tmp_path, {"sizes": [1, 2], "seed": 0})
+    with pytest.raises(ValueError, match="`seed` is 0 there and 1 now"):
+        AdversarialStore(tmp_path, {"seed": 1, "sizes": [1, 2]})
+
+
+def test_weights_are_told_apart(tiny_clip):
+    before = weights_fingerprint(tiny_clip)
+    assert weights_fingerprint(tiny_clip) == before
+    with torch.no_grad():
+        weight = next(tiny_clip.parameters())
+        old = weight.flatten()[0].clone()
+        weight.view(-1)[0] = torch.nextafter(old, torch.tensor(10.0))
+    assert weights_fingerprint(tiny_clip) != before
+    with torch.no_grad():
+        weight.view(-1)[0] = old
+    assert weights_fingerprint(tiny_clip) == before
+    assert weights_fingerprint(tiny_clip.bfloat16()) != before
+
+
+def test_data_are_told_apart(toy_pairs, tmp_path):
+    before = pairs_fingerprint(toy_pairs)
+    assert pairs_fingerprint(replace(toy_pairs)) == before
+    texts = (*toy_pairs.texts[:-1], "another text")
+    other_links = toy_pairs.links.copy()
+    other_links[0, 1] = toy_pairs.texts_of(1)[-1]
+    picture = toy_pairs.images[0]
+    moved = tmp_path / "other.png"
+    Image.new("RGB", (24, 24), "white").save(moved)
+    for other in (
+        replace(toy_pairs, texts=texts),
+        replace(toy_pairs, links=np.unique(np.concatenate([toy_pairs.links, other_links]), axis=0)),
+        replace(toy_pairs, images=(replace(picture, path=moved), *toy_pairs.images[1:])),
+        replace(toy_pairs, images=(replace(picture, key="renamed"), *toy_pairs.images[1:])),
+    ):
+        assert pairs_fingerprint(other) != before
+
+
+class Inner:
+    def __init__(self, limit):
+        self.limit, self._calls = limit, object()
+
+
+class Outer:
+    def __init__(self, inner, rule=len):
+        self.inner, self.rule = inner, rule
+
+    def __call__(self):
+        return None
+
+
+def test_options_are_described_to_their_depth():
+    assert describe(Outer(Inner(3))) == {
+        "class": "Outer",
+        "inner": {"class": "Inner", "limit": 3},
+        "rule": "<built-in function len>",
+    }
+    assert describe(Outer(Inner(3))) == describe(Outer(Inner(3)))
+    assert describe(Outer(Inner(3))) != describe(Outer(Inner(4)))
+    assert describe({"s": {"b", "a"}, "f": float("inf"), "t": torch.device("cpu")}) == {
+        "s": ['"a"', '"b"'],
+        "f": "inf",
+        "t": "device(type='cpu')",
+    }
+    long = describe(list(range(5000)))
+    assert len(long) == 32
+    assert long != describe(list(range(5001)))
+    assert " at 0x" not in describe(lambda: None)
+
+
+@given(st.recursive(st.integers() | st.text(max_size=5) | st.none(), lambda inner: st.lists(inner, max_size=4)))
+def test_plain_options_stay_as_they_are(value):
+    assert describe(value) == value
