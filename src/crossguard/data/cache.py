@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return where derived files are kept: `$CROSSGUARD_CACHE`, else `$XDG_CACHE_HOME/crossguard`, else `~/.cache/crossguard`.
+    """Return where derived files are kept; the folder need not exist yet.
 
-    The folder need not exist yet.
+    It is `$CROSSGUARD_CACHE`, else `$XDG_CACHE_HOME/crossguard`, else `~/.cache/crossguard`.
     """
     chosen = os.environ.get("CROSSGUARD_CACHE")
     if chosen:

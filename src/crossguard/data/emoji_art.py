@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from crossguard.data.cache import cache_folder, whole_folder
 from crossguard.data.emoji_catalogue import catalogue, key_of, need
@@ -23,7 +23,9 @@ from crossguard.progress import Bars, Reporter
 SIZE = 72
 STYLES = ("twemoji", "openmoji")
 _VERSION = "emoji-v1"
-_FONT_SIZE = 76  # a face is then 68 pixels high, nearly as in Twemoji
+_FONT_SIZE = 152
+_CANVAS = 192
+_FACE = 0.75  # the share of the canvas that is kept: a face then fills the picture nearly as in Twemoji
 _PRIVATE = 0xF0000  # a plane of private code points: one for every ligature's glyph
 
 
@@ -92,11 +94,21 @@ def _openmoji() -> Callable[[str], Image.Image | None]:
     def picture(key: str) -> Image.Image | None:
         if key not in code_points:
             return None
-        image = Image.new("RGB", (SIZE, SIZE), "white")
-        ImageDraw.Draw(image).text((SIZE / 2, SIZE / 2), chr(code_points[key]), font=font, anchor="mm", embedded_color=True)
-        return image
+        canvas = Image.new("RGB", (_CANVAS, _CANVAS), "white")
+        middle = (_CANVAS / 2, _CANVAS / 2)
+        ImageDraw.Draw(canvas).text(middle, chr(code_points[key]), font=font, anchor="mm", embedded_color=True)
+        ink = ImageChops.difference(canvas, Image.new("RGB", canvas.size, "white")).getbbox()
+        if ink is None:
+            return None
+        reach = max(abs(edge - _CANVAS / 2) for edge in ink)
+        half = max(_CANVAS / 2 * _FACE, reach)  # wide pictures, such as flags, are made to fit
+        return canvas.resize((SIZE, SIZE), Image.Resampling.BOX, box=_square(half))
 
     return picture
+
+
+def _square(half: float) -> tuple[float, float, float, float]:
+    return (_CANVAS / 2 - half, _CANVAS / 2 - half, _CANVAS / 2 + half, _CANVAS / 2 + half)
 
 
 def _with_private_code_points(font: bytes) -> tuple[dict[str, int], bytes]:

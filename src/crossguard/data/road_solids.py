@@ -37,7 +37,9 @@ class Box:
         along = self.local(direction)
         along = np.where(np.abs(along) < 1e-9, 1e-9, along)
         one, other = (-np.array(self.half) - start) / along, (np.array(self.half) - start) / along
-        enter, leave = np.minimum(one, other).max(axis=-1), np.maximum(one, other).min(axis=-1)
+        # Named parts: NumPy reduces an axis of three far more slowly.
+        (a, b, c), (d, e, f) = (np.moveaxis(pair, -1, 0) for pair in (np.minimum(one, other), np.maximum(one, other)))
+        enter, leave = np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(d, e), f)
         return np.where((enter <= leave) & (enter > 1e-3), enter, np.inf)
 
     def normal(self, points: Vector) -> Vector:
@@ -78,8 +80,8 @@ class Ball:
     def meet(self, origin: Vector, direction: Vector) -> np.ndarray:
         """As `Box.meet`."""
         start, along = (origin - np.array(self.centre)) / np.array(self.half), direction / np.array(self.half)
-        a, b = (along * along).sum(axis=-1), (start * along).sum(axis=-1)
-        inside = b * b - a * ((start * start).sum(axis=-1) - 1)
+        a, b = np.einsum("...i,...i", along, along), np.einsum("...i,...i", start, along)
+        inside = b * b - a * (np.einsum("...i,...i", start, start) - 1)
         near = (-b - np.sqrt(np.maximum(inside, 0))) / a
         return np.where((inside > 0) & (near > 1e-3), near, np.inf)
 

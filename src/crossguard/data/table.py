@@ -7,7 +7,10 @@ from typing import Any, Literal
 from crossguard.checks import lookup
 from crossguard.data.emoji import load_emoji
 from crossguard.data.json_pairs import load_json
+from crossguard.data.kitti_road import load_kitti_road
 from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pothole import load_pothole
+from crossguard.data.roads import load_roads
 from crossguard.data.samples import MultiModalSamples
 from crossguard.data.watch import load_watch
 
@@ -35,6 +38,9 @@ DATASETS: dict[str, DatasetRow] = {
             "json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json
         ),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
+        DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
+        DatasetRow("kitti-road", "KITTI Road with dense depth: RGB, depth, road mask", "samples", load_kitti_road),
+        DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
     )
 }
 

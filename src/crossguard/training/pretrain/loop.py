@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.models.base import Tokens, cosine
 from crossguard.models.clip import CLIP
+from crossguard.models.losses import contrastive
 from crossguard.progress import Reporter
 from crossguard.runs import write_atomically
 from crossguard.training.pretrain.material import (
@@ -118,7 +119,8 @@ def _loss(model: CLIP, imitate: nn.Module, material: _Material, settings: Settin
     pixels = light_views(pixels, generator, size=settings.sizes.image_size)
     tokens = _disturb(material.texts, texts, model, settings, generator)
 
-    pooled = model.network.vision_model(pixel_values=(pixels - model._mean) / model._std).pooler_output
+    keep = settings.keep_patches if step < settings.full_from * settings.steps else 1.0
+    pooled = _read_some_patches(model, pixels, keep, generator)
     image_embeddings = model.network.visual_projection(pooled)
     logits = model.logit_scale * cosine(image_embeddings, model.encode_text(tokens))
     loss = contrastive(logits, positives(material.pairs, images, texts))
@@ -126,14 +128,21 @@ def _loss(model: CLIP, imitate: nn.Module, material: _Material, settings: Settin
     return loss + settings.teacher_weight * (1 - likeness).mean()
 
 
-def contrastive(
-    logits: Float[Tensor, "images texts"], positive: Bool[Tensor, "images texts"]
-) -> Float[Tensor, ""]:
-    """Return the symmetric cross-entropy against targets spread evenly over all positives of a row or column."""
-    target = positive.float()
-    rows = (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    columns = (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-    return -(rows + columns) / 2
+def _read_some_patches(
+    model: CLIP, pixels: Float[Tensor, "images 3 height width"], keep: float, generator: torch.Generator
+) -> Float[Tensor, "images width"]:
+    """Return the image tower's pooled output from a random share of the patches of each picture."""
+    tower = model.network.vision_model
+    states = tower.embeddings((pixels - model._mean) / model._std)
+    patches = states.shape[1] - 1
+    kept = round(keep * patches)
+    if kept < patches:
+        order = torch.rand(len(states), patches, generator=generator).argsort(1)[:, :kept] + 1
+        chosen = torch.cat([torch.zeros(len(states), 1, dtype=torch.int64), order], dim=1)
+        states = states.gather(1, chosen[..., None].expand(-1, -1, states.shape[2]))
+    states = tower.encoder(inputs_embeds=tower.pre_layrnorm(states)).last_hidden_state
+    pooled: Tensor = tower.post_layernorm(states[:, 0])
+    return pooled
 
 
 def _choose_images(material: _Material, settings: Settings, rng: np.random.Generator) -> np.ndarray:

@@ -69,8 +69,8 @@ class Texts:
 
     ids: Int64[Tensor, "texts length"]
     mask: Int64[Tensor, "texts length"]
-    captions: Sequence[Int64[np.ndarray, " texts"]]
-    others: Sequence[Int64[np.ndarray, " texts"]]
+    captions: Sequence[Int64[np.ndarray, "_"]]
+    others: Sequence[Int64[np.ndarray, "_"]]
 
     @classmethod
     def of(cls, pairs: OneToManyPairs, tokenizer: PreTrainedTokenizerBase) -> "Texts":

@@ -37,6 +37,8 @@ class Settings(_Strict):
         weight_decay: of AdamW, on matrices.
         average: decay of the running average of the weights, which is what is saved.
         caption_share: how often a text is a caption rather than a name or an alias.
+        keep_patches: share of the image patches that are read (FLIP, Li et al., 2023), which saves as much time.
+        full_from: share of the steps after which every patch is read.
         mask_words: share of tokens hidden by the mask token.
         swap_words: share of tokens replaced by a random word.
         rounds: how many strong views of every picture the image teacher sees.
@@ -56,6 +58,8 @@ class Settings(_Strict):
     weight_decay: float = Field(ge=0)
     average: float = Field(ge=0, lt=1)
     caption_share: float = Field(ge=0, le=1)
+    keep_patches: float = Field(gt=0, le=1)
+    full_from: float = Field(ge=0, le=1)
     mask_words: float = Field(ge=0, lt=1)
     swap_words: float = Field(ge=0, lt=1)
     rounds: PositiveInt

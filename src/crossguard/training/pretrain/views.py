@@ -34,7 +34,7 @@ def change_outlines(pixels: Pixels, generator: Generator) -> Pixels:
     edge = (bright - dark).amax(1, keepdim=True)
     thin_line = pixels * (1 - (2 * edge - 0.3).clamp(0, 1))
     thick_line = pixels * (1 - (2 * F.max_pool2d(edge, 3, 1, 1) - 0.3).clamp(0, 1))
-    choice = _uniform(len(pixels), 0, 1, generator)
+    choice = _uniform(len(pixels), 0.0, 1.0, generator)
     result = pixels
     bounds = ((0.0, closed_more), (0.15, closed), (0.25, thick_line), (0.40, thin_line), (0.48, dark))
     for low, variant in bounds:
@@ -47,7 +47,7 @@ def shift_colours(pixels: Pixels, generator: Generator, *, strength: float = 1.0
     count, s = len(pixels), strength
     grey = (pixels * pixels.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     saturation = torch.exp(_uniform(count, -0.5 * s, 0.4 * s, generator))
-    saturation = saturation * (_uniform(count, 0, 1, generator) >= 0.08 * s)
+    saturation = saturation * (_uniform(count, 0.0, 1.0, generator) >= 0.08 * s)
     pixels = grey + (pixels - grey) * saturation
     turn = _hue_rotation(_uniform(count, -0.35 * s, 0.35 * s, generator).flatten())
     pixels = torch.einsum("nij,njhw->nihw", turn, pixels)
@@ -69,7 +69,7 @@ def warp(pixels: Pixels, generator: Generator, *, size: int, strength: float = 1
     """Scale, turn, stretch, shear and move, on a white ground, and resample to `size` x `size`."""
     count, s = len(pixels), strength
     scale = torch.exp(_uniform(count, -0.12 * s, 0.3 * s, generator)).flatten()
-    angle = (_uniform(count, -0.3 * s, 0.3 * s, generator) * (_uniform(count, 0, 1, generator) < 0.6)).flatten()
+    angle = (_uniform(count, -0.3 * s, 0.3 * s, generator) * (_uniform(count, 0.0, 1.0, generator) < 0.6)).flatten()
     stretch = torch.exp(_uniform(count, -0.12 * s, 0.12 * s, generator)).flatten()
     shear = _uniform(count, -0.15 * s, 0.15 * s, generator).flatten()
     moves = _uniform(2 * count, -0.15 * s, 0.15 * s, generator).view(count, 2)
@@ -85,14 +85,14 @@ def warp(pixels: Pixels, generator: Generator, *, size: int, strength: float = 1
 def erase(pixels: Pixels, generator: Generator, *, share: float = 0.35) -> Pixels:
     """Cover a rectangle of 16 to 44 % of each side with white or one colour, in a `share` of the pictures."""
     count, _, height, width = pixels.shape
-    middle = _uniform(2 * count, 0, 1, generator).view(count, 2, 1, 1)
+    middle = _uniform(2 * count, 0.0, 1.0, generator).view(count, 2, 1, 1)
     half = _uniform(2 * count, 0.08, 0.22, generator).view(count, 2, 1, 1)
     rows = torch.arange(height).view(1, height, 1) / height
     columns = torch.arange(width).view(1, 1, width) / width
     inside = ((rows - middle[:, 0]).abs() < half[:, 0]) & ((columns - middle[:, 1]).abs() < half[:, 1])
-    inside = inside[:, None] & (_uniform(count, 0, 1, generator) < share)
-    colour = _uniform(3 * count, 0, 1, generator).view(count, 3, 1, 1)
-    colour = torch.where(_uniform(count, 0, 1, generator) < 0.5, torch.ones_like(colour), colour)
+    inside = inside[:, None] & (_uniform(count, 0.0, 1.0, generator) < share)
+    colour = _uniform(3 * count, 0.0, 1.0, generator).view(count, 3, 1, 1)
+    colour = torch.where(_uniform(count, 0.0, 1.0, generator) < 0.5, torch.ones_like(colour), colour)
     return torch.where(inside, colour, pixels)
 
 
@@ -100,10 +100,10 @@ def soften(pixels: Pixels, generator: Generator) -> Pixels:
     """Blur a quarter of the pictures, sharpen some, and put faint noise on some."""
     count = len(pixels)
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    choice, amount = _uniform(count, 0, 1, generator), _uniform(count, 0, 1, generator)
+    choice, amount = _uniform(count, 0.0, 1.0, generator), _uniform(count, 0.0, 1.0, generator)
     sign = torch.where(choice < 0.25, 1.0, torch.where(choice < 0.4, -1.0, 0.0))
-    noise = torch.randn(pixels.shape, generator=generator) * _uniform(count, 0, 0.03, generator)
-    noise = noise * (_uniform(count, 0, 1, generator) < 0.4)
+    noise = torch.randn(pixels.shape, generator=generator) * _uniform(count, 0.0, 0.03, generator)
+    noise = noise * (_uniform(count, 0.0, 1.0, generator) < 0.4)
     return (pixels + sign * amount * (blurred - pixels) + noise).clamp(0, 1)
 
 
