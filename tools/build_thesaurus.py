@@ -118,9 +118,7 @@ def single(words: Iterable[str], *, but: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wordnet", type=Path, help="folder with data.noun, index.noun, cntlist.rev, ...")
     parser.add_argument("out", type=Path, help="folder for thesaurus.txt.gz and antonyms.txt.gz")
     arguments = parser.parse_args()
@@ -156,9 +154,7 @@ def main() -> None:
             same = list(dict.fromkeys(same))[:MAX_WORDS]
             broader = [w for w in dict.fromkeys(broader) if w not in same][: MAX_WORDS // 2]
             if same or broader:
-                entries.append(
-                    (word, -by_pos[pos], "\t".join((word, pos, ",".join(same), ",".join(broader))))
-                )
+                entries.append((word, -by_pos[pos], "\t".join((word, pos, ",".join(same), ",".join(broader)))))
 
     pairs = set()
     for pos in FILES:

@@ -19,9 +19,10 @@ QUICK = {
     "sep": {"steps": 3},
     "co-attack": {"steps": 3},
     "sga": {"steps": 2, "scales": (0.5, 1.5)},
+    "adaptive": {"steps": 3, "rounds": 1},
 }
 # These weigh a sample against the others of its batch, by their definition.
-BATCH_BOUND: set[str] = set()
+BATCH_BOUND = {"adaptive"}
 EVERY = sorted(ATTACKS)
 
 
@@ -105,9 +106,13 @@ def closed_parts(batch):
         )
 
 
-@pytest.mark.parametrize("name", sorted(set(EVERY) - BATCH_BOUND))
+UNBOUND = {name: quick(name) for name in sorted(set(EVERY) - BATCH_BOUND)}
+UNBOUND["adaptive"] = make_attack("adaptive", steps=3, rounds=2, objectives=("cosine",), judge="cosine")
+
+
+@pytest.mark.parametrize("name", UNBOUND)
 def test_the_batch_size_is_irrelevant(tiny_clip, toy_batch, name):
-    attack = quick(name)
+    attack = UNBOUND[name]
     whole = attack(tiny_clip, toy_batch, threat=threat(4, 2), seed=3)
     for images, texts, part in closed_parts(toy_batch):
         found = attack(tiny_clip, part, threat=threat(4, 2), seed=3)
@@ -154,6 +159,10 @@ def test_the_table_says_what_it_holds():
         ("pgd", {"step": "co-atack"}, "did you mean 'co-attack'"),
         ("pgd", {"step": 2.0}, r"Expected `step` in \(0, 1\]"),
         ("pgd", {"restarts": 2, "start": "clean"}, "Expected `restarts` >= 1"),
+        ("pgd", {"objective": "distance", "start": "clean"}, "Expected start='uniform'"),
+        ("adaptive", {"rounds": 0}, "Expected `rounds` of at least one"),
+        ("adaptive", {"objectives": ()}, "Expected `objectives` of at least one"),
+        ("adaptive", {"judge": "distance"}, "Unknown `judge`"),
         ("pgd", {"objective": "cosin"}, "did you mean 'cosine'"),
         ("apgd", {"start": "unifrom"}, "did you mean 'uniform'"),
         ("co-attack", {"alpha": -1.0}, "Expected `alpha` >= 0"),

@@ -1,5 +1,6 @@
 """Attacks on image-text models: within a threat model, batched, with the model's weights left as they are."""
 
+from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD, auto_maximise
 from crossguard.attacks.ascent import maximise, random_start, step_size
 from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
@@ -24,6 +25,7 @@ __all__ = [
     "PGD",
     "SGA",
     "SOURCES",
+    "Adaptive",
     "Adversarial",
     "Attack",
     "AttackRow",

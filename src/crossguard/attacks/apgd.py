@@ -60,9 +60,7 @@ def auto_maximise(
     Returns:
         The iterate of the highest loss per sample, detached.
     """
-    return auto_ascend(
-        with_gradient(loss_per_sample), loss_per_sample, pixels, eps=eps, steps=steps, start=start
-    )
+    return auto_ascend(with_gradient(loss_per_sample), loss_per_sample, pixels, eps=eps, steps=steps, start=start)
 
 
 def auto_ascend(
@@ -137,7 +135,8 @@ class APGD(Attack):
         steps: gradient steps per restart.
         start: "uniform" in [-eps, eps], or "clean".
         restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
-        objective: "cosine" (own texts) or "contrastive" (own texts among the batch's).
+        objective: "cosine" (own texts), "contrastive" (own texts among the batch's) or "distance" (from the clean
+            image, which needs a random start).
 
     Raises:
         ValueError: an option out of range.
@@ -156,7 +155,7 @@ class APGD(Attack):
     ) -> None:
         check_steps(steps)
         self.steps, self.restarts = steps, restarts
-        self.start: Start = check_starts(start, restarts)
+        self.start: Start = check_starts(start, restarts, objective)
         self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
 
     def run(
@@ -170,7 +169,5 @@ class APGD(Attack):
         def once(start: Pixels | None) -> Pixels:
             return auto_maximise(loss, batch.pixels, eps=budget.eps, steps=self.steps, start=start)
 
-        pixels = best_of_starts(
-            once, loss, batch, eps=budget.eps, seed=seed, restarts=self.restarts, start=self.start
-        )
+        pixels = best_of_starts(once, loss, batch, eps=budget.eps, seed=seed, restarts=self.restarts, start=self.start)
         return pixels, batch.texts

@@ -52,9 +52,7 @@ class Attack(ABC):
     uses: frozenset[str]
 
     @final
-    def __call__(
-        self, model: VisionLanguageModel, batch: PairBatch, *, threat: ThreatModel, seed: int
-    ) -> Adversarial:
+    def __call__(self, model: VisionLanguageModel, batch: PairBatch, *, threat: ThreatModel, seed: int) -> Adversarial:
         """Attack a batch within `threat`; the batch and the model's weights are left as they were.
 
         Args:
@@ -145,9 +143,7 @@ def _check(batch: PairBatch) -> None:
         raise ValueError("Expected finite `pixels`, but got NaN or infinity.")
     low, high = batch.pixels.aminmax()
     if low < 0 or high > 1:
-        raise ValueError(
-            f"Expected `pixels` in [0, 1] (before normalisation), but got {low:.3g}..{high:.3g}."
-        )
+        raise ValueError(f"Expected `pixels` in [0, 1] (before normalisation), but got {low:.3g}..{high:.3g}.")
     blank = [i for i, text in enumerate(batch.texts) if not text.strip()]
     if blank:
         raise ValueError(f"Expected texts that are not blank, but text {blank[0]} of the batch is.")
@@ -162,17 +158,9 @@ def _measure(
     budget: Budgets,
 ) -> Adversarial:
     linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
-    words = torch.tensor(
-        [count_word_edits(a, b) for a, b in zip(batch.texts, texts, strict=True)], dtype=torch.int64
-    )
-    if (
-        linf.max() > budget.eps + 1e-6
-        or words.max() > budget.words
-        or not all(text.strip() for text in texts)
-    ):
-        raise AssertionError(
-            f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words."
-        )
+    words = torch.tensor([count_word_edits(a, b) for a, b in zip(batch.texts, texts, strict=True)], dtype=torch.int64)
+    if linf.max() > budget.eps + 1e-6 or words.max() > budget.words or not all(text.strip() for text in texts):
+        raise AssertionError(f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words.")
     positives = batch.positives.float()
     features = encode_unit_texts(model, (*batch.texts, *texts))
     clean = cosine(model.encode_image(batch.pixels).float(), features[: len(texts)]) * positives

@@ -38,9 +38,7 @@ class Characters:
         self.limit, self.keep_first, self.real_words = limit, keep_first, real_words
         self._known: dict[str, tuple[str, ...]] = {}
 
-    def candidates(
-        self, texts: Sequence[str], *, model: VisionLanguageModel | None = None
-    ) -> list[Candidates]:
+    def candidates(self, texts: Sequence[str], *, model: VisionLanguageModel | None = None) -> list[Candidates]:
         """Return misspellings for every word; the model plays no part."""
         return [tuple(self.of(word.core) for word in split_words(text)) for text in texts]
 
@@ -74,7 +72,5 @@ def one_edit(word: str, *, first: int = 0) -> list[str]:
     places = range(first, len(word))
     deleted = [word[:i] + word[i + 1 :] for i in places]
     replaced = [word[:i] + letter + word[i + 1 :] for i in places for letter in ascii_lowercase]
-    inserted = [
-        word[:i] + letter + word[i:] for i in range(first, len(word) + 1) for letter in ascii_lowercase
-    ]
+    inserted = [word[:i] + letter + word[i:] for i in range(first, len(word) + 1) for letter in ascii_lowercase]
     return [edit for edit in dict.fromkeys(deleted + replaced + inserted) if edit not in (word, "")]

@@ -10,11 +10,13 @@ from torch.nn.functional import normalize
 
 from crossguard.models import Tokens, VisionLanguageModel
 
-TOKENS_PER_FORWARD = 8192
+_TOKENS_PER_FORWARD = {"cpu": 1536}
+"""Small enough for activations to stay in a core's cache; other devices want large forwards."""
+_ON_ACCELERATORS = 2**16
 
 
 def encode_unit_texts(
-    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int = TOKENS_PER_FORWARD
+    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int | None = None
 ) -> Float[Tensor, "texts dim"]:
     """Return embeddings of texts as of `encode_texts`, scaled to length one."""
     return normalize(encode_texts(model, texts, tokens_per_forward=tokens_per_forward), dim=-1)
@@ -22,7 +24,7 @@ def encode_unit_texts(
 
 @torch.no_grad()
 def encode_texts(
-    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int = TOKENS_PER_FORWARD
+    model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int | None = None
 ) -> Float[Tensor, "texts dim"]:
     """Return embeddings of texts, without gradients, as float32.
 
@@ -32,8 +34,11 @@ def encode_texts(
     Args:
         model: the text encoder; call it in evaluation mode.
         texts: at least one text.
-        tokens_per_forward: the most tokens, padding included, of one forward.
+        tokens_per_forward: the most tokens, padding included, of one forward; default: by the device.
     """
+    if tokens_per_forward is None:
+        device = model.logit_scale.device.type
+        tokens_per_forward = _TOKENS_PER_FORWARD.get(device, _ON_ACCELERATORS)
     different = list(dict.fromkeys(texts))
     tokens = model.tokenize(different)
     ids, masks, inverse = _distinct_rows(tokens)

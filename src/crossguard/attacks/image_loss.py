@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -9,9 +10,9 @@ from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.objectives import mean_partner, misalignment, unit
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
-from crossguard.models.losses import contrastive_by_image
+from crossguard.models.losses import contrastive_by_image, embedding_l2
 
-Objective = Literal["cosine", "contrastive"]
+Objective = Literal["cosine", "contrastive", "distance"]
 
 
 def image_loss(
@@ -29,13 +30,16 @@ def image_loss(
         text_features: embeddings of the batch's texts (adversarial or not), constant.
         objective: "cosine" is minus the mean cosine with the image's own texts; "contrastive" the cross-entropy
             of those among all texts of the batch and of the texts among its images, so that results depend on the
-            batch.
+            batch; "distance" the squared distance of the embedding from that of the clean image (FARE's loss), which
+            asks for no text.
     """
     positives = batch.positives
     if objective == "cosine":
         partners = mean_partner(text_features, positives)
         return lambda pixels: misalignment(model.encode_image(pixels).float(), partners)
+    if objective == "distance":
+        with torch.no_grad():
+            clean = model.encode_image(batch.pixels).float()
+        return lambda pixels: embedding_l2(model.encode_image(pixels).float(), clean)
     texts, scale = unit(text_features), model.logit_scale.detach()
-    return lambda pixels: contrastive_by_image(
-        scale * unit(model.encode_image(pixels).float()) @ texts.T, positives
-    )
+    return lambda pixels: contrastive_by_image(scale * unit(model.encode_image(pixels).float()) @ texts.T, positives)

@@ -65,9 +65,7 @@ class MaskedLM:
         except (OSError, ValueError) as error:
             raise ValueError(f"Expected a masked language model in {model}, but got: {error}") from error
         if not self.tokenizer.is_fast:
-            raise ValueError(
-                f"Expected a fast tokenizer (with word positions) in {model}, but got a slow one."
-            )
+            raise ValueError(f"Expected a fast tokenizer (with word positions) in {model}, but got a slow one.")
         self.network.requires_grad_(False)
         self.limit, self.min_logit, self.max_pieces = limit, min_logit, max_pieces
         self.compat, self.texts_per_forward = compat, texts_per_forward
@@ -111,9 +109,7 @@ class MaskedLM:
             for i, core in enumerate(words):
                 at = [position + shift for position in places[row].get(i, [])]
                 asked = attackable(core) and 1 <= len(at) <= self.max_pieces
-                answers.append(
-                    self._words(core, values[row, at], indices[row, at], raw[row, at]) if asked else ()
-                )
+                answers.append(self._words(core, values[row, at], indices[row, at], raw[row, at]) if asked else ())
             results.append(tuple(answers))
         return results
 
@@ -142,9 +138,7 @@ class MaskedLM:
 
     def _spell(self, ids: tuple[int, ...]) -> str:
         tokens = self.tokenizer.convert_ids_to_tokens(list(ids))
-        if any(i in self.tokenizer.all_special_ids for i in ids) or (
-            len(ids) == 1 and tokens[0].startswith("##")
-        ):
+        if any(i in self.tokenizer.all_special_ids for i in ids) or (len(ids) == 1 and tokens[0].startswith("##")):
             return ""
         return str(self.tokenizer.convert_tokens_to_string(tokens)).strip().lower()
 

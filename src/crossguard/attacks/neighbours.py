@@ -55,15 +55,11 @@ class EmbeddingNeighbours:
         return [tuple(vocabulary.known.get(core, ()) for core in cores) for cores in pieces]
 
     @torch.no_grad()
-    def _learn(
-        self, vocabulary: "_Vocabulary", weight: Float[Tensor, "tokens dim"], words: list[str]
-    ) -> None:
+    def _learn(self, vocabulary: "_Vocabulary", weight: Float[Tensor, "tokens dim"], words: list[str]) -> None:
         if not words:
             return
         names = list(vocabulary.tokens)
-        table = normalize(
-            weight[torch.tensor(list(vocabulary.tokens.values()), device=weight.device)].float(), dim=-1
-        )
+        table = normalize(weight[torch.tensor(list(vocabulary.tokens.values()), device=weight.device)].float(), dim=-1)
         rows = normalize(
             weight[torch.tensor([vocabulary.tokens[w] for w in words], device=weight.device)].float(), dim=-1
         )
@@ -102,10 +98,7 @@ class _Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "_Vocabulary":
-        pieces = {
-            tokenizer.convert_tokens_to_string([piece]).strip(): i
-            for piece, i in tokenizer.get_vocab().items()
-        }
+        pieces = {tokenizer.convert_tokens_to_string([piece]).strip(): i for piece, i in tokenizer.get_vocab().items()}
         words = [word for word in pieces if word.isalpha() and word.islower()]
         if not words:
             return cls({})

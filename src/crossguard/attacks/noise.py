@@ -56,13 +56,9 @@ def normal(
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size].reshape(len(ids), *shape)
 
 
-def _bits(
-    ids: Int64[Tensor, " samples"], size: int, *, seed: int, stream: int
-) -> Int64[Tensor, "samples values"]:
+def _bits(ids: Int64[Tensor, " samples"], size: int, *, seed: int, stream: int) -> Int64[Tensor, "samples values"]:
     # Two keys per row, so that rows whose first keys differ little are not shifted copies of each other.
-    keys = [
-        _mix(_mix(_mix(_fold(ids)) ^ _fold_int(seed, salt)) ^ _fold_int(stream, salt + 1)) for salt in (1, 3)
-    ]
+    keys = [_mix(_mix(_mix(_fold(ids)) ^ _fold_int(seed, salt)) ^ _fold_int(stream, salt + 1)) for salt in (1, 3)]
     counter = torch.arange(size, device=ids.device)
     return _mix((_mix(counter ^ keys[0][:, None]) + keys[1][:, None]) & _MASK)
 

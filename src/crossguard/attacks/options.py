@@ -59,8 +59,8 @@ def check_step_rule(step: str | float) -> StepRule | float:
     return step
 
 
-def check_starts(start: str, restarts: int) -> Start:
-    """Return a known start; refuse restarts that would all be the same.
+def check_starts(start: str, restarts: int, objective: str) -> Start:
+    """Return a known start; refuse restarts that would all be the same, and a start without a gradient.
 
     Raises:
         ValueError: saying what came.
@@ -69,5 +69,9 @@ def check_starts(start: str, restarts: int) -> Start:
     if restarts < 1 or (restarts > 1 and start == "clean"):
         raise ValueError(
             f"Expected `restarts` >= 1, and 1 with start='clean', but got {restarts} with start={start!r}."
+        )
+    if start == "clean" and objective == "distance":
+        raise ValueError(
+            "Expected start='uniform' with objective='distance', whose gradient is zero at the clean image."
         )
     return known

@@ -28,7 +28,8 @@ class PGD(Attack):
         start: "uniform" in [-eps, eps], or "clean".
         restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
         keep_best: keep the best iterate per sample instead of the last.
-        objective: "cosine" (own texts) or "contrastive" (own texts among the batch's).
+        objective: "cosine" (own texts), "contrastive" (own texts among the batch's) or "distance" (from the clean
+            image, which needs a random start).
 
     Raises:
         ValueError: an option out of range.
@@ -50,7 +51,7 @@ class PGD(Attack):
         check_steps(steps)
         self.steps, self.restarts, self.keep_best = steps, restarts, keep_best
         self.step: StepRule | float = check_step_rule(step)
-        self.start: Start = check_starts(start, restarts)
+        self.start: Start = check_starts(start, restarts, objective)
         self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
 
     def run(

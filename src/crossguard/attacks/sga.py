@@ -110,14 +110,10 @@ class SGA(Attack):
     def _noise(self, batch: PairBatch, scale: float, *, seed: int, stream: int) -> Pixels:
         height, width = batch.pixels.shape[-2:]
         size = (3, max(1, math.floor(height * scale)), max(1, math.floor(width * scale)))
-        return self.noise * normal(
-            batch.image_ids, size, seed=seed, stream=stream, device=batch.pixels.device
-        )
+        return self.noise * normal(batch.image_ids, size, seed=seed, stream=stream, device=batch.pixels.device)
 
 
-def _at_scale(
-    loss: LossPerSample, noise: Float[Tensor, "images 3 scaled_height scaled_width"]
-) -> LossPerSample:
+def _at_scale(loss: LossPerSample, noise: Float[Tensor, "images 3 scaled_height scaled_width"]) -> LossPerSample:
     return lambda pixels: loss(rescale(pixels, noise))
 
 

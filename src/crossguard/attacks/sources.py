@@ -28,9 +28,7 @@ SOURCES: dict[str, SourceRow] = {
     row.name: row
     for row in (
         SourceRow("thesaurus", "WordNet synonyms and broader words, shipped with the package", Thesaurus),
-        SourceRow(
-            "embedding", "nearest whole words in the victim's own token embedding", EmbeddingNeighbours
-        ),
+        SourceRow("embedding", "nearest whole words in the victim's own token embedding", EmbeddingNeighbours),
         SourceRow("masked-lm", "guesses of a masked language model (`model`: a folder or hub id)", MaskedLM),
         SourceRow("characters", "one letter inserted, deleted or replaced (LEAF)", Characters),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
 from crossguard.attacks.encode import encode_unit_texts
-from crossguard.attacks.objectives import mean_partner
+from crossguard.attacks.objectives import linked_mean, unit
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.words import replace_word, split_words
@@ -19,8 +19,9 @@ from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 
 Order = Literal["importance", "all"]
+TextObjective = Literal["cosine", "contrastive"]
 MARGIN = 1e-6
-"""A change must lower the cosine by more than float32 noise, or the text stays as it is."""
+"""A change must lower the score by more than float32 noise, or the text stays as it is."""
 
 
 @torch.no_grad()
@@ -33,10 +34,11 @@ def swap_words(
     words: int,
     source: CandidateSource,
     order: Order = "importance",
+    objective: TextObjective = "cosine",
 ) -> tuple[str, ...]:
-    """Substitute up to `words` words of every text, so that its mean cosine with its own images falls.
+    """Substitute up to `words` words of every text, so that its score with its own images falls.
 
-    BERT-Attack's scheme: words are ranked by the fall of the cosine when each is replaced by the model's mask token,
+    BERT-Attack's scheme: words are ranked by the fall of the score when each is replaced by the model's mask token,
     and visited in that order; at a word, all candidates and the unchanged text are scored and the best is taken. All
     masked variants of all texts are encoded together, and so are the candidates of each round of visits.
 
@@ -49,22 +51,24 @@ def swap_words(
         source: where candidates come from.
         order: "importance" visits words as above; "all" scores every candidate of every word in each round and takes
             the best one (stronger, and dearer by about the number of attackable words).
+        objective: "cosine" scores a text by its mean cosine with its own images; "contrastive" by the log-likelihood
+            of its own images among all that are given, so that results depend on the batch.
 
     Returns:
         One text per original; each substitution keeps the number of white-space words.
     """
-    partners = mean_partner(image_features.float(), positives.T)
+    score = _Score(model, image_features, positives, objective)
     proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
     states = [_Text(text, c) for text, c in zip(texts, proposals, strict=True)]
     linked = positives.any(dim=0).tolist()
     active = [j for j, state in enumerate(states) if linked[j] and state.open]
     if not active:
         return tuple(texts)
-    _rank(model, states, active, partners, masks=order == "importance")
+    _rank(score, states, active, mask=model.mask_token if order == "importance" else None)
     changes = np.zeros(len(states), dtype=np.int64)
     while active:
         variants = [states[j].variants(every=order == "all") for j in active]
-        chosen = _argmin(model, [[text for _, text in v] for v in variants], active, partners, states)
+        chosen = _argmin(score, [[text for _, text in v] for v in variants], active, states)
         still = []
         for j, options, pick in zip(active, variants, chosen, strict=True):
             state = states[j]
@@ -83,7 +87,7 @@ def swap_words(
 
 
 class _Text:
-    """One text under attack: as it stands, which words are still open to change, and its cosine."""
+    """One text under attack: as it stands, which words are still open to change, and its score."""
 
     def __init__(self, text: str, proposals: Candidates) -> None:
         self.text = text
@@ -107,19 +111,37 @@ class _Text:
         ]
 
 
-def _rank(
-    model: VisionLanguageModel,
-    states: list[_Text],
-    active: list[int],
-    partners: Float[Tensor, "texts dim"],
-    *,
-    masks: bool,
-) -> None:
-    """Score the unchanged texts and, if asked, sort the open words of each by importance."""
-    hidden = [states[j].masked(model.mask_token) if masks else [] for j in active]
+class _Score:
+    """Scores texts, each for the images that its original belongs to; lower is worse for the victim."""
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        image_features: Float[Tensor, "images dim"],
+        positives: Bool[Tensor, "images texts"],
+        objective: TextObjective,
+    ) -> None:
+        self.model = model
+        self.images = unit(image_features.float())
+        self.partners = linked_mean(self.images, positives.T)
+        self.scale = float(model.logit_scale) if objective == "contrastive" else None
+
+    def __call__(self, texts: list[str], owners: list[int]) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+        features = encode_unit_texts(self.model, texts)
+        rows = torch.tensor(owners, device=self.partners.device)
+        own = (features * self.partners[rows]).sum(dim=-1)
+        if self.scale is not None:
+            # In units of cosine, so that the margin of a change means the same.
+            own = own - (self.scale * features @ self.images.T).logsumexp(dim=-1) / self.scale
+        return own.cpu().numpy()
+
+
+def _rank(score: _Score, states: list[_Text], active: list[int], *, mask: str | None) -> None:
+    """Score the unchanged texts and, given a mask token, sort the open words of each by importance."""
+    hidden = [states[j].masked(mask) if mask is not None else [] for j in active]
     flat = [states[j].text for j in active] + [text for group in hidden for text in group]
     owners = active + [j for j, group in zip(active, hidden, strict=True) for _ in group]
-    scores = _scores(model, flat, owners, partners)
+    scores = score(flat, owners)
     at = len(active)
     for position, (j, group) in enumerate(zip(active, hidden, strict=True)):
         states[j].score = float(scores[position])
@@ -129,16 +151,10 @@ def _rank(
         at += len(group)
 
 
-def _argmin(
-    model: VisionLanguageModel,
-    variants: list[list[str]],
-    active: list[int],
-    partners: Float[Tensor, "texts dim"],
-    states: list[_Text],
-) -> list[int | None]:
-    """Return per text the variant of the lowest cosine, or None where none is below the text as it stands."""
+def _argmin(score: _Score, variants: list[list[str]], active: list[int], states: list[_Text]) -> list[int | None]:
+    """Return per text the variant of the lowest score, or None where none is below the text as it stands."""
     owners = [j for j, group in zip(active, variants, strict=True) for _ in group]
-    scores = _scores(model, [text for group in variants for text in group], owners, partners)
+    scores = score([text for group in variants for text in group], owners)
     chosen: list[int | None] = []
     at = 0
     for j, group in zip(active, variants, strict=True):
@@ -151,12 +167,16 @@ def _argmin(
     return chosen
 
 
-def _scores(
-    model: VisionLanguageModel, texts: list[str], owners: list[int], partners: Float[Tensor, "texts dim"]
+def score_texts(
+    model: VisionLanguageModel,
+    texts: Sequence[str],
+    image_features: Float[Tensor, "images dim"],
+    positives: Bool[Tensor, "images texts"],
+    *,
+    objective: TextObjective = "cosine",
 ) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    features = encode_unit_texts(model, texts)
-    rows = torch.tensor(owners, device=partners.device)
-    return (features * partners[rows]).sum(dim=-1).cpu().numpy()
+    """Return the scores that `swap_words` lowers, one per text."""
+    return _Score(model, image_features, positives, objective)(list(texts), list(range(len(texts))))
 
 
 class WordSwap(Attack):
@@ -165,17 +185,21 @@ class WordSwap(Attack):
     Args:
         source: a name of the table of candidate sources, a mapping of its name and options, or a source of your own.
         order: "importance" or "all", see `swap_words`.
+        objective: "cosine" or "contrastive", see `swap_words`.
 
     Raises:
-        ValueError: an unknown source or order.
+        ValueError: an unknown source, order or objective.
     """
 
     name = "word-swap"
     uses = frozenset({"text"})
 
-    def __init__(self, *, source: SourceLike = "thesaurus", order: str = "importance") -> None:
+    def __init__(
+        self, *, source: SourceLike = "thesaurus", order: str = "importance", objective: str = "cosine"
+    ) -> None:
         self.source = make_source(source)
         self.order: Order = check_choice(order, get_args(Order), "order")
+        self.objective: TextObjective = check_choice(objective, get_args(TextObjective), "objective")
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
@@ -197,5 +221,12 @@ class WordSwap(Attack):
             return batch.texts
         features = model.encode_image(pixels)
         return swap_words(
-            model, batch.texts, features, batch.positives, words=words, source=self.source, order=self.order
+            model,
+            batch.texts,
+            features,
+            batch.positives,
+            words=words,
+            source=self.source,
+            order=self.order,
+            objective=self.objective,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD
 from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
@@ -38,6 +39,7 @@ ATTACKS: dict[str, AttackRow] = {
         _row(Sep, "PGD and word-swap, each against the clean other side"),
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text"),
         _row(SGA, "set-level guidance: captions, then images at several scales, then captions again"),
+        _row(Adaptive, "alternating Auto-PGD and word-swap on the ranking's own loss: judge defences by it"),
     )
 }
 

@@ -41,9 +41,7 @@ class Thesaurus:
         self.limit, self.broader = limit, broader
         self._known: dict[str, tuple[str, ...]] = {}
 
-    def candidates(
-        self, texts: Sequence[str], *, model: VisionLanguageModel | None = None
-    ) -> list[Candidates]:
+    def candidates(self, texts: Sequence[str], *, model: VisionLanguageModel | None = None) -> list[Candidates]:
         """Return synonyms for every word; the model plays no part."""
         return [tuple(self.of(word.core) for word in split_words(text)) for text in texts]
 

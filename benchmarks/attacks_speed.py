@@ -1,0 +1,197 @@
+"""Speed of attacks, as ratios measured in one run.
+
+    python benchmarks/attacks_speed.py [--captions 512] [--images 64] [--threads 2]
+
+1. word-swap, batched, against the same attack caption by caption (one forward per caption for the masked variants, one
+   per visited word; and one per variant), at identical outputs, on captions of the emoji data.
+2. One step of pgd over one bare forward and backward of the image tower.
+3. sga against a straightforward implementation that takes 8 images at a time and goes caption by caption.
+4. How the time of word-swap grows with captions and with words.
+5. How much memory word-swap takes at its peak.
+
+The model is a CLIP with random weights and as many as emoji-clip's order (48 x 48 pixels, 3 layers of 128 and 192):
+speed does not ask what the weights say.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "attacks"))
+from swap_reference import swap_words_by_caption, swap_words_slowly
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from crossguard.attacks import Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
+from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.sga import rescale
+from crossguard.data import OneToManyPairs, PairBatch, links_among, load_pairs
+from crossguard.models import CLIP, cosine
+from crossguard.threat import LInf, ThreatModel, WordEdits
+
+EPS, STEPS = 2 / 255, 10
+
+
+def build_model(pairs: OneToManyPairs, thesaurus: Thesaurus) -> CLIP:
+    words = {word.strip(",").lower() for text in pairs.texts for word in text.split()}
+    words |= {candidate for word in set(words) for candidate in thesaurus.of(word)} | {","}
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]", *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[BOS]", vocabulary["[BOS]"]), ("[EOS]", vocabulary["[EOS]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[BOS] $A [EOS]", special_tokens=ends)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        mask_token="[MASK]",
+    )
+    return CLIP.from_sizes(
+        fast,
+        image_size=48,
+        patch_size=6,
+        vision_width=192,
+        vision_layers=3,
+        text_width=128,
+        text_layers=3,
+        context_length=32,
+        embed_dim=128,
+        seed=0,
+        name="speed",
+    )
+
+
+def build_batch(model: CLIP, pairs: OneToManyPairs, *, images: int, captions: int | None = None) -> PairBatch:
+    image_ids = np.arange(images)
+    text_ids = np.unique(np.concatenate([pairs.texts_of(int(i)) for i in image_ids]))[:captions]
+    return PairBatch(
+        pixels=model.preprocess([pairs.image(int(i)) for i in image_ids]),
+        texts=tuple(pairs.texts[int(j)] for j in text_ids),
+        links=torch.from_numpy(links_among(pairs, image_ids, text_ids)),
+        image_ids=torch.from_numpy(image_ids),
+        text_ids=torch.from_numpy(text_ids),
+    )
+
+
+def seconds(run: Callable[[], object], *, repeats: int = 3) -> float:
+    """The least of several runs: other work on the machine only adds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def word_swap(model: CLIP, batch: PairBatch) -> None:
+    features = model.encode_image(batch.pixels).detach()
+    given = (model, batch.texts, features, batch.positives)
+    for words in (1, 2):
+        options = {"words": words, "source": Thesaurus()}
+        fast = swap_words(*given, **options)
+        fast_time = seconds(lambda options=options: swap_words(*given, **options))
+        print(f"word-swap, {len(batch.texts)} captions, {words} word(s): {fast_time:.2f} s batched")
+        for name, reference in (
+            ("one forward per word", swap_words_by_caption),
+            ("one forward per variant", swap_words_slowly),
+        ):
+            start = time.perf_counter()
+            same = reference(*given, **options) == fast
+            took = time.perf_counter() - start
+            print(f"  caption by caption, {name}: {took:.2f} s, {took / fast_time:.1f} x, identical: {same}")
+
+
+def pgd_step(model: CLIP, batch: PairBatch) -> None:
+    loss = image_loss(model, batch, encode_unit_texts(model, batch.texts))
+
+    def bare() -> None:
+        for _ in range(STEPS):
+            pixels = batch.pixels.clone().requires_grad_(True)
+            torch.autograd.grad(model.encode_image(pixels).sum(), pixels)
+
+    def attack() -> None:
+        maximise(loss, batch.pixels, eps=EPS, steps=STEPS, step_size=EPS / 4, keep_best=False)
+
+    bare(), attack()
+    ratios = [seconds(attack, repeats=1) / seconds(bare, repeats=1) for _ in range(9)]
+    print(f"pgd step over a bare forward and backward, {len(batch.pixels)} images: {np.median(ratios):.3f} x")
+
+
+def plain_sga(model: CLIP, batch: PairBatch, source: Thesaurus) -> None:
+    """SGA as the scripts of the field run it: 8 images at a time, every caption alone, no cached features."""
+    positives = batch.positives
+    for at in range(0, len(batch.pixels), 8):
+        clean = batch.pixels[at : at + 8]
+        columns = positives[at : at + 8].any(dim=0).nonzero().squeeze(1)
+        own, texts = positives[at : at + 8][:, columns], [batch.texts[int(j)] for j in columns]
+        swapped = swap_words_by_caption(model, texts, model.encode_image(clean).detach(), own, words=1, source=source)
+        pixels = clean
+        for _ in range(STEPS):
+            leaf = pixels.clone().requires_grad_(True)
+            views = [leaf]
+            for scale in (0.5, 0.75, 1.25, 1.5):
+                size = int(scale * clean.shape[-1])
+                views.append(rescale(leaf, 0.05 * torch.randn(len(clean), 3, size, size)))
+            features = model.encode_text(swapped).detach()
+            losses = [-(cosine(model.encode_image(view), features) * own).sum() for view in views]
+            (gradient,) = torch.autograd.grad(sum(losses), leaf)
+            pixels = (pixels + 0.5 / 255 * gradient.sign()).clamp(clean - EPS, clean + EPS).clamp(0, 1)
+        swap_words_by_caption(model, texts, model.encode_image(pixels).detach(), own, words=1, source=source)
+
+
+def sga(model: CLIP, batch: PairBatch) -> None:
+    attack, threat = make_attack("sga"), ThreatModel(image=LInf(EPS), text=WordEdits(1))
+    fast = seconds(lambda: attack(model, batch, threat=threat, seed=0), repeats=2)
+    plain = seconds(lambda: plain_sga(model, batch, Thesaurus()), repeats=1)
+    print(
+        f"sga, {len(batch.pixels)} images x {len(batch.texts) / len(batch.pixels):.1f} captions: {fast:.2f} s, "
+        f"plain {plain:.2f} s, {plain / fast:.1f} x"
+    )
+
+
+def growth(model: CLIP, batch: PairBatch) -> None:
+    features = model.encode_image(batch.pixels).detach()
+    for share in (0.25, 0.5, 1.0):
+        n = int(share * len(batch.texts))
+        row = [
+            seconds(
+                lambda n=n, w=w: swap_words(
+                    model, batch.texts[:n], features, batch.positives[:, :n], words=w, source=Thesaurus()
+                ),
+                repeats=2,
+            )
+            for w in (1, 2, 4)
+        ]
+        print(f"word-swap of {n} captions, 1 / 2 / 4 words: " + " / ".join(f"{t:.2f}" for t in row) + " s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=512)
+    parser.add_argument("--images", type=int, default=64, help="for pgd and sga")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    pairs = load_pairs("emoji", split="test")
+    model = build_model(pairs, Thesaurus())
+    print(f"{sum(p.numel() for p in model.parameters()):,} weights, {options.threads} threads")
+    captions = build_batch(model, pairs, images=len(pairs.images), captions=options.captions)
+    images = build_batch(model, pairs, images=options.images)
+    with frozen(model):
+        word_swap(model, captions)
+        pgd_step(model, images)
+        sga(model, images)
+        growth(model, captions)
+    print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
