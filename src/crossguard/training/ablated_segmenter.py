@@ -1,0 +1,134 @@
+"""Training a segmenter on ablated images, so that it labels sub-samples of their pixels as well as it can."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crossguard.checks import lookup
+from crossguard.data.samples import MultiModalSamples
+from crossguard.models.base import MultiModalSegmenter
+from crossguard.progress import Reporter, Silent
+from crossguard.training.ablated import check_keep, random_masks
+
+Images = dict[str, Float[Tensor, "images channels height width"]]
+AugmentImages = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def train_ablated_segmenter(
+    model: Model,
+    samples: MultiModalSamples,
+    *,
+    keep: Mapping[str, int],
+    steps: int = 1000,
+    batch_size: int = 8,
+    lr: float = 2e-3,
+    weight_decay: float = 1e-2,
+    whole: float = 0.1,
+    class_weights: Sequence[float] | None = None,
+    augment: AugmentImages | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    reporter: Reporter | None = None,
+) -> Model:
+    """Train on sub-samples of pixels, drawn anew for every image and step, as the certificate will draw them.
+
+    On a GPU the forward pass runs in bfloat16 where the device has it.
+
+    Args:
+        model: a module that meets `MultiModalSegmenter`; trained in place, returned in evaluation mode on `device`.
+        samples: training samples with masks; pixels of -1 are not judged. Batches are moved to `device` one by one.
+        keep: pixels kept of each modality, by its name.
+        steps: optimiser steps (AdamW, one cycle of the learning rate).
+        batch_size: images per step, drawn with replacement.
+        lr: largest learning rate.
+        weight_decay: of AdamW.
+        whole: share of the images that are shown whole, so that the model stays good on those too.
+        class_weights: weight of each label in the loss, for rare ones; None weighs pixels alike.
+        augment: changes images and labels of a batch before ablation, such as `flip_and_tint`.
+        seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
+            global generator is left as it was.
+        device: where to train.
+        reporter: shows steps, loss and the share of right pixels.
+
+    Raises:
+        ValueError: `keep` does not name the model's modalities, or keeps less than 1 or more than there are; labels
+            that are no masks, or none that is judged; other numbers of weights than classes; `whole` outside [0, 1].
+        FloatingPointError: the loss is not finite.
+    """
+    segmenter = cast(MultiModalSegmenter, model)
+    values = {m: lookup(samples.modalities, m, what="modality") for m in segmenter.modalities}
+    if samples.labels.ndim != 3 or not (samples.labels >= 0).any():
+        raise ValueError(f"Expected masks [samples, height, width] with labels, but got {samples.labels.shape}.")
+    height, width = samples.labels.shape[1:]
+    kept_counts = check_keep(keep, dict.fromkeys(segmenter.modalities, height * width))
+    if not 0 <= whole <= 1:
+        raise ValueError(f"Expected `whole` in [0, 1], but got {whole}.")
+    if class_weights is not None and len(class_weights) != len(segmenter.classes):
+        raise ValueError(f"Expected {len(segmenter.classes)} class weights, but got {list(class_weights)}.")
+    weight = None if class_weights is None else torch.tensor(list(class_weights), device=device)
+    on_gpu = torch.device(device).type == "cuda"
+    half = on_gpu and torch.cuda.is_bf16_supported()
+    generator = torch.Generator(device=device).manual_seed(seed)
+    model.to(device).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
+    with (
+        torch.random.fork_rng(devices=[device] if on_gpu else []),
+        (reporter or Silent()).task("train on ablated images", total=steps) as task,
+    ):
+        torch.manual_seed(seed)  # dropout takes no generator
+        for _ in range(steps):
+            rows = torch.randint(len(samples), (batch_size,), generator=generator, device=device).cpu().numpy()
+            batch = {m: torch.from_numpy(array[rows].astype(np.float32)).to(device) for m, array in values.items()}
+            labels = torch.from_numpy(samples.labels[rows]).to(device)
+            batch, labels = augment(batch, labels, generator) if augment else (batch, labels)
+            complete = torch.rand(batch_size, 1, generator=generator, device=device) < whole
+            kept = {
+                m: (random_masks(batch_size, height * width, k, generator=generator) | complete).unflatten(
+                    1, (height, width)
+                )
+                for m, k in kept_counts.items()
+            }
+            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=half):
+                logits = segmenter(batch, kept)
+            loss = nn.functional.cross_entropy(logits.float(), labels, weight=weight, ignore_index=-1)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            judged = labels >= 0
+            right = (logits.argmax(dim=1) == labels)[judged].float().mean()
+            task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
+    return model.eval()
+
+
+def flip_and_tint(
+    images: Images, labels: Tensor, generator: torch.Generator, *, tint: float = 0.1
+) -> tuple[Images, Tensor]:
+    """Mirror half of the images left to right, and change the brightness and colour of "rgb" a little.
+
+    Args:
+        images: float [images, channels, height, width] by modality; not changed. The first channel of "normals" points
+            right, so it changes its sign.
+        labels: int64 [images, height, width]; not changed.
+        generator: source of what is random.
+        tint: standard deviation of each colour's factor.
+    """
+    turned = torch.rand(len(labels), generator=generator, device=labels.device) < 0.5
+    changed = {}
+    for modality, values in images.items():
+        mirrored = values.flip(3)
+        if modality == "normals":
+            mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+        changed[modality] = torch.where(turned[:, None, None, None], mirrored, values)
+    if "rgb" in changed:
+        factor = 1 + tint * torch.randn(len(labels), 3, 1, 1, generator=generator, device=labels.device)
+        changed["rgb"] = (changed["rgb"] * factor).clamp(0, 1)
+    return changed, torch.where(turned[:, None, None], labels.flip(2), labels)
