@@ -159,6 +159,6 @@ def test_openai_tokenizers_spell_the_mask(unchecked):
     class Plain:
         mask_token, unk_token, eos_token, bos_token = None, "<|end|>", "<|end|>", "<|start|>"
 
-    from crossguard.models.clip import _mask_token
+    from crossguard.models.clip import spelt_mask
 
-    assert _mask_token(Plain) == "[UNK]"
+    assert spelt_mask(Plain) == "[UNK]"

@@ -16,6 +16,7 @@ from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.siglip import SigLIP
 from crossguard.models.table import MODELS, ModelRow, load_model
 from crossguard.models.watch_net import WatchNet
 
@@ -33,6 +34,7 @@ __all__ = [
     "MultiModalClassifier",
     "PatchModel",
     "PixelRule",
+    "SigLIP",
     "States",
     "Tokens",
     "VisionLanguageModel",

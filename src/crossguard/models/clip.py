@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
@@ -18,6 +18,8 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from crossguard.models.base import Tokens
+from crossguard.models.originals import refuse_unread
+from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.storage import write_model
 
@@ -44,8 +46,10 @@ class CLIP(nn.Module):
         self.pixel_rule = pixel_rule
         self.name = name
         self.image_size = pixel_rule.size
+        patch = network.config.vision_config.patch_size
+        self.patch_grid = (self.image_size[0] // patch, self.image_size[1] // patch)
         self.context_length = int(network.config.text_config.max_position_embeddings)
-        self.mask_token = _mask_token(tokenizer)
+        self.mask_token = spelt_mask(tokenizer)
         self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
@@ -68,11 +72,7 @@ class CLIP(nn.Module):
             output_loading_info=True,
             dtype=torch.float32,  # shipped checkpoints may be stored in half precision
         )
-        for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if report[key]:
-                raise ValueError(
-                    f"Expected a whole CLIP checkpoint in {source}, but got {key}: {sorted(report[key])[:5]}."
-                )
+        refuse_unread(report, source=source, family="CLIP")
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
         rule = PixelRule.from_pretrained(
             source, default_size=network.config.vision_config.image_size, offline=offline
@@ -137,11 +137,38 @@ class CLIP(nn.Module):
         )
         return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
 
-    def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
-        """Embed pixels in [0, 1]; differentiable."""
-        output = self.network.vision_model(pixel_values=(pixels - self._mean) / self._std)
-        embedding: Tensor = self.network.visual_projection(output.pooler_output)
+    def encode_image(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        kept: Bool[Tensor, "images patches"] | None = None,
+    ) -> Float[Tensor, "images dim"]:
+        """Embed pixels in [0, 1], from the patches in `kept` alone; differentiable.
+
+        Args:
+            pixels: before normalisation.
+            kept: patches, row by row, that stay in the token sequence; None: all. What the others hold, NaN included,
+                does not matter, and the cost falls with the largest number that an image keeps.
+        """
+        normal = (pixels - self._mean) / self._std
+        if kept is None:
+            pooled = self.network.vision_model(pixel_values=normal).pooler_output
+        else:
+            pooled = self._pool_kept(normal, kept)
+        embedding: Tensor = self.network.visual_projection(pooled)
         return embedding
+
+    def _pool_kept(
+        self, normal: Float[Tensor, "images 3 height width"], kept: Bool[Tensor, "images patches"]
+    ) -> Float[Tensor, "images channels"]:
+        vision = self.network.vision_model
+        tokens = vision.embeddings(normal)
+        patches, mask = keep_tokens(tokens[:, 1:], kept)
+        hidden = vision.pre_layrnorm(torch.cat([tokens[:, :1], patches], dim=1))
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        encoded = vision.encoder(inputs_embeds=hidden, attention_mask=additive(mask, hidden.dtype))
+        pooled: Tensor = vision.post_layernorm(encoded.last_hidden_state[:, 0])
+        return pooled
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
         """Embed texts or tokens."""
@@ -175,7 +202,7 @@ class CLIP(nn.Module):
         )
 
 
-def _mask_token(tokenizer: PreTrainedTokenizerBase) -> str:
+def spelt_mask(tokenizer: PreTrainedTokenizerBase) -> str:
     """Choose the word that hides a word. OpenAI's tokenizer has none and its unknown token ends the text: spell it."""
     for token in (tokenizer.mask_token, tokenizer.unk_token):
         if token is not None and token not in (tokenizer.eos_token, tokenizer.bos_token):

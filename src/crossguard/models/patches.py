@@ -39,3 +39,13 @@ def keep_tokens(
         return chosen, None
     # Not a product with the mask: a dropped patch may hold NaN.
     return chosen.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
+def additive(
+    mask: Bool[Tensor, "images tokens"] | None, dtype: torch.dtype
+) -> Float[Tensor, "images 1 1 tokens"] | None:
+    """Return what Transformers adds to attention scores: 0 where the mask is True, the lowest number elsewhere."""
+    if mask is None:
+        return None
+    scores = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return scores.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]

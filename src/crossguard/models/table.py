@@ -15,6 +15,9 @@ from crossguard.models.albef import ALBEF
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
+from crossguard.models.open_clip import CONFIG as OPEN_CLIP_CONFIG
+from crossguard.models.open_clip import load_open_clip
+from crossguard.models.siglip import SigLIP
 from crossguard.models.watch_net import WatchNet
 
 
@@ -60,6 +63,20 @@ MODELS: dict[str, ModelRow] = {
             "vision-language",
             CLIP.from_pretrained,
             ("clip",),
+        ),
+        ModelRow(
+            "siglip",
+            "SigLIP, any folder or hub id of Transformers' layout",
+            "vision-language",
+            SigLIP.from_pretrained,
+            ("siglip",),
+        ),
+        ModelRow(
+            "open-clip",
+            "CLIP in open_clip's files, a folder as its hub repositories have it",
+            "vision-language",
+            load_open_clip,
+            ("open_clip",),
         ),
         ModelRow(
             "albef",
@@ -146,6 +163,8 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
+    if (folder / OPEN_CLIP_CONFIG).is_file() and not (folder / "config.json").is_file():
+        return {"model_type": "open_clip"}
     try:
         config = json.loads((folder / "config.json").read_text())
         config["model_type"]

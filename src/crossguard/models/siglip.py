@@ -1,0 +1,150 @@
+"""SigLIP through Transformers, behind the `VisionLanguageModel` protocol."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipModel
+
+from crossguard.models.base import Tokens
+from crossguard.models.clip import spelt_mask
+from crossguard.models.originals import refuse_unread
+from crossguard.models.patches import additive, keep_tokens
+from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.storage import write_model
+
+
+class SigLIP(nn.Module):
+    """A SigLIP of Transformers (Zhai et al., 2023): pixels in [0, 1] and strings in, embeddings out.
+
+    Its text tower reads a sequence of fixed length and takes the state at its end, padding included: `tokenize` pads to
+    the longest of the batch, and `encode_text` fills up, so that a text's embedding does not depend on its batch. Its
+    pairwise loss also has a bias, `logit_bias`, which changes no ranking.
+
+    Args:
+        network: the Transformers model.
+        tokenizer: its tokenizer.
+        pixel_rule: how photos become pixels, and the normalisation that is applied inside `encode_image`.
+        name: shown in tables and written into rows.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self, network: SiglipModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
+    ) -> None:
+        super().__init__()
+        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
+        self.image_size = pixel_rule.size
+        patch = network.config.vision_config.patch_size
+        self.patch_grid = (self.image_size[0] // patch, self.image_size[1] // patch)
+        self.context_length = int(network.config.text_config.max_position_embeddings)
+        self.mask_token = spelt_mask(tokenizer)
+        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "SigLIP":
+        """Load a local folder in Transformers' SigLIP layout, or a hub id such as "google/siglip-base-patch16-224".
+
+        Raises:
+            ValueError: the checkpoint has missing or surplus weights.
+        """
+        network, report = SiglipModel.from_pretrained(
+            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+        )
+        refuse_unread(report, source=source, family="SigLIP")
+        rule = PixelRule.from_pretrained(
+            source, default_size=network.config.vision_config.image_size, offline=offline
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+        """Resize by the checkpoint's rule and scale to [0, 1]; normalisation comes in `encode_image`."""
+        return to_pixels(images, self.pixel_rule)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.context_length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+
+    def encode_image(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        kept: Bool[Tensor, "images patches"] | None = None,
+    ) -> Float[Tensor, "images dim"]:
+        """Embed pixels in [0, 1], from the patches in `kept` alone, see `CLIP.encode_image`; differentiable.
+
+        Raises:
+            ValueError: an image that keeps no patch; there is no class token to stand for it.
+        """
+        vision, normal = self.network.vision_model, (pixels - self._mean) / self._std
+        if kept is None:
+            embedding: Tensor = vision(pixel_values=normal).pooler_output
+            return embedding
+        if not bool(kept.any(dim=1).all()):
+            raise ValueError("Expected at least one kept patch per image, but an image keeps none.")
+        hidden, mask = keep_tokens(vision.embeddings(normal), kept)
+        encoded = vision.encoder(inputs_embeds=hidden, attention_mask=additive(mask, hidden.dtype))
+        return self._pool(vision.post_layernorm(encoded.last_hidden_state), mask)
+
+    def _pool(
+        self, hidden: Float[Tensor, "images tokens width"], mask: Bool[Tensor, "images tokens"] | None
+    ) -> Float[Tensor, "images width"]:
+        """The head of Transformers with a mask: a learnt query attends to the tokens."""
+        head = self.network.vision_model.head
+        probe = head.probe.expand(len(hidden), -1, -1)
+        hidden = head.attention(probe, hidden, hidden, key_padding_mask=None if mask is None else ~mask)[0]
+        pooled: Tensor = (hidden + head.mlp(head.layernorm(hidden)))[:, 0]
+        return pooled
+
+    def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts or tokens, filled up with padding to `context_length`."""
+        tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)
+        padding = int(self.tokenizer.pad_token_id)
+        ids = tokens.ids.new_full((len(tokens), self.context_length), padding)
+        ids[:, : tokens.ids.shape[1]] = tokens.ids.masked_fill(~tokens.mask, padding)
+        embedding: Tensor = self.network.text_model(input_ids=ids).pooler_output
+        return embedding
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The learnt inverse temperature."""
+        scale: Tensor = self.network.logit_scale.exp().squeeze()
+        return scale
+
+    @property
+    def logit_bias(self) -> Float[Tensor, ""]:
+        """The learnt bias of the pairwise loss: sigmoid(logit_scale * cosine + logit_bias) is a pair's probability."""
+        bias: Tensor = self.network.logit_bias.squeeze()
+        return bias
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" or the "text" tower with its head.
+
+        Raises:
+            ValueError: `which` is neither.
+        """
+        if which not in ("image", "text"):
+            raise ValueError(f"Expected 'image' or 'text' as tower, but got {which!r}.")
+        part = self.network.vision_model if which == "image" else self.network.text_model
+        return list(part.parameters())
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
+        )

@@ -1,0 +1,231 @@
+"""open_clip's files: against a second implementation, and against open_clip itself where it is installed."""
+
+import importlib.util
+import json
+import sys
+import types
+
+import pytest
+import torch
+from fusion_reference import attend, fill, gelu, linear, norm
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from conftest import WORDS
+from crossguard.models import CLIP, load_model
+from crossguard.models.open_clip import convert_open_clip
+
+TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
+
+
+def tokenizer_with_ends_last():
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *dict.fromkeys(WORDS), "[BOS]", "[EOS]"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[(token, vocabulary[token]) for token in ("[BOS]", "[EOS]")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
+    )
+
+
+TOKENIZER = tokenizer_with_ends_last()
+MODEL = {
+    "embed_dim": 12,
+    "vision_cfg": {"image_size": 24, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": len(TOKENIZER), "width": 24, "heads": 3, "layers": 2},
+    "quick_gelu": True,
+}
+BLOCK = {"attn.out_proj": (1, 1), "mlp.c_fc": (4, 1), "mlp.c_proj": (1, 4)}
+
+
+def released():
+    """The state dict of open_clip's CLIP at the sizes of MODEL, random."""
+    shapes = {
+        "visual.class_embedding": (32,),
+        "visual.positional_embedding": (10, 32),
+        "visual.conv1.weight": (32, 3, 8, 8),
+        "visual.proj": (32, 12),
+        "token_embedding.weight": (len(TOKENIZER), 24),
+        "positional_embedding": (16, 24),
+        "text_projection": (24, 12),
+    }
+    names = [("visual.ln_pre", 32), ("visual.ln_post", 32), ("ln_final", 24)]
+    for prefix, width in (("visual.transformer", 32), ("transformer", 24)):
+        for block in (f"{prefix}.resblocks.{n}." for n in range(2)):
+            shapes |= {f"{block}attn.in_proj_weight": (3 * width, width), f"{block}attn.in_proj_bias": (3 * width,)}
+            for part, (out, into) in BLOCK.items():
+                shapes |= {f"{block}{part}.weight": (out * width, into * width), f"{block}{part}.bias": (out * width,)}
+            names += [(f"{block}ln_1", width), (f"{block}ln_2", width)]
+    for name, width in names:
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    state = fill(shapes, seed=5)
+    for name, _ in names:
+        state[f"{name}.weight"] = state[f"{name}.weight"] + 1
+    return state | {"logit_scale": torch.tensor(2.0)}
+
+
+def write(folder, state, model=MODEL, *, file="open_clip_model.safetensors", **preprocess):
+    folder.mkdir(exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
+    TOKENIZER.save_pretrained(folder)
+    state = {key: value.contiguous().clone() for key, value in state.items()}
+    save_file(state, folder / file) if file.endswith("safetensors") else torch.save(state, folder / file)
+    return folder
+
+
+@pytest.fixture
+def pixels():
+    return torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+def reference(state, pixels, ids, ends, quick):
+    """CLIP from its paper: pre-norm blocks, a causal text transformer, the state at the text's end."""
+
+    def activate(x):
+        return x * torch.sigmoid(1.702 * x) if quick else gelu(x)
+
+    def block(name, x, heads, causal):
+        q, k, v = (
+            norm(state, f"{name}ln_1", x, 1e-5) @ state[f"{name}attn.in_proj_weight"].T
+            + state[f"{name}attn.in_proj_bias"]
+        ).chunk(3, -1)
+        if causal:
+            rows = [attend(q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1], heads) for t in range(x.shape[1])]
+            mixed = torch.cat(rows, 1)
+        else:
+            mixed = attend(q, k, v, heads)
+        x = x + linear(state, f"{name}attn.out_proj", mixed)
+        wide = activate(linear(state, f"{name}mlp.c_fc", norm(state, f"{name}ln_2", x, 1e-5)))
+        return x + linear(state, f"{name}mlp.c_proj", wide)
+
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+    x = torch.nn.functional.conv2d((pixels - mean) / std, state["visual.conv1.weight"], stride=8)
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([state["visual.class_embedding"].expand(len(x), 1, -1), x], 1) + state["visual.positional_embedding"]
+    x = norm(state, "visual.ln_pre", x, 1e-5)
+    for n in range(2):
+        x = block(f"visual.transformer.resblocks.{n}.", x, 4, causal=False)
+    image = norm(state, "visual.ln_post", x[:, 0], 1e-5) @ state["visual.proj"]
+    t = state["token_embedding.weight"][ids] + state["positional_embedding"][: ids.shape[1]]
+    for n in range(2):
+        t = block(f"transformer.resblocks.{n}.", t, 3, causal=True)
+    text = norm(state, "ln_final", t[torch.arange(len(t)), ends], 1e-5) @ state["text_projection"]
+    return image, text
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@torch.no_grad()
+def test_embeddings_equal_the_second_implementation(tmp_path, pixels, quick):
+    state = released()
+    model = load_model(write(tmp_path / "m", state, MODEL | {"quick_gelu": quick}))
+    assert isinstance(model, CLIP)
+    tokens = model.tokenize(TEXTS)
+    image, text = reference(state, pixels, tokens.ids, tokens.mask.sum(1) - 1, quick)
+    torch.testing.assert_close(model.encode_image(pixels), image, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.encode_text(TEXTS), text, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.logit_scale, torch.tensor(2.0).exp())
+
+
+@pytest.fixture
+def open_clip(monkeypatch):
+    """open_clip's model file alone: its package asks for torchvision, which its plain CLIP does not use."""
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None:
+        pytest.skip("open_clip is not installed (pip install --no-deps open_clip_torch)")
+    package = types.ModuleType("open_clip")
+    package.__path__ = list(spec.submodule_search_locations)
+    stand_in = types.ModuleType("torchvision.ops.misc")
+    stand_in.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (torch.nn.Module,), {})
+    for name, module in (
+        ("open_clip", package),
+        ("torchvision", types.ModuleType("torchvision")),
+        ("torchvision.ops", types.ModuleType("torchvision.ops")),
+        ("torchvision.ops.misc", stand_in),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("open_clip.model")
+    for name in [name for name in sys.modules if name.startswith("open_clip.")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+@torch.no_grad()
+def test_embeddings_equal_those_of_open_clip(open_clip, tmp_path, pixels, file):
+    theirs = open_clip.CLIP(**MODEL).eval()
+    theirs.load_state_dict(released())
+    model = load_model(write(tmp_path / "m", theirs.state_dict(), file=file))
+    tokens = model.tokenize(TEXTS)
+    normal = (pixels - model._mean) / model._std
+    torch.testing.assert_close(model.encode_image(pixels), theirs.encode_image(normal), atol=1e-5, rtol=1e-5)
+    padded = torch.nn.functional.pad(tokens.ids * tokens.mask, (0, 16 - tokens.ids.shape[1]))
+    torch.testing.assert_close(model.encode_text(TEXTS), theirs.encode_text(padded), atol=1e-5, rtol=1e-5)
+
+
+def test_it_saves_itself_in_the_layout_of_transformers(tmp_path, pixels):
+    model = load_model(write(tmp_path / "m", released(), resize_mode="squash", interpolation="bilinear"))
+    assert (model.pixel_rule.crop, model.pixel_rule.resample) == (False, 2)
+    model.save_pretrained(tmp_path / "again")
+    again = load_model(tmp_path / "again")
+    assert again.pixel_rule == model.pixel_rule
+    assert torch.equal(again.encode_image(pixels), model.encode_image(pixels))
+    assert torch.equal(again.encode_text(TEXTS), model.encode_text(TEXTS))
+
+
+def test_training_checkpoints_and_old_buffers(tmp_path, pixels):
+    whole = load_model(write(tmp_path / "a", released()))
+    state = {f"module.{key}": value for key, value in released().items()} | {"module.attn_mask": torch.ones(16, 16)}
+    folder = write(tmp_path / "b", released(), file="open_clip_pytorch_model.bin")
+    torch.save({"epoch": 3, "state_dict": state}, folder / "open_clip_pytorch_model.bin")
+    assert torch.equal(load_model(folder).encode_image(pixels), whole.encode_image(pixels))
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"timm_model_name": "vit"}}, r"vision_cfg\.timm_model_name"),
+            (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"layers": [3, 4, 6, 3]}}, "a ResNet"),
+            (MODEL | {"custom_text": True}, r"model_cfg\.custom_text"),
+            (MODEL | {"text_cfg": MODEL["text_cfg"] | {"hf_model_name": "roberta"}}, r"text_cfg\.hf_model_name"),
+            (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"layers": 3}}, r"16 keys are missing"),
+            (MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": 99}}, r"instead of \[99, 24\]"),
+        ],
+    )
+    def test_other_architectures(self, tmp_path, model, message):
+        with pytest.raises(ValueError, match=message):
+            load_model(write(tmp_path / "m", released(), model))
+
+    def test_surplus_keys(self, tmp_path):
+        with pytest.raises(ValueError, match=r"unknown \(visual\.attn_pool\)"):
+            load_model(write(tmp_path / "m", released() | {"visual.attn_pool": torch.ones(1)}))
+
+    def test_other_families(self):
+        with pytest.raises(ValueError, match=r"lacks \['visual\.proj'"):
+            convert_open_clip({"visual_encoder.pos_embed": torch.ones(1)})
+
+    def test_no_weights(self, tmp_path):
+        (write(tmp_path / "m", released()) / "open_clip_model.safetensors").unlink()
+        with pytest.raises(ValueError, match="neither is there"):
+            load_model(tmp_path / "m")
+
+    def test_a_web_page(self, tmp_path):
+        folder = write(tmp_path / "m", released(), file="open_clip_pytorch_model.bin")
+        (folder / "open_clip_pytorch_model.bin").write_text("<html>not found</html>")
+        with pytest.raises(ValueError, match="web page"):
+            load_model(folder)
+
+    def test_a_tokenizer_that_ends_texts_otherwise(self, tmp_path):
+        folder = write(tmp_path / "m", released())
+        other = tokenizer_with_ends_last()
+        other.eos_token = "[PAD]"
+        other.save_pretrained(folder)
+        with pytest.raises(ValueError, match="ends texts with id"):
+            load_model(folder)
+
+    def test_unknown_resizing(self, tmp_path):
+        with pytest.raises(ValueError, match="'longest'"):
+            load_model(write(tmp_path / "m", released(), resize_mode="longest"))
