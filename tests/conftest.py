@@ -13,10 +13,15 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from crossguard.data import OneToManyPairs, PairBatch, Picture, links_among
 from crossguard.models import CLIP
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("disc", "square", "cross")
