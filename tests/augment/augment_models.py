@@ -5,6 +5,8 @@ import importlib.util
 import pytest
 import torch
 
+from conftest import WORDS, word_tokenizer
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -15,9 +17,8 @@ def seeded(build):
 
 
 @pytest.fixture(scope="session")
-def language_model(tmp_path_factory):
+def language_model_folder(tmp_path_factory):
     """A Llama of a few thousand weights over words."""
-    from conftest import word_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("language-model")
@@ -39,13 +40,12 @@ def language_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def blip(tmp_path_factory):
+def blip_folder(tmp_path_factory):
     """A BLIP captioner of a few thousand weights, laid out as Salesforce/blip-image-captioning-base is."""
     from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil
 
     folder = tmp_path_factory.mktemp("blip")
-    words = "a picture of the red green blue yellow disc square cross left right small bright on side".split()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, "[DEC]", "[ENC]"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "[DEC]", "[ENC]"]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
     ids = {word: n for n, word in enumerate(vocabulary)}
@@ -73,7 +73,7 @@ def blip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stable_diffusion(tmp_path_factory):
+def diffusion_folder(tmp_path_factory):
     """A Stable Diffusion pipeline of some ten thousand weights, 16 x 16 pixels, laid out as the real one is."""
     if importlib.util.find_spec("diffusers") is None:
         pytest.skip("diffusers is not installed: pip install 'crossguard[diffusion]'")

@@ -1,15 +1,18 @@
 """Sources that run models: the real pipelines on tiny models saved in the real layouts."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer, BlipForConditionalGeneration
 
-from augment_models import blip, language_model, stable_diffusion  # noqa: F401
 from crossguard.augment import Captioner, ImageToImage, Request, Rewrite, TextToImage
 from crossguard.augment.rewrite import first_line
 from crossguard.augment.sampling import OwnChance, nucleus
+
+pytest_plugins = ("augment_models",)
 
 
 def request(pairs, *, count=3, seed=0, batch_size=4):
@@ -46,33 +49,33 @@ class TestSampling:
 
 
 class TestRewrite:
-    def test_batch_size_and_company_do_not_matter(self, toy_pairs, language_model):
-        source = Rewrite(model=language_model, max_new_tokens=6)
+    def test_batch_size_and_company_do_not_matter(self, toy_pairs, language_model_folder):
+        source = Rewrite(model=language_model_folder, max_new_tokens=6)
         items = list(range(12))
         together = contents(source.make_texts(toy_pairs, items, request(toy_pairs, batch_size=64)))
         assert sum(map(len, together)) > 30
         assert together == contents(source.make_texts(toy_pairs, items, request(toy_pairs, batch_size=5)))
         assert together[4:5] == contents(source.make_texts(toy_pairs, [4], request(toy_pairs, batch_size=1)))
 
-    def test_seeds_and_parents(self, toy_pairs, language_model):
-        source = Rewrite(model=language_model, max_new_tokens=6)
+    def test_seeds_and_parents(self, toy_pairs, language_model_folder):
+        source = Rewrite(model=language_model_folder, max_new_tokens=6)
         a, b = (source.make_texts(toy_pairs, [0, 5], request(toy_pairs, seed=seed)) for seed in (0, 1))
         assert contents(a) != contents(b)
         assert [{one.texts for one in samples} for samples in a] == [{(0,)}, {(5,)}]
 
-    def test_greedy_limit_is_what_transformers_generates(self, toy_pairs, language_model):
-        source = Rewrite(model=language_model, max_new_tokens=6, top_p=1e-6, prompt="a picture of {text}")
-        network = AutoModelForCausalLM.from_pretrained(language_model).eval()
-        tokenizer = AutoTokenizer.from_pretrained(language_model)
+    def test_greedy_limit_is_what_transformers_generates(self, toy_pairs, language_model_folder):
+        source = Rewrite(model=language_model_folder, max_new_tokens=6, top_p=1e-6, prompt="a picture of {text}")
+        network = AutoModelForCausalLM.from_pretrained(language_model_folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(language_model_folder)
         encoded = tokenizer("a picture of " + toy_pairs.texts[3], return_tensors="pt", return_token_type_ids=False)
         output = network.generate(**encoded, do_sample=False, max_new_tokens=6)
         answer = tokenizer.decode(output[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
         assert contents(source.make_texts(toy_pairs, [3], request(toy_pairs, count=2))) == [[first_line(answer)]]
 
-    def test_a_chat_template_is_used(self, toy_pairs, language_model, tmp_path):
+    def test_a_chat_template_is_used(self, toy_pairs, language_model_folder, tmp_path):
         import shutil
 
-        shutil.copytree(language_model, tmp_path / "chat")
+        shutil.copytree(language_model_folder, tmp_path / "chat")
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "chat")
         tokenizer.chat_template = "{% for m in messages %}[BOS] {{ m['content'] }}{% endfor %} small"
         tokenizer.save_pretrained(tmp_path / "chat")
@@ -94,35 +97,35 @@ class TestRewrite:
     def test_first_line(self, answer, line):
         assert first_line(answer) == line
 
-    def test_bad_settings(self, language_model, tmp_path):
+    def test_bad_settings(self, language_model_folder, tmp_path):
         with pytest.raises(ValueError, match=r"with \"\{text\}\""):
-            Rewrite(model=language_model, prompt="say it")
+            Rewrite(model=language_model_folder, prompt="say it")
         with pytest.raises(ValueError, match="`top_p`"):
-            Rewrite(model=language_model, top_p=0.0)
+            Rewrite(model=language_model_folder, top_p=0.0)
         with pytest.raises(ValueError, match="causal language model in"):
             Rewrite(model=tmp_path, offline=True)
 
 
 class TestCaptioner:
-    def test_batch_size_and_company_do_not_matter(self, toy_pairs, blip):
-        source = Captioner(model=blip, max_new_tokens=5)
+    def test_batch_size_and_company_do_not_matter(self, toy_pairs, blip_folder):
+        source = Captioner(model=blip_folder, max_new_tokens=5)
         items = list(range(6))
         together = contents(source.make_texts(toy_pairs, items, request(toy_pairs, batch_size=64)))
         assert sum(map(len, together)) > 12
         assert together == contents(source.make_texts(toy_pairs, items, request(toy_pairs, batch_size=1)))
         assert together[2:3] == contents(source.make_texts(toy_pairs, [2], request(toy_pairs)))
 
-    def test_pictures_matter(self, toy_pairs, blip, monkeypatch):
-        source = Captioner(model=blip, max_new_tokens=5)
+    def test_pictures_matter(self, toy_pairs, blip_folder, monkeypatch):
+        source = Captioner(model=blip_folder, max_new_tokens=5)
         before = contents(source.make_texts(toy_pairs, [0], request(toy_pairs, count=6)))
         other = toy_pairs.image(7)
         monkeypatch.setattr(type(toy_pairs), "image", lambda self, index: other)
         assert contents(source.make_texts(toy_pairs, [0], request(toy_pairs, count=6))) != before
 
-    def test_greedy_limit_is_what_transformers_generates(self, toy_pairs, blip):
-        source = Captioner(model=blip, max_new_tokens=5, top_p=1e-6)
-        network = BlipForConditionalGeneration.from_pretrained(blip).eval()
-        tokenizer = AutoTokenizer.from_pretrained(blip)
+    def test_greedy_limit_is_what_transformers_generates(self, toy_pairs, blip_folder):
+        source = Captioner(model=blip_folder, max_new_tokens=5, top_p=1e-6)
+        network = BlipForConditionalGeneration.from_pretrained(blip_folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(blip_folder)
         pixels = source._processor([toy_pairs.image(3)], return_tensors="pt")["pixel_values"]
         prompt = tokenizer("a picture of", return_tensors="pt", return_token_type_ids=False)
         with torch.no_grad():
@@ -131,38 +134,38 @@ class TestCaptioner:
         [[made]] = contents(source.make_texts(toy_pairs, [3], request(toy_pairs, count=2)))
         assert made == " ".join(caption.split())
 
-    def test_parents_and_missing_weights(self, toy_pairs, blip, tmp_path):
-        made = Captioner(model=blip, max_new_tokens=5).make_texts(toy_pairs, [3], request(toy_pairs))
+    def test_parents_and_missing_weights(self, toy_pairs, blip_folder, tmp_path):
+        made = Captioner(model=blip_folder, max_new_tokens=5).make_texts(toy_pairs, [3], request(toy_pairs))
         assert {one.images for one in made[0]} == {(3,)}
         with pytest.raises(ValueError, match="BLIP captioner in"):
             Captioner(model=tmp_path, offline=True)
 
 
 class TestDiffusion:
-    def test_text_to_image(self, toy_pairs, stable_diffusion):
-        source = TextToImage(model=stable_diffusion, steps=2)
+    def test_text_to_image(self, toy_pairs, diffusion_folder):
+        source = TextToImage(model=diffusion_folder, steps=2)
         made = source.make_images(toy_pairs, [0, 4], request(toy_pairs, count=2, batch_size=3))
         assert [{one.texts for one in samples} for samples in made] == [{(0,)}, {(4,)}]
         images = [np.asarray(one.content) for samples in made for one in samples]
         assert {image.shape for image in images} == {(16, 16, 3)}
         assert len({image.tobytes() for image in images}) == 4
 
-    def test_batch_size_does_not_matter(self, toy_pairs, stable_diffusion):
+    def test_batch_size_does_not_matter(self, toy_pairs, diffusion_folder):
         for source in (
-            TextToImage(model=stable_diffusion, steps=2, size=24),
-            ImageToImage(model=stable_diffusion, steps=4),
+            TextToImage(model=diffusion_folder, steps=2, size=24),
+            ImageToImage(model=diffusion_folder, steps=4),
         ):
             one, all_ = (
                 contents(source.make_images(toy_pairs, [0, 4, 9], request(toy_pairs, batch_size=size)))
                 for size in (1, 64)
             )
-            for a, b in zip(sum(one, []), sum(all_, []), strict=True):
+            for a, b in zip(chain(*one), chain(*all_), strict=True):
                 # Matrix products of other sizes round differently: a grey level at most.
                 assert np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= 1
 
-    def test_image_to_image_starts_at_the_picture(self, toy_pairs, stable_diffusion):
+    def test_image_to_image_starts_at_the_picture(self, toy_pairs, diffusion_folder):
         weak, strong = (
-            ImageToImage(model=stable_diffusion, steps=20, strength=strength) for strength in (0.05, 1.0)
+            ImageToImage(model=diffusion_folder, steps=20, strength=strength) for strength in (0.05, 1.0)
         )
         pipeline = weak._pipeline
         pixels = pipeline.image_processor.preprocess([toy_pairs.image(0).resize((16, 16))])
@@ -180,17 +183,17 @@ class TestDiffusion:
         ]
         assert distances[0] < distances[1]
 
-    def test_captions_take_turns(self, toy_pairs, stable_diffusion):
-        source = ImageToImage(model=stable_diffusion, steps=2)
+    def test_captions_take_turns(self, toy_pairs, diffusion_folder):
+        source = ImageToImage(model=diffusion_folder, steps=2)
         prompts = source._captions(toy_pairs, 5, request(toy_pairs, count=6))
         own = {toy_pairs.texts[j] for j in toy_pairs.texts_of(5)}
         assert set(prompts[:3]) == set(prompts[3:]) == own
 
-    def test_bad_settings(self, stable_diffusion, tmp_path):
+    def test_bad_settings(self, diffusion_folder, tmp_path):
         with pytest.raises(ValueError, match="multiple of 8"):
-            TextToImage(model=stable_diffusion, size=20)
+            TextToImage(model=diffusion_folder, size=20)
         with pytest.raises(ValueError, match="at least one of 2 steps"):
-            ImageToImage(model=stable_diffusion, steps=2, strength=0.3)
+            ImageToImage(model=diffusion_folder, steps=2, strength=0.3)
         with pytest.raises(ValueError, match="Stable Diffusion pipeline in"):
             TextToImage(model=tmp_path, offline=True)
 

@@ -42,8 +42,8 @@ class Captioner:
         model: Path | str = MODEL,
         prompt: str = "a picture of",
         max_new_tokens: int = 20,
-        temperature: float = 1.0,
-        top_p: float = 0.9,
+        temperature: float | int = 1.0,
+        top_p: float | int = 0.9,
         offline: bool = False,
     ) -> None:
         check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)

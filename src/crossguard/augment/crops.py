@@ -25,7 +25,7 @@ class Crops(PixelSource):
 
     name = "crops"
 
-    def __init__(self, *, smallest: float = 0.5, stretch: float = 4 / 3, size: int | None = None) -> None:
+    def __init__(self, *, smallest: float | int = 0.5, stretch: float | int = 4 / 3, size: int | None = None) -> None:
         if not 0 < smallest <= 1:
             raise ValueError(f"Expected `smallest` in (0, 1], but got {smallest}.")
         if stretch < 1:

@@ -43,7 +43,7 @@ class TextToImage:
         *,
         model: Path | str = MODEL,
         steps: int = 30,
-        guidance: float = 7.5,
+        guidance: float | int = 7.5,
         prompt: str = "{text}",
         size: int | None = None,
         offline: bool = False,
@@ -109,9 +109,9 @@ class ImageToImage:
         self,
         *,
         model: Path | str = MODEL,
-        strength: float = 0.5,
+        strength: float | int = 0.5,
         steps: int = 30,
-        guidance: float = 7.5,
+        guidance: float | int = 7.5,
         prompt: str = "{text}",
         size: int | None = None,
         offline: bool = False,
@@ -201,7 +201,7 @@ def draw(pipeline: Any, request: Request, *, prompts: list[str], ids: list[int],
     return images
 
 
-def _check(*, steps: int, guidance: float, prompt: str, size: int | None) -> None:
+def _check(*, steps: int, guidance: float | int, prompt: str, size: int | None) -> None:
     if steps < 1:
         raise ValueError(f"Expected `steps` >= 1, but got {steps}.")
     if guidance < 0:

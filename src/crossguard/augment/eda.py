@@ -33,7 +33,7 @@ class EDA:
     block = 2048
 
     def __init__(
-        self, *, alpha: float = 0.1, edits: Sequence[Edit | str] = get_args(Edit), broader: bool = False
+        self, *, alpha: float | int = 0.1, edits: Sequence[Edit | str] = get_args(Edit), broader: bool = False
     ) -> None:
         if not 0 < alpha <= 1:
             raise ValueError(f"Expected `alpha` in (0, 1], but got {alpha}.")

@@ -1,5 +1,6 @@
 """Looking at augmented samples before use: alignment, diversity, distribution gap, from unit embeddings."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,9 +38,19 @@ class Measures:
     diversity: float | None = None
     gap: float | None = None
 
+    @property
+    def added(self) -> int:
+        """New texts or pictures beside the originals."""
+        return 0 if self.source == "originals" else self.made - self.repeats - self.filtered
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON; `from_dict` reads them back."""
+        return {**asdict(self), "added": self.added}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Measures":
+        """Read what `to_dict` wrote."""
+        return cls(**{key: value for key, value in values.items() if key != "added"})
 
 
 def alignment(

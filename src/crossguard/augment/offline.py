@@ -21,7 +21,7 @@ from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augme
 from crossguard.data.cache import cache_folder
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
-from crossguard.runs import RunFolder, read_rows, write_atomically
+from crossguard.runs import RunFolder, read_rows, tidy, write_atomically
 
 VERSION = 1
 """Raised whenever a source comes to make other samples from the same settings, so that old caches are not taken."""
@@ -115,7 +115,7 @@ def read_measures(folder: Path | str) -> list[Measures]:
     found = RunFolder(folder).summary.get("augmentation")
     if found is None:
         raise ValueError(f"Expected a finished augmentation in {folder}, but it has no measures yet.")
-    return [Measures(**row) for row in found["sources"]["rows"]]
+    return [Measures.from_dict(row) for row in found["sources"]["rows"]]
 
 
 def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
@@ -125,6 +125,8 @@ def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
 
 def _make(blocks: Blocks, request: Request, progress: Reporter) -> int:
     """Make the blocks that are not there; return how many."""
+    if blocks.folder.is_dir():
+        tidy(blocks.folder)
     missing = [number for number in blocks.numbers() if not blocks.is_whole(number)]
     done = blocks.items - sum(len(blocks.items_of(number)) for number in missing)
     with progress.task(f"Augment: {blocks.source.name}", total=blocks.items, done=done) as task:

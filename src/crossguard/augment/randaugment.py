@@ -23,7 +23,7 @@ class RandAugment(PixelSource):
 
     name = "randaugment"
 
-    def __init__(self, *, operations: int = 2, magnitude: float = 9, size: int | None = None) -> None:
+    def __init__(self, *, operations: int = 2, magnitude: float | int = 9, size: int | None = None) -> None:
         if operations < 1:
             raise ValueError(f"Expected `operations` >= 1, but got {operations}.")
         if not 0 <= magnitude <= 30:

@@ -48,8 +48,8 @@ class Rewrite:
         model: Path | str,
         prompt: str = PROMPT,
         max_new_tokens: int = 48,
-        temperature: float = 1.0,
-        top_p: float = 0.9,
+        temperature: float | int = 1.0,
+        top_p: float | int = 0.9,
         offline: bool = False,
     ) -> None:
         check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)

@@ -120,7 +120,8 @@ class Blocks:
                 yield self._sample(row, home)
 
     def _home(self, number: int) -> Path:
-        return self.folder / f"{number:06d}"
+        items = self.items_of(number)
+        return self.folder / f"{items.start:07d}-{items.stop - 1:07d}"
 
     def _store(self, made: Made[Any], item: int, draw: int, draft: Path) -> dict[str, Any]:
         row = {"item": item, "draw": draw, "images": list(made.images), "texts": list(made.texts)}

@@ -24,7 +24,7 @@ class OwnChance(LogitsProcessor):
         top_p: only the likeliest tokens that together reach this probability can be drawn (nucleus).
     """
 
-    def __init__(self, ids: Int64[Tensor, " rows"], *, seed: int, temperature: float, top_p: float) -> None:
+    def __init__(self, ids: Int64[Tensor, " rows"], *, seed: int, temperature: float | int, top_p: float | int) -> None:
         self.ids, self.seed, self.temperature, self.top_p = ids, seed, temperature, top_p
         self._start: int | None = None
 
@@ -40,7 +40,7 @@ class OwnChance(LogitsProcessor):
         return logs - torch.log(-torch.log(chance.clamp(min=2**-25)))
 
 
-def nucleus(logits: Float[Tensor, "rows tokens"], top_p: float) -> Float[Tensor, "rows tokens"]:
+def nucleus(logits: Float[Tensor, "rows tokens"], top_p: float | int) -> Float[Tensor, "rows tokens"]:
     """Return log-probabilities with everything outside the nucleus at minus infinity (Holtzman et al., ICLR 2020).
 
     The nucleus is the smallest set of likeliest tokens whose probability reaches `top_p`; it is never empty.
@@ -68,7 +68,7 @@ def generation_options(network: Any, chance: OwnChance, *, max_new_tokens: int) 
     return {"generation_config": config, "logits_processor": LogitsProcessorList([chance])}
 
 
-def check_sampling(*, temperature: float, top_p: float, max_new_tokens: int) -> None:
+def check_sampling(*, temperature: float | int, top_p: float | int, max_new_tokens: int) -> None:
     """Refuse settings that cannot be sampled with.
 
     Raises:
