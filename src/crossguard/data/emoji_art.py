@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fontTools.ttLib import TTFont
+from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from crossguard.data.cache import cache_folder, whole_folder
@@ -116,7 +116,7 @@ def _with_private_code_points(font: bytes) -> tuple[dict[str, int], bytes]:
     face = TTFont(io.BytesIO(font))
     char_of = {glyph: chr(code) for code, glyph in face.getBestCmap().items()}
     code_points = {key_of(char): ord(char) for char in char_of.values()}
-    new = {}
+    new: dict[int, str] = {}
     for lookup in face["GSUB"].table.LookupList.Lookup:
         for table in lookup.SubTable:
             for first, ligatures in table.ligatures.items():

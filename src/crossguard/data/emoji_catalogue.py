@@ -102,7 +102,7 @@ def catalogue() -> tuple[Emoji, ...]:
     human = json.loads(importlib.resources.files(need("em")).joinpath("emojis.json").read_text("utf-8"))
     concepts = {}
     for sequence, (name, *words) in human.items():
-        row = next((known[form] for form in (sequence, f"{sequence}\ufe0f") if form in known), {})
+        row: dict[str, Any] = next((known[form] for form in (sequence, f"{sequence}\ufe0f") if form in known), {})
         concepts[key_of(sequence)] = _texts(sequence, name, words, row)
     rows = []
     for sequence in sorted({key_of(s): s for s in known}.values(), key=key_of):

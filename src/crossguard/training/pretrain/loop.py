@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from crossguard.training.pretrain.word_pieces import SPECIAL, build_tokenizer
 
 _LOOK_ALIKES = 12
 
+_Parts: TypeAlias = dict[str, nn.Module | torch.optim.Optimizer]
+
 
 @dataclass(frozen=True)
 class _Material:
@@ -60,10 +63,12 @@ def pretrain(settings: Settings, folder: Path | str, *, progress: Reporter) -> C
     train, val = load_pairs(settings.data, split="train"), load_pairs(settings.data, split="val")
     model = _new_model(train, settings)
     material = _gather(train, model, settings, folder, progress)
-    imitate = nn.Linear(settings.sizes.vision_width, settings.teacher_dim)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        imitate = nn.Linear(settings.sizes.vision_width, settings.teacher_dim)
     average = deepcopy(model)
     optimizer = torch.optim.AdamW(_groups([model, imitate], settings.weight_decay), lr=settings.learning_rate)
-    parts = {"model": model, "imitate": imitate, "average": average, "optimizer": optimizer}
+    parts: _Parts = {"model": model, "imitate": imitate, "average": average, "optimizer": optimizer}
     done = _resume(folder / "checkpoint.pt", parts)
     val_pixels = model.preprocess([picture.load() for picture in val.images])
     note = ""
@@ -80,6 +85,7 @@ def pretrain(settings: Settings, folder: Path | str, *, progress: Reporter) -> C
             if (step + 1) % settings.check_every == 0 or step + 1 == settings.steps:
                 note = "val TR@1 {:.1f} IR@1 {:.1f}".format(*recall_at_1(average, val, val_pixels))
                 _save(folder, parts, step + 1)
+                _write_half(average, folder / "model")
             task.advance(note=f"loss {loss.item():.3f} {note}")
     return average
 
@@ -130,7 +136,7 @@ def _loss(model: CLIP, imitate: nn.Module, material: _Material, settings: Settin
 
 def _read_some_patches(
     model: CLIP, pixels: Float[Tensor, "images 3 height width"], keep: float, generator: torch.Generator
-) -> Float[Tensor, "images width"]:
+) -> Float[Tensor, "images channels"]:
     """Return the image tower's pooled output from a random share of the patches of each picture."""
     tower = model.network.vision_model
     states = tower.embeddings((pixels - model._mean) / model._std)
@@ -207,7 +213,7 @@ def recall_at_1(
     texts = model.encode_text(tokens)
     similarity = cosine(images, texts)
     true = torch.zeros(similarity.shape, dtype=torch.bool)
-    true[pairs.links[:, 0], pairs.links[:, 1]] = True
+    true[torch.from_numpy(pairs.links.copy()).unbind(1)] = True
     best_true = similarity.where(true, -2.0)
     best_false = similarity.where(~true, -2.0)
     text_hits = best_true.amax(1) > best_false.amax(1)
@@ -215,7 +221,7 @@ def recall_at_1(
     return 100 * text_hits.float().mean().item(), 100 * image_hits.float().mean().item()
 
 
-def _resume(file: Path, parts: dict[str, nn.Module | torch.optim.Optimizer]) -> int:
+def _resume(file: Path, parts: _Parts) -> int:
     if not file.is_file():
         return 0
     state = torch.load(file, weights_only=True)
@@ -224,11 +230,14 @@ def _resume(file: Path, parts: dict[str, nn.Module | torch.optim.Optimizer]) -> 
     return int(state["step"])
 
 
-def _save(folder: Path, parts: dict[str, nn.Module | torch.optim.Optimizer], step: int) -> None:
+def _save(folder: Path, parts: _Parts, step: int) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     buffer = io.BytesIO()
     torch.save({"step": step, **state}, buffer)
     write_atomically(folder / "checkpoint.pt", buffer.getvalue())
-    half = deepcopy(parts["average"])
-    half.network.half()  # type: ignore[union-attr]
-    half.save_pretrained(folder / "model")  # type: ignore[union-attr]
+
+
+def _write_half(model: CLIP, folder: Path) -> None:
+    half = deepcopy(model)
+    half.network.half()
+    half.save_pretrained(folder)

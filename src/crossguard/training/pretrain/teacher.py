@@ -59,8 +59,10 @@ def image_features(
     def layer(x: Tensor, conv: str, norm: str, *, stride: int = 1, groups: int = 1) -> Tensor:
         kernel = weights[f"{conv}.weight"]
         x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2, groups=groups)
-        statistics = (weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *statistics, eps=1e-3)
+        mean, variance, gain, bias = (
+            weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, gain, bias, eps=1e-3)
 
     x = F.relu6(layer(x, "_conv_stem", "_bn0", stride=2))
     taps = []

@@ -19,7 +19,9 @@ def strong_views(pixels: Pixels, generator: Generator) -> Pixels:
     return warp(shift_colours(change_outlines(pixels, generator), generator), generator, size=pixels.shape[-1])
 
 
-def light_views(pixels: Pixels, generator: Generator, *, size: int) -> Pixels:
+def light_views(
+    pixels: Pixels, generator: Generator, *, size: int
+) -> Float[Tensor, "images 3 {size} {size}"]:
     """Return a little of everything, at `size` x `size` pixels, with a patch erased and noise on some."""
     pixels = warp(pixels, generator, size=size, strength=0.5)
     return soften(erase(shift_colours(pixels, generator, strength=0.5), generator), generator)
@@ -65,7 +67,9 @@ def _hue_rotation(angle: Float[Tensor, " images"]) -> Float[Tensor, "images 3 3"
     return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
-def warp(pixels: Pixels, generator: Generator, *, size: int, strength: float = 1.0) -> Pixels:
+def warp(
+    pixels: Pixels, generator: Generator, *, size: int, strength: float = 1.0
+) -> Float[Tensor, "images 3 {size} {size}"]:
     """Scale, turn, stretch, shear and move, on a white ground, and resample to `size` x `size`."""
     count, s = len(pixels), strength
     scale = torch.exp(_uniform(count, -0.12 * s, 0.3 * s, generator)).flatten()
