@@ -10,6 +10,7 @@ from crossguard.data.json_pairs import load_json
 from crossguard.data.kitti_road import load_kitti_road
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pothole import load_pothole
+from crossguard.data.ravdess import load_ravdess, load_ravdess_features
 from crossguard.data.roads import load_roads
 from crossguard.data.samples import MultiModalSamples
 from crossguard.data.watch import load_watch
@@ -40,6 +41,13 @@ DATASETS: dict[str, DatasetRow] = {
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
         DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
         DatasetRow("kitti-road", "KITTI Road with dense depth: RGB, depth, road mask", "samples", load_kitti_road),
+        DatasetRow("ravdess", "acted emotions: frames and sound of video clips, by actor", "samples", load_ravdess),
+        DatasetRow(
+            "ravdess-features",
+            "acted emotions: facial action units and MFCC statistics of clips, by actor",
+            "samples",
+            load_ravdess_features,
+        ),
         DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
     )
 }

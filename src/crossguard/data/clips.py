@@ -1,0 +1,95 @@
+"""Frames and sound of a video file, through PyAV and librosa."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+_RATE = 16_000  # samples per second that the sound is brought to
+_WINDOW = 512  # samples per window of the MFCC: 32 ms
+_COMPLETE = 0.95  # share of the announced length below which a file counts as truncated
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as two sequences of elements.
+
+    Args:
+        video: float32 [frames, 3 * size * size] in [0, 1].
+        audio: float32 [steps, coefficients], MFCC.
+    """
+
+    video: Float32[np.ndarray, "frames values"]
+    audio: Float32[np.ndarray, "steps coefficients"]
+
+
+def read_clip(path: Path, *, frames: int, size: int, steps: int, coefficients: int) -> Clip:
+    """Decode a clip; frames and windows of sound are taken at equal distances over all of it.
+
+    Args:
+        path: a video file with sound.
+        frames: how many frames.
+        size: rows and columns of a frame, cut from its middle.
+        steps: how many windows of sound.
+        coefficients: MFCC per window.
+
+    Raises:
+        ModuleNotFoundError: PyAV or librosa is not installed.
+        ValueError: the file does not decode, has no video or no sound, or is shorter than it says: truncated.
+    """
+    av, librosa = _need("av"), _need("librosa")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video or not container.streams.audio:
+                raise ValueError("Expected video and sound, but one of them is missing.")
+            announced = container.duration / av.time_base if container.duration else 0.0
+            expected = container.streams.video[0].frames
+            pictures, sound = _decode(av, container)
+    except (av.error.FFmpegError, EOFError) as error:
+        raise ValueError(f"Expected a whole video file, but it does not decode: {error}") from error
+    if not pictures or not len(sound):
+        raise ValueError(f"Expected frames and sound, but got {len(pictures)} frames and {len(sound)} samples.")
+    if len(pictures) < _COMPLETE * expected or len(sound) < _COMPLETE * (announced - 0.2) * _RATE:
+        raise ValueError(
+            f"Expected {expected} frames and {announced:.2f} s, but the file ends after {len(pictures)} frames and "
+            f"{len(sound) / _RATE:.2f} s of sound: it is truncated."
+        )
+    places = ((np.arange(frames) + 0.5) * len(pictures) / frames).astype(int)
+    video = np.stack([_square(pictures[place], size) for place in places])
+    hop = max(1, len(sound) // steps)
+    padded = np.pad(sound, (0, max(0, _WINDOW - len(sound))))
+    mfcc = librosa.feature.mfcc(y=padded, sr=_RATE, n_mfcc=coefficients, n_fft=_WINDOW, hop_length=hop, n_mels=64)
+    windows = ((np.arange(steps) + 0.5) * mfcc.shape[1] / steps).astype(int)
+    return Clip(video=video, audio=np.ascontiguousarray(mfcc.T[windows]).astype(np.float32))
+
+
+def _decode(av: Any, container: Any) -> tuple[list[np.ndarray], Float32[np.ndarray, " samples"]]:
+    """Return the frames as uint8 [height, width, 3] and the sound as one channel at 16 kHz."""
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=_RATE)
+    pictures, parts = [], []
+    for frame in container.decode(video=0, audio=0):
+        if isinstance(frame, av.VideoFrame):
+            pictures.append(frame.to_ndarray(format="rgb24"))
+        else:
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    return pictures, np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, dtype=np.float32)
+
+
+def _square(picture: np.ndarray, size: int) -> Float32[np.ndarray, " values"]:
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    image = Image.fromarray(picture[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BOX)
+    return (np.asarray(image).transpose(2, 0, 1).reshape(-1) / np.float32(255)).astype(np.float32)
+
+
+def _need(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"Clips need {module}: pip install 'crossguard[video]'.") from error
