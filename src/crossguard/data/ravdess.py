@@ -1,7 +1,7 @@
 """RAVDESS: acted emotions as video clips with speech, read from the files, or as clip-level features.
 
 File names are seven two-digit codes, such as 01-01-06-01-02-01-12: modality (01 video and sound, 02 video, 03 sound),
-channel (01 speech, 02 song), emotion (01..08), intensity (01, 02), statement (01, 02), repetition (01, 02), actor (01..24,
+channel (01 speech, 02 song), emotion (01..08), intensity, statement, repetition (01, 02 each), actor (01..24,
 odd numbers men). Livingstone and Russo, PLoS ONE 13(5), 2018.
 """
 

@@ -15,8 +15,10 @@ from crossguard.models.albef import ALBEF
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
+from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from crossguard.models.open_clip import load_open_clip
+from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.watch_net import WatchNet
 
@@ -39,7 +41,7 @@ class ModelRow:
 
     name: str
     summary: str
-    kind: Literal["vision-language", "captioner", "classifier"]
+    kind: Literal["vision-language", "captioner", "classifier", "segmenter"]
     load: Callable[..., Any]
     model_types: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
@@ -115,6 +117,22 @@ MODELS: dict[str, ModelRow] = {
             WatchNet.from_pretrained,
             ("watch-net",),
             fresh=WatchNet.for_samples,
+        ),
+        ModelRow(
+            "emotion-net",
+            "two-branch classifier of video and sound (frames, MFCC steps, or single features)",
+            "classifier",
+            EmotionNet.from_pretrained,
+            ("emotion-net",),
+            fresh=EmotionNet.for_samples,
+        ),
+        ModelRow(
+            "road-net",
+            "RoadSeg-style segmenter of RGB and depth or normals, tiny to ResNet-152 encoders",
+            "segmenter",
+            RoadNet.from_pretrained,
+            ("road-net",),
+            fresh=RoadNet.for_samples,
         ),
     )
 }
