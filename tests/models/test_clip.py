@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
+from conftest import make_clip
 from crossguard.models import VisionLanguageModel, cosine, load_model
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
@@ -17,7 +17,8 @@ TEXTS = ["a red disc", "a small picture of a blue square on the left side", "pla
 def photos():
     generator = np.random.default_rng(0)
     return [
-        Image.fromarray(generator.integers(0, 256, (h, w, 3), dtype=np.uint8)) for h, w in ((30, 57), (41, 20), (16, 16))
+        Image.fromarray(generator.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        for h, w in ((30, 57), (41, 20), (16, 16))
     ]
 
 
@@ -104,12 +105,12 @@ class TestBrokenCheckpoints:
     def test_truncated_weights(self, folder):
         whole = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ValueError, match="broken|could not be read"):
+        with pytest.raises(ValueError, match=r"broken|could not be read"):
             load_model(folder)
 
     def test_an_html_page_instead_of_weights(self, folder):
         (folder / "model.safetensors").write_text("<html>" + "x" * 99)
-        with pytest.raises(ValueError, match="broken|could not be read"):
+        with pytest.raises(ValueError, match=r"broken|could not be read"):
             load_model(folder)
 
     def test_missing_weights(self, folder):

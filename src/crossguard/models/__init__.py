@@ -17,8 +17,10 @@ from crossguard.models.clip import CLIP
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.siglip import SigLIP
+from crossguard.models.storage import load_weights, save_weights
 from crossguard.models.table import MODELS, ModelRow, load_model
 from crossguard.models.watch_net import WatchNet
+from crossguard.models.wrap import ImageToText, TwoTowers
 
 __all__ = [
     "ALBEF",
@@ -29,6 +31,7 @@ __all__ = [
     "BlipCaptioner",
     "Captioner",
     "FusionModel",
+    "ImageToText",
     "ModelRow",
     "MomentumTraining",
     "MultiModalClassifier",
@@ -37,9 +40,12 @@ __all__ = [
     "SigLIP",
     "States",
     "Tokens",
+    "TwoTowers",
     "VisionLanguageModel",
     "WatchNet",
     "cosine",
     "load_model",
+    "load_weights",
+    "save_weights",
     "to_pixels",
 ]

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_model as load_safetensors
+from safetensors.torch import save_model as save_safetensors
+from torch import nn
+
 from crossguard.runs import atomic_folder
+
+WEIGHTS = "model.safetensors"
 
 
 def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]]) -> None:
@@ -12,3 +19,22 @@ def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]]) -> N
     with atomic_folder(folder) as temporary:
         for write in parts:
             write(temporary)
+
+
+def save_weights(module: nn.Module, folder: Path | str) -> None:
+    """Write a module's weights, shared ones once, to `model.safetensors` in a folder; whole or not at all."""
+    write_model(folder, [lambda temporary: save_safetensors(module, str(temporary / WEIGHTS))])
+
+
+def load_weights(module: nn.Module, folder: Path | str) -> None:
+    """Read what `save_weights` wrote into a module of the same make.
+
+    Raises:
+        ValueError: no whole file, or weights that are missing, unknown or of another shape.
+    """
+    try:
+        load_safetensors(module, str(Path(folder) / WEIGHTS), strict=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"Expected the weights of this very model in {folder}, but they could not be read: {error}"
+        ) from error

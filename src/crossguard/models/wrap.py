@@ -1,0 +1,218 @@
+"""Any networks behind the protocols: `TwoTowers` compares images and texts, `ImageToText` writes captions."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from crossguard.models.base import Tokens
+from crossguard.models.clip import spelt_mask
+from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.storage import load_weights, save_weights
+
+
+class TwoTowers(nn.Module):
+    """Your two networks behind the `VisionLanguageModel` protocol.
+
+    Args:
+        image: takes float [images, 3, height, width], normalised by the pixel rule's mean and deviation, and gives
+            float [images, dim].
+        text: takes token ids, int64 [texts, length], and bool [texts, length] that is False on padding, and gives
+            float [texts, dim].
+        tokenizer: in Transformers' format, with a padding token.
+        pixel_rule: how photos become pixels.
+        context_length: the most tokens of a text.
+        name: shown in tables and written into rows.
+        temperature: of the contrastive logits, > 0; it is trained as its logarithm.
+
+    Raises:
+        ValueError: a tokenizer without padding, or a temperature that is not positive.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        pixel_rule: PixelRule,
+        context_length: int,
+        name: str,
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        if tokenizer.pad_token is None:
+            raise ValueError("Expected a tokenizer with a padding token, but it has none.")
+        if not temperature > 0:
+            raise ValueError(f"Expected `temperature` > 0, but got {temperature!r}.")
+        self.image, self.text = image, text
+        self.tokenizer, self.pixel_rule, self.name = tokenizer, pixel_rule, name
+        self.image_size, self.context_length = pixel_rule.size, context_length
+        self.mask_token = spelt_mask(tokenizer)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+        """Resize by the pixel rule and scale to [0, 1]."""
+        return to_pixels(images, self.pixel_rule)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.context_length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+
+    def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Embed pixels in [0, 1]; differentiable."""
+        embedding: Tensor = self.image((pixels - self._mean) / self._std)
+        return embedding
+
+    def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts or tokens."""
+        tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)
+        embedding: Tensor = self.text(tokens.ids, tokens.mask)
+        return embedding
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The inverse of the learnt temperature."""
+        return (-self.log_temperature).exp()
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" or the "text" network.
+
+        Raises:
+            ValueError: `which` is neither.
+        """
+        if which not in ("image", "text"):
+            raise ValueError(f"Expected 'image' or 'text' as tower, but got {which!r}.")
+        return list((self.image if which == "image" else self.text).parameters())
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the weights; `load_pretrained` of a `TwoTowers` made in the same way reads them back."""
+        save_weights(self, folder)
+
+    def load_pretrained(self, folder: Path | str) -> None:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            ValueError: weights of another model, or a broken file.
+        """
+        load_weights(self, folder)
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What `ImageToText` needs of a text network, which is a `torch.nn.Module` too."""
+
+    def loss(self, states: Float[Tensor, "images ..."], captions: Sequence[str]) -> Float[Tensor, " images"]:
+        """Return each image's mean cross-entropy per token of its caption, in nats; differentiable in the states."""
+        ...
+
+    def write(
+        self, states: Float[Tensor, "images ..."], *, beams: int, min_length: int, max_length: int
+    ) -> list[str]:
+        """Return one caption per image."""
+        ...
+
+
+class ImageToText(nn.Module):
+    """Your image network and your text decoder behind the `Captioner` protocol.
+
+    Args:
+        image: takes normalised pixels, as in `TwoTowers`, and gives whatever the decoder reads, images first.
+        text: the decoder, a `torch.nn.Module` with `loss` and `write`.
+        pixel_rule: how photos become pixels.
+        context_length: the most tokens of a caption.
+        name: shown in tables and written into rows.
+        prompt: how the decoder makes captions begin.
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        image: nn.Module,
+        text: Decoder,
+        *,
+        pixel_rule: PixelRule,
+        context_length: int,
+        name: str,
+        prompt: str = "",
+    ) -> None:
+        super().__init__()
+        decoder: nn.Module = text  # type: ignore[assignment]
+        self.image, self.text = image, decoder
+        self.pixel_rule, self.context_length, self.name, self.prompt = pixel_rule, context_length, name, prompt
+        self.image_size = pixel_rule.size
+        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+        """Resize by the pixel rule and scale to [0, 1]."""
+        return to_pixels(images, self.pixel_rule)
+
+    def caption_loss(
+        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
+    ) -> Float[Tensor, " images"]:
+        """Return each image's mean cross-entropy per token of its caption.
+
+        Raises:
+            ValueError: other than one caption per image.
+        """
+        if len(captions) != len(pixels):
+            raise ValueError(f"Expected one caption per image ({len(pixels)}), but got {len(captions)}.")
+        decoder: Decoder = self.text  # type: ignore[assignment]
+        return decoder.loss(self.image((pixels - self._mean) / self._std), captions)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        *,
+        beams: int = 3,
+        min_length: int = 5,
+        max_length: int = 20,
+    ) -> list[str]:
+        """Return one caption per image."""
+        decoder: Decoder = self.text  # type: ignore[assignment]
+        states = self.image((pixels - self._mean) / self._std)
+        return decoder.write(states, beams=beams, min_length=min_length, max_length=max_length)
+
+    def tower(self, which: str) -> Iterable[nn.Parameter]:
+        """Parameters of the "image" network or of the "text" decoder.
+
+        Raises:
+            ValueError: `which` is neither.
+        """
+        if which not in ("image", "text"):
+            raise ValueError(f"Expected 'image' or 'text' as tower, but got {which!r}.")
+        return list((self.image if which == "image" else self.text).parameters())
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the weights; `load_pretrained` of an `ImageToText` made in the same way reads them back."""
+        save_weights(self, folder)
+
+    def load_pretrained(self, folder: Path | str) -> None:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            ValueError: weights of another model, or a broken file.
+        """
+        load_weights(self, folder)
