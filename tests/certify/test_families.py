@@ -53,7 +53,7 @@ def test_a_failure_stops_all_that_follow():
 def test_family_wise_error_under_the_complete_null(dependence, correction):
     """Every element has p_A exactly at its threshold, so every certificate is wrong."""
     rng = np.random.default_rng(0)
-    alpha, draws, elements, families = 0.1, 60, 24, 800
+    alpha, draws, elements, families = 0.1, 60, 24, 500
     n, k, radii = (40,), (3,), [(2,)]
     threshold = 0.5 + Margins(n, k).at(radii)[0] / 2
     groups = {"independent": np.arange(elements), "equal": np.zeros(elements, int), "blocks": np.arange(elements) // 6}

@@ -12,41 +12,54 @@ from crossguard.certify.edits import Edits
 from crossguard.certify.families import holm
 from crossguard.certify.frontier import maximal_radii
 from crossguard.certify.overlap import Overlap, joint_overlap, overlap, worst_case
+from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds
 from crossguard.certify.preflight import Preflight, draws_to_reach, preflight
 from crossguard.certify.thresholds import Margins
 
 if TYPE_CHECKING:
     from crossguard.certify.certificate import Certificate, Grid
     from crossguard.certify.classify import certify
+    from crossguard.certify.early import EarlyDecision, certify_early
+    from crossguard.certify.segment import SegmentationCertificate, certify_segmentation
     from crossguard.certify.subsample import ablate, draw_masks
 
 __all__ = [
     "Certificate",
     "CountCertificate",
     "Counts",
+    "EarlyDecision",
     "Edits",
     "Grid",
     "Margins",
     "Overlap",
+    "PixelBounds",
     "Preflight",
+    "SegmentationCertificate",
     "ablate",
     "certify",
     "certify_counts",
+    "certify_early",
+    "certify_segmentation",
     "draw_masks",
     "draws_to_reach",
     "holm",
     "joint_overlap",
     "maximal_radii",
     "overlap",
+    "pixel_bounds",
     "preflight",
     "worst_case",
 ]
 
 _NEED_TORCH = {
     "Certificate": "certificate",
+    "EarlyDecision": "early",
     "Grid": "certificate",
     "ablate": "subsample",
+    "SegmentationCertificate": "segment",
     "certify": "classify",
+    "certify_early": "early",
+    "certify_segmentation": "segment",
     "draw_masks": "subsample",
 }
 

@@ -14,6 +14,7 @@ tails over probabilities with p_l <= tau is largest at (tau, 1 - tau). For all t
 1/2 is caught at the smallest count c_min that certifies anything, the right one at its own.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -87,11 +88,15 @@ def p_value_table(draws: int, threshold: float, *, separate: bool = False) -> Fl
     return log_p_values(np.arange(draws + 1), draws, threshold, separate=separate)
 
 
+@lru_cache(maxsize=1024)
 def fewest_votes(draws: int, alpha: float, *, separate: bool = False) -> int:
     """Return c_min, the smallest count that certifies anything (tau = 1/2) at level alpha; draws + 1 if none does."""
-    counts = np.arange(draws // 2 + 1, draws + 1)
-    passing = log_p_values(counts, draws, 0.5, separate=separate) <= np.log(alpha)
-    return int(counts[np.argmax(passing)]) if passing.any() else draws + 1
+    low, high = draws // 2, draws + 1  # half of the votes never certify; more votes have smaller p-values
+    while high - low > 1:
+        middle = (low + high) // 2
+        passes = log_p_values(np.array(middle), draws, 0.5, separate=separate) <= np.log(alpha)
+        low, high = (low, middle) if passes else (middle, high)
+    return high
 
 
 def majority_bounds(counts: Counts, draws: int, alpha: float, *, separate: bool = False) -> Values:

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from crossguard.certify.arguments import choice, edit_kinds, probability, whole_number
@@ -11,7 +13,16 @@ from crossguard.certify.bounds import Bound
 from crossguard.certify.certificate import Certificate
 from crossguard.certify.counts import Counts
 from crossguard.certify.preflight import preflight
-from crossguard.certify.sampling import Design, add_draws, element_count, empty_counts, evaluation_mode
+from crossguard.certify.sampling import (
+    Design,
+    add_draws,
+    class_votes,
+    element_count,
+    evaluation_mode,
+    fingerprint,
+    model_fingerprint,
+    resume,
+)
 from crossguard.certify.subsample import Fill
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
@@ -73,8 +84,8 @@ def certify(
     if tuple(samples.classes) != tuple(model.classes):
         raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
     sizes = {m: element_count(array) for m, array in values.items()}
-    kept = _keep(keep, sizes)
-    kinds = _kinds(kind, model.modalities)
+    kept = kept_counts(keep, sizes)
+    kinds = kinds_of(kind, model.modalities)
     choice(bound, "bound", ("majority", "gap"))
     alpha, draws = probability(alpha), whole_number(draws, "draws", least=1)
     selecting = whole_number(selection_draws, "selection_draws")
@@ -96,13 +107,20 @@ def certify(
     paths = [None if place is None else place / name for name in ("votes.npz", "selection.npz")]
     if isinstance(model, torch.nn.Module):
         model.to(device)
-    empty = empty_counts(model, values, design)
-    votes, chosen = _resume(paths[0], empty, draws), _resume(paths[1], empty, selecting)
+    empty = Counts(
+        votes=np.zeros((len(samples), len(model.classes)), dtype=np.int64),
+        spans=(),
+        seed=design.seed,
+        n=sizes,
+        k=kept,
+        source=fingerprint(model_fingerprint(model), values, fill=fill),
+    )
+    votes, chosen = resume(paths[0], empty, draws), resume(paths[1], empty, selecting)
     total, done = len(samples) * (draws + selecting), len(samples) * (votes.draws + chosen.draws)
     with evaluation_mode(model), (progress or Silent()).task("certify", total=total, done=done) as task:
-        span = (SELECTION_START, SELECTION_START + selecting)
-        chosen = add_draws(chosen, model, values, span, design, task=task, path=paths[1])
-        votes = add_draws(votes, model, values, (0, draws), design, task=task, path=paths[0])
+        vote = partial(class_votes, model=model, values=values, ids=np.arange(len(samples)), design=design, task=task)
+        chosen = add_draws(chosen, vote, (SELECTION_START, SELECTION_START + selecting), path=paths[1])
+        votes = add_draws(votes, vote, (0, draws), path=paths[0])
     return Certificate(
         model=model.name,
         samples=samples,
@@ -115,7 +133,12 @@ def certify(
     )
 
 
-def _keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
+def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return `keep` in the order of `sizes`.
+
+    Raises:
+        ValueError: a modality is missing or unknown, or a number is not in [1, size].
+    """
     for modality in keep:
         lookup(sizes, modality, what="modality in `keep`")
     kept = {}
@@ -130,26 +153,14 @@ def _keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
     return kept
 
 
-def _kinds(kind: EditKind | Mapping[str, EditKind], modalities: tuple[str, ...]) -> tuple[str, ...]:
+def kinds_of(kind: EditKind | Mapping[str, EditKind], modalities: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one kind of edit per modality.
+
+    Raises:
+        ValueError: an unknown kind or modality.
+    """
     if isinstance(kind, str):
         return edit_kinds(kind, len(modalities))
     for modality in kind:
         lookup(dict.fromkeys(modalities), modality, what="modality in `kind`")
     return edit_kinds([kind.get(modality, "substitution") for modality in modalities], len(modalities))
-
-
-def _resume(path: Path | None, empty: Counts, draws: int) -> Counts:
-    if path is None or not path.exists():
-        return empty
-    found = Counts.load(path)
-    for name in ("source", "seed", "n", "k"):
-        if getattr(found, name) != getattr(empty, name):
-            what = "model and data" if name == "source" else f"`{name}`"
-            raise ValueError(
-                f"Expected counts of the same {what} in {path}; choose another folder, or remove the file."
-            )
-    if found.draws > draws:
-        raise ValueError(
-            f"Expected at most {draws} draws in {path}, but it has {found.draws}: ask for as many or more."
-        )
-    return found

@@ -120,7 +120,7 @@ def _critical_counts(
     separate: bool,
 ) -> Int64[np.ndarray, " radii"]:
     """Return, per radius, the fewest votes with which an element of this family is certified (draws + 1: none is)."""
-    occurring, histogram = np.unique(top, return_counts=True)
+    occurring, histogram = _histogram(top, draws)
     if correction == "holm":
         log_p = log_p_values(occurring[None, :], draws, thresholds[:, None], separate=separate)
         passing = holm_critical_counts(histogram, log_p, alpha)
@@ -130,3 +130,15 @@ def _critical_counts(
         passing = ((occurring >= fewest) & (log_p <= np.log(alpha / top.size))).sum(axis=1)
     ladder = np.append(occurring, draws + 1)
     return ladder[len(occurring) - passing]
+
+
+def _histogram(
+    top: Int64[np.ndarray, "*elements"], draws: int
+) -> tuple[Int64[np.ndarray, " occurring"], Int64[np.ndarray, " occurring"]]:
+    """Return the counts that occur, ascending, and how many elements have each."""
+    if draws > 8 * top.size + 4096:
+        occurring, histogram = np.unique(top, return_counts=True)
+        return occurring, histogram
+    histogram = np.bincount(top.ravel())
+    occurring = np.flatnonzero(histogram)
+    return occurring, histogram[occurring]

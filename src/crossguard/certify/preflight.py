@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Int64
 
 from crossguard.certify.arguments import probability, whole_number
-from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, majority_bounds
+from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, log_p_values, majority_bounds
 from crossguard.certify.frontier import maximal_radii
 from crossguard.certify.thresholds import Margins
 
@@ -127,14 +128,22 @@ def draws_to_reach(
     """
     if margin >= 1:
         raise ValueError(f"Expected a margin below 1, which some number of draws reaches, but got {margin}.")
+    reaches = partial(_reaches, margin=margin, level=level, labels=labels, bound=bound, separate=separate)
     low, high = 0, 1
-    while best_gap(high, level, labels=labels, bound=bound, separate=separate) < margin:
+    while not reaches(high):
         low, high = high, 2 * high
     while high - low > 1:  # more unanimous votes never certify less
         middle = (low + high) // 2
-        enough = best_gap(middle, level, labels=labels, bound=bound, separate=separate) >= margin
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if reaches(middle) else (middle, high)
     return high
+
+
+def _reaches(draws: int, *, margin: float, level: float, labels: int, bound: Bound, separate: bool) -> bool:
+    if bound == "gap":
+        return best_gap(draws, level, labels=labels, bound=bound) >= margin
+    fewest = fewest_votes(draws, level, separate=separate)
+    log_p = log_p_values(np.array(draws), draws, 0.5 + margin / 2, separate=separate, fewest=fewest)
+    return bool(fewest <= draws and log_p <= np.log(level))
 
 
 def _fewest_votes(draws: int, level: float, *, labels: int, bound: Bound, separate: bool) -> int:

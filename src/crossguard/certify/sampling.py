@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from crossguard.certify.counts import Counts, Span, share_of
 from crossguard.certify.subsample import Fill, ablate, draw_masks
-from crossguard.models.base import MultiModalClassifier
+from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.progress import Task
+
+Vote = Callable[[Span], Int64[np.ndarray, "*elements labels"]]
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,7 @@ def ablate_elements(
     return ablate(pixels, kept, fill=fill).transpose(1, 2).reshape(values.shape)
 
 
-def empty_counts(model: MultiModalClassifier, values: Mapping[str, np.ndarray], design: Design) -> Counts:
-    """Return counts of no draws."""
-    samples = len(next(iter(values.values())))
-    return Counts(
-        votes=np.zeros((samples, len(model.classes)), dtype=np.int64),
-        spans=(),
-        seed=design.seed,
-        n=dict(design.sizes),
-        k=dict(design.keep),
-        source=fingerprint(model, values, fill=design.fill),
-    )
-
-
-def add_draws(
-    counts: Counts,
-    model: MultiModalClassifier,
-    values: Mapping[str, np.ndarray],
-    span: Span,
-    design: Design,
-    *,
-    task: Task,
-    path: Path | None = None,
-    saves: int = 10,
-) -> Counts:
+def add_draws(counts: Counts, vote: Vote, span: Span, *, path: Path | None = None, saves: int = 10) -> Counts:
     """Return the counts with those draws of `span` added that have not voted yet.
 
     Under torch.distributed every process draws its share and all return the same sum. With a path the counts are saved
@@ -86,11 +65,33 @@ def add_draws(
     """
     for missing in counts.missing(*span):
         for part in _parts(missing, math.ceil((span[1] - span[0]) / saves)):
-            votes = _votes(model, values, share_of(part, *_rank()), design, labels=counts.votes.shape[-1], task=task)
-            counts = counts + replace(counts, votes=_summed(votes), spans=(part,))
+            votes = _summed(vote(share_of(part, *_rank())))
+            counts = counts + replace(counts, votes=votes, spans=(part,))
             if path is not None and _rank()[0] == 0:
                 counts.save(path)
     return counts
+
+
+def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
+    """Return the counts that a file holds, or `empty` where there is none.
+
+    Raises:
+        ValueError: the file is broken, its counts are not of this model, data and design, or has more than `draws`.
+    """
+    if path is None or not path.exists():
+        return empty
+    found = Counts.load(path)
+    for name in ("source", "seed", "n", "k"):
+        if getattr(found, name) != getattr(empty, name):
+            what = "model and data" if name == "source" else f"`{name}`"
+            raise ValueError(
+                f"Expected counts of the same {what} in {path}; choose another folder, or remove the file."
+            )
+    if found.draws > draws:
+        raise ValueError(
+            f"Expected at most {draws} draws in {path}, but it has {found.draws}: ask for as many or more."
+        )
+    return found
 
 
 def _parts(span: Span, size: int) -> Iterator[Span]:
@@ -99,60 +100,104 @@ def _parts(span: Span, size: int) -> Iterator[Span]:
 
 
 @torch.no_grad()
-def _votes(
+def class_votes(
+    span: Span,
+    *,
     model: MultiModalClassifier,
     values: Mapping[str, np.ndarray],
-    span: Span,
+    ids: Int64[np.ndarray, " chosen"],
     design: Design,
-    *,
-    labels: int,
     task: Task,
-) -> Int64[np.ndarray, "samples labels"]:
-    """Return the votes of the draws of `span` for every sample, [samples, labels]."""
-    samples, draws = len(next(iter(values.values()))), span[1] - span[0]
-    votes = torch.zeros(samples * labels, dtype=torch.int64, device=design.device)
-    for start in range(0, samples * draws, design.batch_size):
-        row = torch.arange(start, min(start + design.batch_size, samples * draws), device=design.device)
-        sample, draw = row // draws, span[0] + row % draws
-        inputs, kept = _sub_samples(values, sample, draw, design)
+) -> Int64[np.ndarray, "chosen labels"]:
+    """Return the votes of the draws of `span` for the chosen samples."""
+    draws, labels = span[1] - span[0], len(model.classes)
+    votes = torch.zeros(len(ids) * labels, dtype=torch.int64, device=design.device)
+    for start in range(0, len(ids) * draws, design.batch_size):
+        row = torch.arange(start, min(start + design.batch_size, len(ids) * draws), device=design.device)
+        position = row // draws
+        inputs, kept = sub_samples(values, ids, position, span[0] + row % draws, design)
         logits = model(inputs, kept)
-        if logits.shape != (len(row), labels) or not torch.isfinite(logits).all():
-            raise ValueError(
-                f"Expected finite logits [{len(row)}, {labels}] of the model, but got {list(logits.shape)}"
-                f"{'' if torch.isfinite(logits).all() else ' with NaN or infinity'}."
-            )
-        votes.index_add_(0, sample * labels + logits.argmax(dim=1), torch.ones_like(row))
+        _check_logits(logits, (len(row), labels))
+        votes.index_add_(0, position * labels + logits.argmax(dim=1), torch.ones_like(row))
         task.advance(len(row))
-    return votes.reshape(samples, labels).cpu().numpy()
+    return votes.reshape(len(ids), labels).cpu().numpy()
 
 
-def _sub_samples(
-    values: Mapping[str, np.ndarray], sample: Int64[Tensor, " rows"], draw: Int64[Tensor, " rows"], design: Design
+@torch.no_grad()
+def pixel_votes(
+    span: Span,
+    *,
+    model: MultiModalSegmenter,
+    values: Mapping[str, np.ndarray],
+    image: int,
+    shape: tuple[int, int],
+    design: Design,
+    task: Task,
+) -> Int64[np.ndarray, "height width labels"]:
+    """Return the votes of the draws of `span` for every pixel of one image; memory does not grow with their number."""
+    labels = len(model.classes)
+    votes = torch.zeros(labels, *shape, dtype=torch.int64, device=design.device)
+    for start in range(span[0], span[1], design.batch_size):
+        draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
+        inputs, kept = sub_samples(values, np.array([image]), torch.zeros_like(draw), draw, design)
+        logits = model(inputs, {modality: mask.reshape(-1, *shape) for modality, mask in kept.items()})
+        _check_logits(logits, (len(draw), labels, *shape))
+        predicted = logits.argmax(dim=1)
+        for label in range(labels):
+            votes[label] += (predicted == label).sum(dim=0)
+        task.advance(len(draw))
+    return np.ascontiguousarray(votes.permute(1, 2, 0).cpu().numpy())
+
+
+def sub_samples(
+    values: Mapping[str, np.ndarray],
+    ids: Int64[np.ndarray, " chosen"],
+    position: Int64[Tensor, " rows"],
+    draw: Int64[Tensor, " rows"],
+    design: Design,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    first, last = int(sample[0]), int(sample[-1]) + 1  # rows are ordered by sample, so a batch needs few of them
+    """Return ablated inputs and masks of draws `draw` of the samples `ids[position]`; `position` is ascending."""
+    first, last = int(position[0]), int(position[-1]) + 1
+    chosen = ids[first:last]
+    index = torch.from_numpy(chosen).to(position.device)[position - first]
     inputs, kept = {}, {}
-    for position, (modality, k) in enumerate(design.keep.items()):
-        whole = torch.from_numpy(values[modality][first:last]).to(design.device)
-        mask = draw_masks(seed=design.seed, inputs=sample, modality=position, draws=draw, n=design.sizes[modality], k=k)
-        counted = mask.sum(dim=1)
-        if mask.shape[1] != element_count(values[modality]) or (counted != k).any():
+    for modality_position, (modality, k) in enumerate(design.keep.items()):
+        whole = torch.from_numpy(values[modality][chosen]).to(design.device)
+        mask = draw_masks(
+            seed=design.seed, inputs=index, modality=modality_position, draws=draw, n=design.sizes[modality], k=k
+        )
+        counted, elements = mask.sum(dim=1), element_count(values[modality])
+        if mask.shape[1] != elements or (counted != k).any():
             raise RuntimeError(
-                f"Expected masks of {modality!r} that keep {k} of {element_count(values[modality])} elements, but got "
+                f"Expected masks of {modality!r} that keep {k} of {elements} elements, but got "
                 f"{int(counted.min())}..{int(counted.max())} of {mask.shape[1]}."
             )
         # Overwritten here, whatever the model does with `kept`: the certificate must not rest on its good behaviour.
-        inputs[modality] = ablate_elements(whole[sample - first], mask, fill=design.fill)
+        inputs[modality] = ablate_elements(whole[position - first], mask, fill=design.fill)
         kept[modality] = mask
     return inputs, kept
 
 
-def fingerprint(model: Any, values: Mapping[str, np.ndarray], *, fill: Fill) -> str:
-    """Return a hash of the model's weights and the inputs, by which saved counts are recognised as theirs."""
-    digest = hashlib.sha256(f"{type(model).__qualname__} {fill}".encode())
+def _check_logits(logits: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(logits.shape) != shape:
+        raise ValueError(f"Expected logits {list(shape)} of the model, but got {list(logits.shape)}.")
+    if not torch.isfinite(logits).all():
+        raise ValueError("Expected finite logits of the model, but got NaN or infinity.")
+
+
+def model_fingerprint(model: Any) -> str:
+    """Return a hash of a model's class and weights."""
+    digest = hashlib.sha256(type(model).__qualname__.encode())
     if isinstance(model, nn.Module):
         for name, tensor in model.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(model: str, values: Mapping[str, np.ndarray], *, fill: Fill) -> str:
+    """Return a hash of a model's fingerprint and the inputs, by which saved counts are recognised as theirs."""
+    digest = hashlib.sha256(f"{model} {fill}".encode())
     for name, array in values.items():
         digest.update(f"{name} {array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -179,7 +224,7 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
-def _summed(votes: Int64[np.ndarray, "samples labels"]) -> Int64[np.ndarray, "samples labels"]:
+def _summed(votes: Int64[np.ndarray, "*elements labels"]) -> Int64[np.ndarray, "*elements labels"]:
     if _rank()[1] == 1:
         return votes
     nccl = torch.distributed.get_backend() == "nccl"

@@ -1,0 +1,178 @@
+"""Early stopping: draw in rounds, stop each sample as soon as a required radius is decided, and pay for every look.
+
+alpha is shared equally by the rounds, whose sizes are fixed before anything is drawn. A sample is certified in the
+first round whose p-value is at most alpha / rounds; by the union bound a wrong certificate has probability at most
+alpha, whatever is looked at in between. Giving a sample up early costs certificates, never the guarantee.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from crossguard.certify.arguments import probability, whole_number
+from crossguard.certify.bounds import clopper_pearson, log_p_values
+from crossguard.certify.classify import kept_counts, kinds_of
+from crossguard.certify.decide import most_votes
+from crossguard.certify.preflight import draws_to_reach
+from crossguard.certify.sampling import Design, class_votes, element_count, evaluation_mode
+from crossguard.certify.subsample import Fill
+from crossguard.certify.thresholds import Margins
+from crossguard.checks import lookup
+from crossguard.data.samples import MultiModalSamples
+from crossguard.models.base import MultiModalClassifier
+from crossguard.progress import Reporter, Silent
+from crossguard.threat import EditKind
+
+GIVE_UP = 0.01  # chance, over all rounds, that a sample is given up although its probability is above the threshold
+
+
+@dataclass(frozen=True)
+class EarlyDecision:
+    """Which samples are certified at one radius vector, and what that took.
+
+    Attributes:
+        labels: int64 [samples], the smoothed labels by the votes drawn.
+        certified: bool [samples], each wrong with probability at most alpha.
+        draws: int64 [samples], draws spent on each sample.
+        rounds: total draws at the end of each round; the last is the most that is spent on a sample.
+        alpha: per sample, shared by the rounds.
+    """
+
+    labels: Int64[np.ndarray, " samples"]
+    certified: Bool[np.ndarray, " samples"]
+    draws: Int64[np.ndarray, " samples"]
+    rounds: tuple[int, ...]
+    alpha: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the draws of a fixed number per sample that were not needed, in [0, 1)."""
+        return float(1 - self.draws.mean() / self.rounds[-1])
+
+
+def certify_early(
+    model: MultiModalClassifier,
+    samples: MultiModalSamples,
+    *,
+    keep: Mapping[str, int],
+    radii: Mapping[str, int],
+    draws: int = 1000,
+    alpha: float = 0.001,
+    seed: int = 0,
+    kind: EditKind | Mapping[str, EditKind] = "substitution",
+    fill: Fill = 0.0,
+    batch_size: int = 4096,
+    device: torch.device | str = "cpu",
+    progress: Reporter | None = None,
+) -> EarlyDecision:
+    """Decide for each sample whether its smoothed label is certified at `radii`, with as few draws as it takes.
+
+    Args:
+        model: the base classifier, as in `certify`.
+        samples: what to certify.
+        keep: elements kept of each modality, by its name.
+        radii: elements that may be edited, by modality; one that is not named is not attacked.
+        draws: the most draws to spend on a sample.
+        alpha: probability of a wrong certificate, per sample.
+        seed: of the masks, the same as in `certify`.
+        kind: the attacker's kind of edit, one for all modalities or by name.
+        fill: what ablated elements become.
+        batch_size: sub-samples per forward pass.
+        device: where masks are drawn and the model runs.
+        progress: shows sub-samples counted.
+
+    Raises:
+        ValueError: wrong names or numbers as in `certify`, radii that no number of draws reaches, or `draws` that do
+        not
+            reach them even with unanimous votes (the message names the number needed).
+    """
+    values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
+    sizes = {m: element_count(array) for m, array in values.items()}
+    kept = kept_counts(keep, sizes)
+    for modality in radii:
+        lookup(sizes, modality, what="modality in `radii`")
+    margins = Margins(tuple(sizes.values()), tuple(kept.values()), kinds_of(kind, model.modalities))
+    margin = float(margins.at([[radii.get(m, 0) for m in model.modalities]])[0])
+    if margin >= 1:
+        raise ValueError(f"Expected radii within reach of some number of draws, but {dict(radii)} are of none.")
+    schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
+    design = Design(
+        kept, sizes, whole_number(seed, "seed"), fill, whole_number(batch_size, "batch_size", least=1), device
+    )
+    if isinstance(model, torch.nn.Module):
+        model.to(device)
+    total = len(samples) * schedule[-1]
+    with evaluation_mode(model), (progress or Silent()).task("certify early", total=total) as task:
+
+        def vote(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
+            ask = partial(class_votes, model=model, values=values, design=design, task=task)
+            return ask((start, stop), ids=ids)
+
+        found = decide_in_rounds(
+            vote, len(samples), len(model.classes), threshold=0.5 + margin / 2, alpha=alpha, rounds=schedule
+        )
+        task.advance(total - int(found.draws.sum()), note=f"{100 * found.saved:.0f} % of the draws saved")
+    return found
+
+
+def rounds_for(margin: float, draws: int, alpha: float) -> tuple[int, ...]:
+    """Return total draws at the end of each round: from a little more than unanimous votes need, doubling to `draws`.
+
+    Raises:
+        ValueError: `draws` unanimous votes do not reach the margin; the message names the number that would.
+    """
+    for count in range(1, 64):
+        first = math.ceil(1.25 * draws_to_reach(margin, alpha / count))
+        sizes = [size for i in range(count) if (size := first * 2**i) < draws]
+        if len(sizes) < count:
+            return _require((*sizes, draws), margin, alpha)
+    raise ValueError(f"Expected `draws` that some rounds reach, but got {draws}.")
+
+
+def _require(rounds: tuple[int, ...], margin: float, alpha: float) -> tuple[int, ...]:
+    needed = draws_to_reach(margin, alpha / len(rounds))
+    if rounds[-1] < needed:
+        raise ValueError(
+            f"Expected enough draws for these radii, but {rounds[-1]} can only abstain: draw at least {needed}."
+        )
+    return rounds
+
+
+def decide_in_rounds(
+    vote: Callable[[np.ndarray, int, int], np.ndarray],
+    samples: int,
+    labels: int,
+    *,
+    threshold: float,
+    alpha: float,
+    rounds: tuple[int, ...],
+) -> EarlyDecision:
+    """Draw round by round for the samples that are not decided yet.
+
+    Args:
+        vote: gives the votes [chosen, labels] of the draws [start, stop) for chosen samples.
+        samples: number of samples.
+        labels: number of labels.
+        threshold: tau, what p_A must exceed.
+        alpha: per sample.
+        rounds: total draws at the end of each round, ascending, fixed before.
+    """
+    votes = np.zeros((samples, labels), dtype=np.int64)
+    certified, draws = np.zeros(samples, dtype=bool), np.zeros(samples, dtype=np.int64)
+    open_ids, start = np.arange(samples), 0
+    for stop in rounds:
+        votes[open_ids] += vote(open_ids, start, stop)
+        draws[open_ids] = stop
+        _, top = most_votes(votes[open_ids])
+        sure = log_p_values(top, stop, threshold) <= math.log(alpha / len(rounds))
+        certified[open_ids[sure]] = True
+        hopeless = clopper_pearson(top, stop, GIVE_UP / len(rounds), side="upper") < threshold
+        open_ids, start = open_ids[~sure & ~hopeless], stop
+        if not len(open_ids):
+            break
+    return EarlyDecision(most_votes(votes)[0], certified, draws, rounds, alpha)

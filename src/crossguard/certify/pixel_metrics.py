@@ -1,0 +1,94 @@
+"""Segmentation metrics that hold under every attack: lower bounds from certified pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+
+@dataclass(frozen=True)
+class PixelBounds:
+    """Pixel numbers that no attack within the radii can make worse; they add up over images.
+
+    A pixel that is certified and right stays right. A negative pixel certified as another class than the positive one
+    cannot become a false positive. All other pixels are taken to be as wrong as they can be.
+
+    Attributes:
+        judged: pixels with a true label.
+        right: judged pixels that are certified and right.
+        positives: judged pixels of the positive class.
+        hits: positives that are certified as positive: the least number of true positives.
+        false_alarms: judged pixels of other classes that are not certified as one: the largest number of false
+        positives.
+    """
+
+    judged: int = 0
+    right: int = 0
+    positives: int = 0
+    hits: int = 0
+    false_alarms: int = 0
+
+    def __add__(self, other: "PixelBounds") -> "PixelBounds":
+        return PixelBounds(
+            self.judged + other.judged,
+            self.right + other.right,
+            self.positives + other.positives,
+            self.hits + other.hits,
+            self.false_alarms + other.false_alarms,
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Certified pixel accuracy, in [0, 1]; NaN where no pixel has a label."""
+        return _share(self.right, self.judged)
+
+    @property
+    def recall(self) -> float:
+        """Lower bound on recall of the positive class, in [0, 1]; NaN where there is no such pixel."""
+        return _share(self.hits, self.positives)
+
+    @property
+    def precision(self) -> float:
+        """Lower bound on precision, in [0, 1]; 0 where no pixel is sure to be positive."""
+        return _share(self.hits, self.hits + self.false_alarms) if self.hits else 0.0
+
+    @property
+    def f_score(self) -> float:
+        """Lower bound on the F-score 2 TP / (2 TP + FP + FN), in [0, 1]; NaN where nothing is or may be positive."""
+        return _share(2 * self.hits, self.hits + self.positives + self.false_alarms)
+
+    @property
+    def iou(self) -> float:
+        """Lower bound on intersection over union TP / (TP + FP + FN), in [0, 1]; NaN as `f_score`."""
+        return _share(self.hits, self.positives + self.false_alarms)
+
+
+def pixel_bounds(
+    label: Int64[np.ndarray, "height width"],
+    certified: Bool[np.ndarray, "height width"],
+    truth: Int64[np.ndarray, "height width"],
+    *,
+    positive: int = 1,
+) -> PixelBounds:
+    """Count one image's certified pixels.
+
+    Args:
+        label: smoothed labels.
+        certified: which of them no attack can change.
+        truth: true labels; -1 is not judged.
+        positive: the positive class.
+    """
+    judged = truth >= 0
+    is_positive = truth == positive
+    says_positive = label == positive
+    return PixelBounds(
+        judged=int(judged.sum()),
+        right=int((judged & certified & (label == truth)).sum()),
+        positives=int(is_positive.sum()),
+        hits=int((is_positive & certified & says_positive).sum()),
+        false_alarms=int((judged & ~is_positive & ~(certified & ~says_positive)).sum()),
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

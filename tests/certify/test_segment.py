@@ -1,0 +1,154 @@
+"""Segmentation: certificates hold under every attack on small images, metrics are lower bounds."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crossguard.certify import certify_segmentation, pixel_bounds
+from crossguard.data import MultiModalSamples
+
+HEIGHT, WIDTH, KEEP = 2, 3, {"image": 2, "depth": 1}
+
+
+class TwoRegions(nn.Module):
+    """The left column follows the sign of the image's kept pixels, the rest that of the depth's."""
+
+    name, modalities, classes = "two-regions", ("image", "depth"), ("other", "road")
+
+    def forward(self, inputs, kept=None):
+        assert kept["image"].shape[1:] == (HEIGHT, WIDTH)
+        image = (inputs["image"][:, :1] * kept["image"][:, None]).sum(dim=(1, 2, 3))
+        depth = (inputs["depth"] * kept["depth"][:, None]).sum(dim=(1, 2, 3))
+        score = torch.stack([image] + [depth] * (WIDTH - 1), dim=1)[:, None, :].expand(-1, HEIGHT, -1)
+        return torch.stack([-score, score], dim=1)
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], p=[0.1, 0.9], size=(5, 2, HEIGHT, WIDTH)).astype(np.float32)
+    masks = np.ones((5, HEIGHT, WIDTH), dtype=np.int64)
+    masks[1, 0], masks[2, :, 1] = -1, 0
+    return MultiModalSamples(
+        "toy",
+        "test",
+        {"image": np.repeat(signs[:, :1], 3, axis=1), "depth": signs[:, 1:]},
+        masks,
+        ("other", "road"),
+        np.arange(5),
+    )
+
+
+def run(samples, **options):
+    return certify_segmentation(
+        TwoRegions(), samples, **({"keep": KEEP, "draws": 800, "alpha": 0.01, "batch_size": 400} | options)
+    )
+
+
+def exact(values, k):
+    flat = values.ravel()
+    return np.mean([sum(flat[list(chosen)]) > 0 for chosen in combinations(range(flat.size), k)])
+
+
+def attacked(values, r):
+    for places in combinations(range(values.size), r):
+        for new in product((-9.0, 9.0), repeat=r):
+            other = values.ravel().copy()
+            other[list(places)] = new
+            yield other
+
+
+def test_certified_pixels_withstand_every_attack(samples):
+    found = run(samples)
+    checked = 0
+    for i in range(len(samples)):
+        image, depth = samples.modalities["image"][i, 0], samples.modalities["depth"][i, 0]
+        for r, s in product(range(3), range(3)):
+            certificate = found.image(i, [{"image": r, "depth": s}])
+            certified, label = certificate.certified[0], certificate.label
+            if certified[:, 0].any():
+                assert all((exact(x, 2) > 0.5) == label[0, 0] for x in attacked(image, r))
+                checked += r > 0
+            if certified[:, 1:].any():
+                assert all((exact(x, 1) > 0.5) == label[0, 1] for x in attacked(depth, s))
+                checked += s > 0
+    assert checked > 3
+
+
+def test_counts_do_not_depend_on_batches_and_resume(samples, tmp_path):
+    whole = run(samples)
+    small = run(samples.head(2), batch_size=37)
+    for i in range(2):
+        assert (small.counts[i].votes == whole.counts[i].votes).all()
+    first = run(samples.head(2), folder=tmp_path, draws=300)
+    assert first.counts[0].draws == 300
+    more = run(samples, folder=tmp_path)
+    for i in range(5):
+        assert (more.counts[i].votes == whole.counts[i].votes).all()
+        assert more.counts[i].votes.shape == (HEIGHT, WIDTH, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"image-{i:05d}.npz" for i in range(5)]
+
+
+def test_curves_pay_for_all_radii_and_single_radii_do_not(samples):
+    found = run(samples)
+    curve = [{"image": r, "depth": r} for r in range(3)]
+    assert found.image(0, curve).correction == "bonferroni"
+    assert found.image(0, curve[:1]).correction == "holm"
+    bounds = found.bounds(curve)
+    for metric in ("accuracy", "recall", "precision", "f_score", "iou"):
+        values = [getattr(bound, metric) for bound in bounds]
+        assert all(0 <= value <= 1 for value in values)
+        assert values == sorted(values, reverse=True)
+    single = found.bounds(curve[:1])[0]
+    assert single.judged == (samples.labels >= 0).sum()
+    assert single.accuracy >= bounds[0].accuracy
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32))
+def test_metrics_are_lower_bounds_over_whatever_uncertified_pixels_become(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(-1, 2, size=(3, 4))
+    label, certified = rng.integers(0, 2, size=(3, 4)), rng.random((3, 4)) < 0.6
+    bounds = pixel_bounds(label, certified, truth)
+    judged = truth >= 0
+    for _ in range(8):
+        answer = np.where(certified, label, rng.integers(0, 2, size=(3, 4)))
+        tp = ((answer == 1) & (truth == 1)).sum()
+        fp, fn = ((answer == 1) & (truth == 0)).sum(), ((answer == 0) & (truth == 1)).sum()
+        if judged.any():
+            assert bounds.accuracy <= (answer == truth)[judged].mean() + 1e-12
+        if tp + fn:
+            assert bounds.recall <= tp / (tp + fn) + 1e-12
+        if tp + fp:
+            assert bounds.precision <= tp / (tp + fp) + 1e-12
+        if tp + fp + fn:
+            assert bounds.iou <= tp / (tp + fp + fn) + 1e-12
+            assert bounds.f_score <= 2 * tp / (2 * tp + fp + fn) + 1e-12
+    # The worst answer meets every bound.
+    worst = np.where(certified, label, 1 - truth)
+    tp, fp = ((worst == 1) & (truth == 1)).sum(), ((worst == 1) & (truth == 0)).sum()
+    assert (bounds.hits, bounds.false_alarms, bounds.right) == (tp, fp, (worst == truth)[judged].sum())
+
+
+def test_wrong_arguments_are_refused(unchecked, samples):
+    for changes, message in (
+        ({"draws": 7}, r"7 can only abstain .* shared by 6 elements"),
+        ({"keep": {"image": 2}}, "'depth' is missing"),
+        ({"keep": {"image": 7, "depth": 1}}, "<= 6"),
+        ({"kind": "edits"}, "did you mean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(samples, **changes)
+    flat = MultiModalSamples(
+        "toy", "test", samples.modalities, np.zeros(5, dtype=np.int64), samples.classes, np.arange(5)
+    )
+    with pytest.raises(ValueError, match="masks"):
+        run(flat)
+    with pytest.raises(ValueError, match="did you mean 'image'"):
+        run(samples, draws=50).image(0, [{"imag": 1}])
