@@ -143,6 +143,17 @@ def test_a_modality_without_budget_is_left_clean(tiny_clip, toy_batch, name):
             assert torch.equal(found.pixels, toy_batch.pixels)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeypatch):
+    full = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1), seed=0)
+    monkeypatch.setattr("crossguard.attacks.base.fast_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    half = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1), seed=0)
+    assert half.pixels.dtype == torch.float32
+    assert float(half.text_drop.mean()) == pytest.approx(float(full.text_drop.mean()), rel=0.1)
+    if name == "word-swap":
+        assert half.texts == full.texts
+
+
 def test_the_table_says_what_it_holds():
     for name, row in ATTACKS.items():
         assert row.name == name == row.build.name

@@ -8,7 +8,7 @@ import torch
 from crossguard.attacks.apgd import auto_maximise
 from crossguard.attacks.ascent import Pixels, better, random_start
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.image_loss import Objective, image_loss
 from crossguard.attacks.options import check_choice, check_steps
 from crossguard.attacks.sources import SourceLike, make_source
@@ -91,7 +91,7 @@ class Adaptive(Attack):
         *,
         words: int,
     ) -> tuple[str, ...]:
-        features, links = model.encode_image(pixels), batch.positives
+        features, links = encode_images(model, pixels), batch.positives
         found = swap_words(
             model,
             batch.texts,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.budget import count_word_edits, project_pixels
-from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel, cosine
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -99,7 +99,10 @@ class Budgets:
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 where the device computes in it; nothing elsewhere. Results are re-measured in float32."""
+    """Autocast to bfloat16 where the device computes in it; nothing elsewhere.
+
+    Image steps run in it; texts are compared, and results measured, in float32.
+    """
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
@@ -163,8 +166,8 @@ def _measure(
         raise AssertionError(f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words.")
     positives = batch.positives.float()
     features = encode_unit_texts(model, (*batch.texts, *texts))
-    clean = cosine(model.encode_image(batch.pixels).float(), features[: len(texts)]) * positives
-    attacked = cosine(model.encode_image(pixels).float(), features[len(texts) :]) * positives
+    clean = cosine(encode_images(model, batch.pixels), features[: len(texts)]) * positives
+    attacked = cosine(encode_images(model, pixels), features[len(texts) :]) * positives
     fall = clean - attacked
     return Adversarial(
         pixels=pixels,

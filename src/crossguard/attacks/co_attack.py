@@ -6,7 +6,7 @@ from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample, Pixels, StepRule, maximise, random_start, step_size
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_texts
+from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.objectives import linked_mean
 from crossguard.attacks.options import check_step_rule, check_steps
 from crossguard.attacks.sources import SourceLike
@@ -72,9 +72,8 @@ class CoAttack(Attack):
         return pixels, texts
 
     def _loss(self, model: VisionLanguageModel, batch: PairBatch, texts: tuple[str, ...]) -> LossPerSample:
-        with torch.no_grad():
-            clean = model.encode_image(batch.pixels).float().softmax(dim=-1)
-            words = encode_texts(model, texts).softmax(dim=-1)
+        clean = encode_images(model, batch.pixels).softmax(dim=-1)
+        words = encode_texts(model, texts).softmax(dim=-1)
         targets = clean + self.alpha * linked_mean(words, batch.positives)
         negative_entropy = self._negative_entropy(clean) + self.alpha * linked_mean(
             self._negative_entropy(words)[:, None], batch.positives

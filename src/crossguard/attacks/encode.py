@@ -1,4 +1,4 @@
-"""Encoding many texts: equal token sequences once, sorted by length, a few large forwards."""
+"""Encoding without gradients: equal token sequences once, sorted by length, a few large forwards; images."""
 
 from collections.abc import Sequence
 
@@ -53,13 +53,24 @@ def encode_texts(
         rows = order[start:stop]
         used = masks[rows].any(axis=0)
         chunk = Tokens(torch.from_numpy(ids[rows][:, used]), torch.from_numpy(masks[rows][:, used]))
-        parts.append(model.encode_text(chunk).float())
+        # Full precision also under autocast: candidates differ by less than bfloat16 resolves.
+        with torch.autocast(model.logit_scale.device.type, enabled=False):
+            parts.append(model.encode_text(chunk).float())
         start = stop
     encoded = torch.cat(parts)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     position = dict(zip(different, rank[inverse].tolist(), strict=True))
     return encoded[torch.tensor([position[text] for text in texts], device=encoded.device)]
+
+
+@torch.no_grad()
+def encode_images(
+    model: VisionLanguageModel, pixels: Float[Tensor, "images 3 height width"]
+) -> Float[Tensor, "images dim"]:
+    """Return embeddings of images, without gradients, in float32 also under autocast."""
+    with torch.autocast(pixels.device.type, enabled=False):
+        return model.encode_image(pixels).float()
 
 
 def _distinct_rows(

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample
-from crossguard.attacks.objectives import mean_partner, misalignment, unit
+from crossguard.attacks.encode import encode_images
+from crossguard.attacks.objectives import mean_partner, misalignment, product, unit
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.models.losses import contrastive_by_image, embedding_l2
@@ -38,8 +38,9 @@ def image_loss(
         partners = mean_partner(text_features, positives)
         return lambda pixels: misalignment(model.encode_image(pixels).float(), partners)
     if objective == "distance":
-        with torch.no_grad():
-            clean = model.encode_image(batch.pixels).float()
+        clean = encode_images(model, batch.pixels)
         return lambda pixels: embedding_l2(model.encode_image(pixels).float(), clean)
     texts, scale = unit(text_features), model.logit_scale.detach()
-    return lambda pixels: contrastive_by_image(scale * unit(model.encode_image(pixels).float()) @ texts.T, positives)
+    return lambda pixels: contrastive_by_image(
+        scale * product(unit(model.encode_image(pixels).float()), texts.T), positives
+    )

@@ -3,6 +3,7 @@
 Higher is worse for the victim. Losses over whole batches, which training minimises, are in `models.losses`.
 """
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -13,7 +14,7 @@ def linked_mean(
 ) -> Float[Tensor, "samples dim"]:
     """Return per sample the mean of its partners' values; zero for a sample without any."""
     weights = links.to(values.dtype)
-    return (weights @ values) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return product(weights, values) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def mean_partner(
@@ -36,3 +37,9 @@ def misalignment(
 def unit(embeddings: Float[Tensor, "samples dim"]) -> Float[Tensor, "samples dim"]:
     """Scale embeddings to length one."""
     return normalize(embeddings, dim=-1)
+
+
+def product(a: Float[Tensor, "rows inner"], b: Float[Tensor, "inner columns"]) -> Float[Tensor, "rows columns"]:
+    """Multiply matrices in float32 also under autocast: similarities in bfloat16 would tie what differs."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
-from crossguard.attacks.encode import encode_unit_texts
-from crossguard.attacks.objectives import linked_mean, unit
+from crossguard.attacks.encode import encode_images, encode_unit_texts
+from crossguard.attacks.objectives import linked_mean, product, unit
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.words import replace_word, split_words
@@ -132,7 +132,7 @@ class _Score:
         own = (features * self.partners[rows]).sum(dim=-1)
         if self.scale is not None:
             # In units of cosine, so that the margin of a change means the same.
-            own = own - (self.scale * features @ self.images.T).logsumexp(dim=-1) / self.scale
+            own = own - (self.scale * product(features, self.images.T)).logsumexp(dim=-1) / self.scale
         return own.cpu().numpy()
 
 
@@ -219,7 +219,7 @@ class WordSwap(Attack):
         """Attack the batch's texts from the originals, under any pixels of its images."""
         if words == 0:
             return batch.texts
-        features = model.encode_image(pixels)
+        features = encode_images(model, pixels)
         return swap_words(
             model,
             batch.texts,
