@@ -38,7 +38,7 @@ def load_kitti_road(
     root: Path | str,
     split: str = "test",
     categories: Sequence[str] = CATEGORIES,
-    size: tuple[int, int] = SIZE,
+    size: Sequence[int] = SIZE,
     geometry: Geometry = "depth",
     name: str = "kitti-road",
 ) -> MultiModalSamples:
@@ -72,6 +72,7 @@ def load_kitti_road(
         raise ValueError(f"Expected `geometry` 'depth' or 'normals', but got {geometry!r}.")
     if len(size) != 2 or min(size) < 2:
         raise ValueError(f"Expected `size` (height, width) of 2 or more each, but got {size}.")
+    size = (size[0], size[1])
     for category in categories:
         lookup(dict.fromkeys(CATEGORIES), category, what="category")
     lookup(dict.fromkeys(_SPLITS), split, what="split")
@@ -100,6 +101,12 @@ def load_kitti_road(
         classes=CLASSES,
         groups=np.array([number for number, _ in chosen], dtype=np.int64),
     )
+
+
+def split_of(position: int, members: int) -> str:
+    """Return the split of the image at a position (from 0) among all of its category."""
+    test, val = round(members / 5), round(members / 10)
+    return "train" if position < members - test - val else "val" if position < members - test else "test"
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -135,11 +142,7 @@ def _stems(folder: Path, categories: Sequence[str]) -> list[tuple[str, str]]:
     rows = []
     for category in categories:
         members = [stem for stem in found if stem.startswith(f"{category}_")]
-        test, val = round(len(members) / 5), round(len(members) / 10)
-        first = len(members) - test - val
-        rows += [
-            (stem, "train" if i < first else "val" if i < first + val else "test") for i, stem in enumerate(members)
-        ]
+        rows += [(stem, split_of(i, len(members))) for i, stem in enumerate(members)]
     if not rows:
         raise ValueError(f"Expected images such as um_000000.png in {folder / 'image_2'}, but got none.")
     return rows

@@ -9,6 +9,7 @@ modeling", IEEE TIP 2020). The number before the underscore is the recording: on
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ RECORDINGS = {"train": (2,), "val": (3,), "test": (1,)}
 _STEM = re.compile(r"(\d+)_(\d+)")
 
 
-def load_pothole(*, root: Path | str, split: str = "test", size: tuple[int, int] | None = None) -> MultiModalSamples:
+def load_pothole(*, root: Path | str, split: str = "test", size: Sequence[int] | None = None) -> MultiModalSamples:
     """Load RGB, disparity and pothole masks, split by recording: train 2, val 3, test 1.
 
     Args:
@@ -54,7 +55,8 @@ def load_pothole(*, root: Path | str, split: str = "test", size: tuple[int, int]
         raise ValueError(
             f"Expected disparity and label of {len(chosen)} images, but {len(missing)} are missing: {named}"
         )
-    rows = [_read(folder / "rgb" / f"{stem}.jpg", *files[stem], size) for stem, _ in chosen]
+    wanted = None if size is None else (size[0], size[1])
+    rows = [_read(folder / "rgb" / f"{stem}.jpg", *files[stem], wanted) for stem, _ in chosen]
     if len({row[2].shape for row in rows}) > 1:
         raise ValueError(f"Expected images of one size in {folder}, but got several: give `size`.")
     return MultiModalSamples(

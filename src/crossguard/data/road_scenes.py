@@ -144,7 +144,7 @@ def _tinted(
 def _placed(scene: RoadScene, beside: float, z: float) -> tuple[float, float, float]:
     """Return (x, height of the ground, yaw along the road) of a place beside the road's middle."""
     x = float(scene.middle(z)) + beside
-    return x, float(scene.ground(np.array(x), np.array(z))), float(np.arctan(scene.heading + scene.bend * z))
+    return x, float(scene.ground(np.array([x]), np.array([z]))[0]), float(np.arctan(scene.heading + scene.bend * z))
 
 
 def _cars(scene: RoadScene, generator: np.random.Generator) -> list[Box | Ball]:

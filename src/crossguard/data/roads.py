@@ -1,5 +1,6 @@
 """Road scenes drawn into the cache, in KITTI Road's own folder layout: RGB, depth and masks without any download."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _VERSION = "roads-v1"
 def load_roads(
     *,
     split: str = "test",
-    size: tuple[int, int] = SIZE,
+    size: Sequence[int] = SIZE,
     scenes: int = 300,
     seed: int = 0,
     geometry: Geometry = "depth",
@@ -46,11 +47,10 @@ def load_roads(
         ValueError: fewer than 3 scenes, an image smaller than 32 x 32, an unknown split or geometry.
         OSError: the cache cannot be written.
     """
-    if scenes < len(CATEGORIES) or min(size) < 32:
-        raise ValueError(f"Expected 3 scenes or more of 32 x 32 or more, but got {scenes} of {size[0]} x {size[1]}.")
+    if scenes < len(CATEGORIES) or len(size) != 2 or min(size) < 32:
+        raise ValueError(f"Expected 3 scenes or more of 32 x 32 or more, but got {scenes} of {list(size)}.")
     target = cache_folder() / f"{_VERSION}-{size[0]}x{size[1]}-{scenes}-seed{seed}"
-    size = (size[0], size[1])  # a recipe gives a list
-    build = partial(write_roads, size=size, scenes=scenes, seed=seed, progress=progress)
+    build = partial(write_roads, size=(size[0], size[1]), scenes=scenes, seed=seed, progress=progress)
     root = whole_folder(target, build)
     return load_kitti_road(root=root, split=split, size=size, geometry=geometry, name="roads")
 
