@@ -110,16 +110,14 @@ def print_measures(measures: Sequence["Measures"]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table("source", "gives", box=None, header_style="bold")
-    for column in ("made", "added", "repeats", "filtered", "alignment", "diversity", "gap"):
+    grid = Table("source", box=None, header_style="bold")
+    for column in ("made", "added", "filtered", "alignment", "diversity", "gap"):
         grid.add_column(column, justify="right")
     for row in measures:
-        counts = (row.made, row.added, row.repeats, row.filtered)
         numbers = (row.alignment, row.diversity, row.gap)
         grid.add_row(
-            row.source,
-            row.gives,
-            *(str(count) for count in counts),
+            f"{row.source} ({row.gives})" if row.source == "originals" else row.source,
+            *(str(count) for count in (row.made, row.added, row.filtered)),
             *("-" if number is None else f"{number:.4f}" for number in numbers),
         )
     Console().print(grid)
