@@ -99,7 +99,7 @@ def test_solids_are_met_where_geometry_says():
     ball = Ball((0.0, 0.0, 10.0), (1.0, 1.0, 3.0), (1.0, 1.0, 1.0))
     assert [round(float(solid.meet(origin, ahead)[0]), 6) for solid in (box, turned, ball)] == [8.0, 9.0, 7.0]
     distance, which = first_hit((box, ball), origin, np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
-    assert (distance[0], which.tolist()) == (7.0, [1, -1])
+    assert (round(float(distance[0]), 6), which.tolist()) == (7.0, [1, -1])
     np.testing.assert_allclose(turned.normal(np.array([[0.0, 0.0, 9.0]])), [[0, 0, -1]], atol=1e-9)
 
 

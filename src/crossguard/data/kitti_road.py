@@ -46,7 +46,7 @@ def load_kitti_road(
 
     The labelled images are split within each category, in order of their numbers: the last fifth (rounded) is
     "test", the tenth before it "val", the rest "train". Blocks rather than every fifth image, since neighbours are
-    often frames of one drive. Of the benchmark's 289 images (95, 96, 98) 58 are for testing, 29 for validation.
+    often frames of one drive. Of the benchmark's 289 images (95, 96, 98) 58 are for testing, 30 for validation.
 
     Args:
         root: folder that holds `training/`.
