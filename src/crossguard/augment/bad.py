@@ -65,7 +65,7 @@ class Distorted(PixelSource):
 
     name = "distorted"
 
-    def __init__(self, *, cells: int = 5, noise: float | int = 0.3, size: int | None = None) -> None:
+    def __init__(self, *, cells: int = 3, noise: float | int = 0.5, size: int | None = None) -> None:
         if cells < 1:
             raise ValueError(f"Expected `cells` >= 1, but got {cells}.")
         if noise < 0:
