@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossguard.certify import certify_segmentation, pixel_bounds
+from crossguard.certify.sampling import most_likely
 from crossguard.data import MultiModalSamples
 
 HEIGHT, WIDTH, KEEP = 2, 3, {"image": 2, "depth": 1}
@@ -78,6 +79,13 @@ def test_certified_pixels_withstand_every_attack(samples):
                 assert all((exact(x, 1) > 0.5) == label[0, 1] for x in attacked(depth, s))
                 checked += s > 0
     assert checked > 3
+
+
+@pytest.mark.parametrize("labels", [2, 3, 200])
+def test_most_likely_is_the_lowest_largest(labels):
+    logits = torch.randint(0, 5, (3, labels, 4, 5)).float()
+    expected = logits.numpy().argmax(axis=1)
+    assert (most_likely(logits).numpy() == expected).all()
 
 
 def test_counts_do_not_depend_on_batches_and_resume(samples, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from crossguard.certify.counts import Counts, Span, share_of
@@ -53,8 +53,11 @@ def ablate_elements(
     """Ablate [rows, elements, ...], or the pixels of [rows, channels, height, width] across their channels."""
     if values.ndim != 4:
         return ablate(values, kept, fill=fill)
-    pixels = values.flatten(2).transpose(1, 2)
-    return ablate(pixels, kept, fill=fill).transpose(1, 2).reshape(values.shape)
+    if fill == "mean":
+        pixels = values.flatten(2).transpose(1, 2)
+        return ablate(pixels, kept, fill=fill).transpose(1, 2).reshape(values.shape)
+    mask = kept.reshape(len(values), 1, *values.shape[2:])
+    return torch.where(mask, values, torch.tensor(float(fill), dtype=values.dtype, device=values.device))
 
 
 def add_draws(counts: Counts, vote: Vote, span: Span, *, path: Path | None = None, saves: int = 10) -> Counts:
@@ -142,11 +145,30 @@ def pixel_votes(
         inputs, kept = sub_samples(values, np.array([image]), torch.zeros_like(draw), draw, design)
         logits = model(inputs, {modality: mask.reshape(-1, *shape) for modality, mask in kept.items()})
         _check_logits(logits, (len(draw), labels, *shape))
-        predicted = logits.argmax(dim=1)
+        predicted = most_likely(logits)
         for label in range(labels):
             votes[label] += (predicted == label).sum(dim=0)
         task.advance(len(draw))
     return np.ascontiguousarray(votes.permute(1, 2, 0).cpu().numpy())
+
+
+def most_likely(logits: Float[Tensor, "rows labels height width"]) -> UInt8[Tensor, "rows height width"]:
+    """Return the label with the largest logit, the lowest among equals.
+
+    A pass per label is many times faster on a CPU than `argmax` along an axis that is not the last.
+
+    Raises:
+        ValueError: more than 256 labels.
+    """
+    if logits.shape[1] > 256:
+        raise ValueError(f"Expected at most 256 labels, but got {logits.shape[1]}.")
+    best = logits[:, 0]
+    label = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
+    for other in range(1, logits.shape[1]):
+        more = logits[:, other] > best
+        label = torch.where(more, torch.full_like(label, other), label)
+        best = torch.maximum(best, logits[:, other])
+    return label
 
 
 def sub_samples(
@@ -173,7 +195,8 @@ def sub_samples(
                 f"{int(counted.min())}..{int(counted.max())} of {mask.shape[1]}."
             )
         # Overwritten here, whatever the model does with `kept`: the certificate must not rest on its good behaviour.
-        inputs[modality] = ablate_elements(whole[position - first], mask, fill=design.fill)
+        rows = whole[position - first] if len(chosen) > 1 else whole.expand(len(index), *whole.shape[1:])
+        inputs[modality] = ablate_elements(rows, mask, fill=design.fill)
         kept[modality] = mask
     return inputs, kept
 
@@ -181,7 +204,8 @@ def sub_samples(
 def _check_logits(logits: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(logits.shape) != shape:
         raise ValueError(f"Expected logits {list(shape)} of the model, but got {list(logits.shape)}.")
-    if not torch.isfinite(logits).all():
+    # The sum is finite when all are, but for overflow, and is much quicker to take.
+    if not torch.isfinite(logits.sum()) and not torch.isfinite(logits).all():
         raise ValueError("Expected finite logits of the model, but got NaN or infinity.")
 
 
