@@ -9,7 +9,8 @@ word: "cat" -> "feline"). A sense is a main one when it is the first of its part
 quarter of the word's tagged occurrences (SemCor counts of `cntlist.rev`), and at most three per part of speech. Parts
 of speech with less than a tenth of the tagged occurrences of the word's most frequent one are dropped (when that one
 has at least five), so that "cat" brings no "flog". Words without tagged occurrences keep their first three senses.
-Broader words above depth `MIN_DEPTH` ("entity", "whole", "act") say too little and are dropped.
+Broader words above depth `MIN_DEPTH` ("entity", "whole", "act") say too little and are dropped. So are candidates
+that never occur in the tagged text ("caliginous" for "dark"), unless a word has no others.
 
 Lines of `thesaurus.txt.gz`: word, part of speech (n v a r), synonyms and similar words, broader words; separated by
 tabs, words by commas, best first; a word's commonest part of speech comes first. Lines of `antonyms.txt.gz`: two words.
@@ -53,7 +54,7 @@ def read_synsets(folder: Path, pos: str) -> dict[str, Synset]:
         at = 4 + 2 * count
         for i in range(int(parts[at])):
             symbol, offset, target_pos, ends = parts[at + 1 + 4 * i : at + 5 + 4 * i]
-            if symbol in ("@", "@i"):
+            if symbol == "@":  # not "@i", instances: "andorra" is no other word for a land
                 synset.broader.append(offset)
             elif symbol == "&" and target_pos in "as":
                 synset.similar.append(offset)
@@ -113,6 +114,11 @@ def above(
     return [w for parent in parents for w in above(synsets[parent], word, pos, synsets, depth, steps - 1)]
 
 
+def common(words: list[str], tagged: dict[str, dict[str, int]]) -> list[str]:
+    """Drop words that were never tagged in running text, unless that leaves none."""
+    return [word for word in words if sum(tagged[word].values())] or words
+
+
 def single(words: Iterable[str], *, but: str) -> list[str]:
     return [word for word in words if WORD.fullmatch(word) and word != but]
 
@@ -151,6 +157,7 @@ def main() -> None:
                 for near in synset.similar:
                     same += single(synsets[pos][near].words, but=word)
                 broader += above(synset, word, pos, synsets[pos], depth[pos])
+            same, broader = common(same, tagged), common(broader, tagged)
             same = list(dict.fromkeys(same))[:MAX_WORDS]
             broader = [w for w in dict.fromkeys(broader) if w not in same][: MAX_WORDS // 2]
             if same or broader:

@@ -82,7 +82,12 @@ def test_thesaurus_knows_common_words_and_their_forms():
     assert "not" not in {option for word in WORDS for option in thesaurus.of(word)}
     assert thesaurus.of("not") == thesaurus.of("zzyzx") == ()
     assert len(Thesaurus(limit=2).of("big")) == 2
-    assert "feline" not in Thesaurus(broader=False).of("cat")
+    assert thesaurus.of("cat") == ("feline",)
+    assert Thesaurus(broader="never").of("cat") == ()
+    assert thesaurus.of("sofa") == ("couch", "lounge")
+    assert Thesaurus(broader="always").of("sofa") == ("couch", "lounge", "seat")
+    with pytest.raises(ValueError, match="did you mean 'fallback'"):
+        Thesaurus(broader="falback")
 
 
 @pytest.mark.parametrize(

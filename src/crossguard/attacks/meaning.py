@@ -24,7 +24,11 @@ _EXCLUSIVE_SETS = (
     "january february march april may june july august september october november december",
     "spring summer autumn fall winter",
     "morning noon afternoon evening night midnight day",
-    "man woman boy girl men women boys girls male female gentleman lady guy",
+    "man woman boy girl gentleman lady guy",
+    "men women boys girls gentlemen ladies guys",
+    "male female",
+    "male woman girl lady women girls ladies",
+    "female man boy gentleman guy men boys gentlemen guys",
     "father mother dad mom son daughter brother sister uncle aunt husband wife king queen prince princess grandfather "
     "grandmother grandpa grandma",
     "open closed shut",

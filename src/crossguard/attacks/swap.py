@@ -124,7 +124,7 @@ class _Score:
         self.model = model
         self.images = unit(image_features.float())
         self.partners = linked_mean(self.images, positives.T)
-        self.scale = float(model.logit_scale) if objective == "contrastive" else None
+        self.scale = float(model.logit_scale.detach()) if objective == "contrastive" else None
 
     def __call__(self, texts: list[str], owners: list[int]) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         features = encode_unit_texts(self.model, texts)

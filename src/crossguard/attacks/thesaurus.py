@@ -10,10 +10,12 @@ from crossguard.attacks.candidates import Candidates, attackable
 from crossguard.attacks.inflect import Form, inflect, lemmas
 from crossguard.attacks.meaning import keeps_meaning
 from crossguard.attacks.words import split_words
+from crossguard.checks import nearest
 from crossguard.models import VisionLanguageModel
 
 # Forms a part of speech can take; verbs' third person looks like a plural.
 _FORMS: dict[str, tuple[Form, ...]] = {"n": ("", "s"), "v": ("", "s", "ing", "ed"), "a": ("",), "r": ("",)}
+_BROADER = ("never", "fallback", "always")
 
 
 class Thesaurus:
@@ -23,21 +25,24 @@ class Thesaurus:
 
     Args:
         limit: the most candidates per word.
-        broader: propose direct hypernyms too ("cat" -> "feline"), after all synonyms.
+        broader: broader words, which say less ("cat" -> "feline"): "never"; "fallback", only for words without
+            synonyms; "always", after the synonyms.
 
     Raises:
-        ValueError: `limit` below one.
+        ValueError: `limit` below one, or an unknown `broader`.
 
     Example:
         >>> Thesaurus().of("sofas")
-        ('couches', 'lounges', 'seats')
+        ('couches', 'lounges')
     """
 
     name = "thesaurus"
 
-    def __init__(self, *, limit: int = 10, broader: bool = True) -> None:
+    def __init__(self, *, limit: int = 10, broader: str = "fallback") -> None:
         if limit < 1:
             raise ValueError(f"Expected `limit` >= 1, but got {limit}.")
+        if broader not in _BROADER:
+            raise ValueError(f"Unknown `broader` {broader!r}: {nearest(broader, _BROADER)}.")
         self.limit, self.broader = limit, broader
         self._known: dict[str, tuple[str, ...]] = {}
 
@@ -60,8 +65,12 @@ class Thesaurus:
                 if form in _FORMS[entry.pos]:
                     same += [_in_form(w, form) for w in entry.synonyms]
                     broad += [_in_form(w, form) for w in entry.broader]
-        ranked = dict.fromkeys(same + (broad if self.broader else []))
-        return tuple(w for w in ranked if keeps_meaning(word, w))[: self.limit]
+        kept, wider = (tuple(w for w in dict.fromkeys(ws) if keeps_meaning(word, w)) for ws in (same, broad))
+        if self.broader == "always":
+            kept += tuple(w for w in wider if w not in kept)
+        elif self.broader == "fallback" and not kept:
+            kept = wider
+        return kept[: self.limit]
 
 
 def _in_form(word: str, form: Form) -> str:
