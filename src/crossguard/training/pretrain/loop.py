@@ -159,9 +159,7 @@ def _choose_images(material: _Material, settings: Settings, rng: np.random.Gener
     return np.unique(np.concatenate([seeds, alike]))
 
 
-def _choose_texts(
-    texts: Texts, images: np.ndarray, caption_share: float, rng: np.random.Generator
-) -> np.ndarray:
+def _choose_texts(texts: Texts, images: np.ndarray, caption_share: float, rng: np.random.Generator) -> np.ndarray:
     chosen = []
     for image in images:
         captions, others = texts.captions[image], texts.others[image]

@@ -19,9 +19,7 @@ def strong_views(pixels: Pixels, generator: Generator) -> Pixels:
     return warp(shift_colours(change_outlines(pixels, generator), generator), generator, size=pixels.shape[-1])
 
 
-def light_views(
-    pixels: Pixels, generator: Generator, *, size: int
-) -> Float[Tensor, "images 3 {size} {size}"]:
+def light_views(pixels: Pixels, generator: Generator, *, size: int) -> Float[Tensor, "images 3 {size} {size}"]:
     """Return a little of everything, at `size` x `size` pixels, with a patch erased and noise on some."""
     pixels = warp(pixels, generator, size=size, strength=0.5)
     return soften(erase(shift_colours(pixels, generator, strength=0.5), generator), generator)
