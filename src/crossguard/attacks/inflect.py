@@ -10,6 +10,7 @@ _IRREGULAR_PLURALS = {
     "wives": "wife", "halves": "half", "shelves": "shelf", "scarves": "scarf", "loaves": "loaf", "hooves": "hoof",
     "calves": "calf", "thieves": "thief", "elves": "elf", "oxen": "ox", "dice": "die",
 }  # fmt: skip
+_PLURAL_MANS = frozenset({"human", "german", "roman", "shaman", "ottoman", "talisman", "caiman", "superhuman"})
 _IRREGULAR_PLURAL_OF = {singular: plural for plural, singular in _IRREGULAR_PLURALS.items()}
 
 
@@ -23,6 +24,8 @@ def lemmas(word: str) -> tuple[tuple[str, Form], ...]:
     found: list[tuple[str, Form]] = []
     if word in _IRREGULAR_PLURALS:
         found.append((_IRREGULAR_PLURALS[word], "s"))
+    elif word.endswith("men") and len(word) > 5:
+        found.append((word[:-3] + "man", "s"))
     elif word.endswith("ies") and len(word) > 4:
         found.append((word[:-3] + "y", "s"))
     elif word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")) and len(word) > 4:
@@ -51,6 +54,8 @@ def inflect(lemma: str, form: Form) -> str:
     if form == "s":
         if lemma in _IRREGULAR_PLURAL_OF:
             return _IRREGULAR_PLURAL_OF[lemma]
+        if lemma.endswith("man") and lemma not in _PLURAL_MANS:
+            return lemma[:-3] + "men"
         if y_after_consonant:
             return lemma[:-1] + "ies"
         return lemma + ("es" if lemma.endswith(("s", "x", "z", "ch", "sh")) else "s")
