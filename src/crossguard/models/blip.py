@@ -113,9 +113,11 @@ class BLIP(nn.Module):
         network, temperature = read_released_retrieval(
             checkpoint, image_size=image_size, vision_heads=vision_heads, text_heads=text_heads
         )
+        tokenizer = wordpiece_tokenizer(vocabulary, template="[CLS] $A [SEP]", extra=("[DEC]", ENCODE))
+        network.config.text_config.sep_token_id = tokenizer.sep_token_id
         return cls(
             network,
-            wordpiece_tokenizer(vocabulary, template="[CLS] $A [SEP]", extra=("[DEC]", ENCODE)),
+            tokenizer,
             pixel_rule=PixelRule.squeeze(network.config.vision_config.image_size),
             name=name,
             temperature=temperature,

@@ -136,6 +136,7 @@ def _config(
         "num_attention_heads": heads[1] or text_width // 64,  # Transformers' default is another
         "max_position_embeddings": shapes["places"][0],
         "bos_token_id": vocabulary - 2,  # [DEC]; [ENC] follows
+        "sep_token_id": None,  # known to the tokenizer, which the adapter asks
     }
     extra = {"image_text_hidden_size": len(state["vision_proj.weight"])} if "vision_proj.weight" in state else {}
     return BlipConfig(vision_config=vision, text_config=reading, **extra)
