@@ -160,11 +160,11 @@ class Certificate:
 
     def radii(self) -> dict[str, float]:
         """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
-        gaps = np.where(self._right, self.gaps, -1.0)[self._judged]
-        distinct, times = np.unique(gaps, return_counts=True)
-        reach = np.array([self.margins.reach(float(gap)) for gap in distinct]).clip(min=0)
-        average = (reach * times[:, None]).sum(axis=0) / self._total
-        return {m: float(value) for m, value in zip(self.modalities, average, strict=True)}
+        averages = {}
+        for i, (modality, largest) in enumerate(zip(self.modalities, self._reach, strict=True)):
+            reach = np.searchsorted(self.margins.along(i, largest), self.gaps[self._right], side="right") - 1
+            averages[modality] = float(reach.clip(min=0).sum() / self._total)
+        return averages
 
     def area(self) -> float:
         """Return the area under the frontier: the average number of radius vectors a right label is certified at."""

@@ -71,6 +71,12 @@ class Margins:
         vectors = np.stack(np.meshgrid(*[np.asarray(axis, dtype=np.int64) for axis in axes], indexing="ij"), axis=-1)
         return self.at(vectors.reshape(-1, len(shape)).tolist()).reshape(shape)
 
+    def along(self, modality: int, largest: int) -> Float[np.ndarray, " radii"]:
+        """Return the margins of radii 0, 1, ..., `largest` of one modality when no other one is attacked."""
+        vectors = np.zeros((largest + 1, len(self.n)), dtype=np.int64)
+        vectors[:, modality] = np.arange(largest + 1)
+        return self.at(vectors.tolist())
+
     def reach(self, margin: float) -> tuple[int, ...]:
         """Return, per modality, the largest radius with a margin of at most `margin` when no other one is attacked.
 
@@ -80,13 +86,12 @@ class Margins:
             return (-1,) * len(self.n)
         best = []
         for i, size in enumerate(self.n):
-            low, high = 0, int(size)  # margin(low) <= margin; search the last such radius
-            while low < high:
-                middle = (low + high + 1) // 2
-                vector = [0] * len(self.n)
-                vector[i] = middle
-                low, high = (middle, high) if self.at([vector])[0] <= margin else (low, middle - 1)
-            best.append(low)
+            # Doubling, then bisection: the cost grows with the radius found, not with n.
+            low, high = 0, 1  # certified at low, not at high
+            while high <= size and self.along(i, high)[high] <= margin:
+                low, high = high, 2 * high
+            path = self.along(i, min(high, int(size)))
+            best.append(max(low, int(np.searchsorted(path, margin, side="right")) - 1))
         return tuple(best)
 
     def _paths(self, modality: int, largest: int) -> "_Paths":
