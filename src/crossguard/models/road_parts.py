@@ -17,7 +17,7 @@ ENCODERS: dict[str, ResNetConfig | None] = {
 }
 _TINY = (24, 32, 48, 64)
 _DECODER = (64, 128, 256, 512)
-Feature = Float[Tensor, "images channels height width"]
+Feature = Float[Tensor, "images _ _ _"]  # channels, height, width
 
 
 class Encoder(nn.Module):
