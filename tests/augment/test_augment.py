@@ -403,7 +403,7 @@ class TestFolders:
         run = json.loads((tmp_path / "a/run.json").read_text())
         assert run["seed"] == 7
         assert run["settings"]["sources"] == {
-            "eda": {"alpha": 0.3, "edits": ["replace", "insert", "swap", "delete"], "broader": False}
+            "eda": {"alpha": 0.3, "edits": ["replace", "insert", "swap", "delete"], "broader": "never"}
         }
         assert run["finished"]
 

@@ -15,7 +15,7 @@ from crossguard.attacks.words import split_words
 from crossguard.augment import EDA, OwnImages, OwnTexts, Request, Shuffled, thin
 from crossguard.augment.word_edits import delete_words, insert_words, replace_words, swap_words
 
-THESAURUS = Thesaurus(broader=False)
+THESAURUS = Thesaurus(broader="never")
 WORDS = "a red sofa, dog runs. no! not grinning face (big) small cat's house - never on".split()  # noqa: SIM905
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join)
 seeds = st.integers(0, 2**32)

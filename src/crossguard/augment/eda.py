@@ -22,10 +22,11 @@ class EDA:
     Args:
         alpha: share of a text's words that are edited, at least one word; the paper recommends 0.1 and less than 0.3.
         edits: the kinds of edit in use.
-        broader: let broader words ("cat" -> "feline") stand in for synonyms too.
+        broader: whether broader words ("cat" -> "feline") stand in for synonyms: "never", "fallback" (for words
+            without synonyms) or "always".
 
     Raises:
-        ValueError: `alpha` not in (0, 1], no or unknown edits.
+        ValueError: `alpha` not in (0, 1], no or unknown edits, an unknown `broader`.
     """
 
     name = "eda"
@@ -33,7 +34,7 @@ class EDA:
     block = 2048
 
     def __init__(
-        self, *, alpha: float | int = 0.1, edits: Sequence[Edit | str] = get_args(Edit), broader: bool = False
+        self, *, alpha: float | int = 0.1, edits: Sequence[Edit | str] = get_args(Edit), broader: str = "never"
     ) -> None:
         if not 0 < alpha <= 1:
             raise ValueError(f"Expected `alpha` in (0, 1], but got {alpha}.")
