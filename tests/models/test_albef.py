@@ -310,6 +310,20 @@ class TestPatches:
         assert torch.isfinite(model.match(states, texts, all_pairs(3, 3))).all()
 
 
+@torch.no_grad()
+def test_an_image_is_projected_once_however_many_texts_it_meets(model, pixels):
+    images, texts = model.encode_image_states(pixels), model.encode_text_states(TEXTS)
+    seen = []
+    key = model.network.text_encoder.encoder.layer[2].crossattention.self.key
+    hook = key.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    pairs = torch.tensor([[2, 0], [0, 1], [2, 2], [2, 0]])
+    together = model.match(images, texts, pairs)
+    hook.remove()
+    assert seen == [2]
+    alone = torch.cat([model.match(images, texts, pair.unsqueeze(0)) for pair in pairs])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_reach_the_pixels_through_matching(model, pixels):
     pixels.requires_grad_()
     texts = model.encode_text_states(TEXTS)

@@ -189,12 +189,15 @@ class ALBEF(nn.Module):
             raise ValueError(
                 f"Expected a fusion layer in [{config.fusion_start}, {config.text_layers}), but got {layer}."
             )
-        rows, columns = pairs.to(images.hidden.device).unbind(dim=1)
+        chosen, columns = pairs.to(images.hidden.device).unbind(dim=1)
+        # Nearly all of a pair's cost is the image's keys and values: once per image, however many texts it meets.
+        used, rows = torch.unique(chosen, return_inverse=True)
         hidden, weights = self.network.text_encoder.fuse(
             texts.hidden[columns],
             texts.mask[columns],
-            images.hidden[rows],
-            images.mask[rows],
+            images.hidden[used],
+            images.mask[used],
+            rows=rows,
             weights_of=layer,
         )
         return self.network.itm_head(hidden[:, 0]), weights

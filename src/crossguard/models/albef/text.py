@@ -45,16 +45,23 @@ class Projections(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "samples tokens width"],
-        context: Float[Tensor, "samples places channels"],
-        mask: Bool[Tensor, "samples places"],
+        context: Float[Tensor, "contexts places channels"],
+        mask: Bool[Tensor, "contexts places"],
         *,
+        rows: Int64[Tensor, " samples"] | None,
         with_weights: bool,
     ) -> tuple[Float[Tensor, "samples tokens width"], Float[Tensor, "samples heads tokens places"] | None]:
-        """Attend to the places in `mask`; the weights are given on demand, for then they must be written out."""
+        """Attend to the places in `mask`.
+
+        `rows` says which context belongs to each sample, None: one each. Keys and values are computed once per context.
+        The weights are given on demand, for then they must be written out.
+        """
         query, key, value = (
             layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, source in ((self.query, tokens), (self.key, context), (self.value, context))
         )
+        if rows is not None:
+            key, value, mask = key[rows], value[rows], mask[rows]
         seen, weights = mask[:, None, None, :], None
         if with_weights:
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -94,13 +101,14 @@ class Attention(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "samples tokens width"],
-        context: Float[Tensor, "samples places channels"],
-        mask: Bool[Tensor, "samples places"],
+        context: Float[Tensor, "contexts places channels"],
+        mask: Bool[Tensor, "contexts places"],
         *,
+        rows: Int64[Tensor, " samples"] | None = None,
         with_weights: bool = False,
     ) -> tuple[Float[Tensor, "samples tokens width"], Float[Tensor, "samples heads tokens places"] | None]:
         """Return the new states, and the weights on demand."""
-        mixed, weights = self.self(tokens, context, mask, with_weights=with_weights)
+        mixed, weights = self.self(tokens, context, mask, rows=rows, with_weights=with_weights)
         return self.output(mixed, tokens), weights
 
 
@@ -141,14 +149,15 @@ class Layer(nn.Module):
         self,
         tokens: Float[Tensor, "samples tokens width"],
         mask: Bool[Tensor, "samples tokens"],
-        image: Float[Tensor, "samples places channels"],
-        image_mask: Bool[Tensor, "samples places"],
+        image: Float[Tensor, "images places channels"],
+        image_mask: Bool[Tensor, "images places"],
         *,
+        rows: Int64[Tensor, " samples"],
         with_weights: bool,
     ) -> tuple[Float[Tensor, "samples tokens width"], Float[Tensor, "samples heads tokens places"] | None]:
-        """Read the text, then the image."""
+        """Read the text, then the image; `rows` says which image belongs to each sample."""
         tokens, _ = self.attention(tokens, tokens, mask)
-        tokens, weights = self.crossattention(tokens, image, image_mask, with_weights=with_weights)
+        tokens, weights = self.crossattention(tokens, image, image_mask, rows=rows, with_weights=with_weights)
         return self.output(self.intermediate(tokens), tokens), weights
 
 
@@ -184,9 +193,10 @@ class TextAndFusion(nn.Module):
         self,
         tokens: Float[Tensor, "pairs tokens width"],
         mask: Bool[Tensor, "pairs tokens"],
-        image: Float[Tensor, "pairs places channels"],
-        image_mask: Bool[Tensor, "pairs places"],
+        image: Float[Tensor, "images places channels"],
+        image_mask: Bool[Tensor, "images places"],
         *,
+        rows: Int64[Tensor, " pairs"],
         weights_of: int | None = None,
     ) -> tuple[Float[Tensor, "pairs tokens width"], Float[Tensor, "pairs heads tokens places"] | None]:
         """Mode "fusion": the layers from `fusion_start` on, from the text layers' states.
@@ -196,12 +206,13 @@ class TextAndFusion(nn.Module):
             mask: real tokens.
             image: states of the ViT.
             image_mask: real places of the image.
+            rows: which image belongs to each pair.
             weights_of: number of the layer, among all of BERT's, whose attention to the image is wanted too.
         """
         weights = None
         for number, layer in enumerate(self.encoder.layer[self.fusion_start :], start=self.fusion_start):
             wanted = number == weights_of
             assert isinstance(layer, Layer)
-            tokens, found = layer.fuse(tokens, mask, image, image_mask, with_weights=wanted)
+            tokens, found = layer.fuse(tokens, mask, image, image_mask, rows=rows, with_weights=wanted)
             weights = found if wanted else weights
         return tokens, weights
