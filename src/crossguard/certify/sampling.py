@@ -146,9 +146,10 @@ def pixel_votes(
         logits = model(inputs, {modality: mask.reshape(-1, *shape) for modality, mask in kept.items()})
         _check_logits(logits, (len(draw), labels, *shape))
         predicted = most_likely(logits)
-        for label in range(labels):
-            votes[label] += (predicted == label).sum(dim=0)
+        for label in range(1, labels):
+            votes[label] += (predicted == label).sum(dim=0, dtype=torch.int32)
         task.advance(len(draw))
+    votes[0] = span[1] - span[0] - votes[1:].sum(dim=0)
     return np.ascontiguousarray(votes.permute(1, 2, 0).cpu().numpy())
 
 
@@ -184,7 +185,8 @@ def sub_samples(
     index = torch.from_numpy(chosen).to(position.device)[position - first]
     inputs, kept = {}, {}
     for modality_position, (modality, k) in enumerate(design.keep.items()):
-        whole = torch.from_numpy(values[modality][chosen]).to(design.device)
+        picked = values[modality][chosen[0] : chosen[0] + 1] if len(chosen) == 1 else values[modality][chosen]
+        whole = torch.from_numpy(picked).to(design.device)
         mask = draw_masks(
             seed=design.seed, inputs=index, modality=modality_position, draws=draw, n=design.sizes[modality], k=k
         )
