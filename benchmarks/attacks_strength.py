@@ -31,7 +31,7 @@ def main() -> None:
     print(f"{'attack':<12}{'TR@1':>8}{'IR@1':>8}{'seconds':>10}")
     for name in options.attacks:
         start = time.perf_counter()
-        result = cg.evaluate(model, pairs, attack=name, threat=threat, seed=0)
+        result = cg.evaluate(model, pairs, attack=name, threat=threat.only(*ATTACKS[name].uses), seed=0)
         if name == options.attacks[0]:
             print(f"{'clean':<12}{result.clean['tr@1']:>8.1f}{result.clean['ir@1']:>8.1f}")
         took = time.perf_counter() - start
