@@ -1,7 +1,7 @@
 """Train `RoadNet` on ablated images and print its road IoU, whole and ablated.
 
 python benchmarks/road_net.py --steps 800                                  # the drawn roads
-python benchmarks/road_net.py --data pothole --root FOLDER --rare 6        # real RGB and disparity
+python benchmarks/road_net.py --data pothole --root FOLDER --size 112 192 --shares 0.05 0.05 --rare 4   # real
 """
 
 import argparse
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="roads")
     parser.add_argument("--root", help="folder of a data set that is not built in")
+    parser.add_argument("--size", type=int, nargs=2, help="height and width; default: the data set's own")
     parser.add_argument("--encoder", default="tiny")
     parser.add_argument("--geometry", default="depth", help="of roads and kitti-road: depth or normals")
     parser.add_argument("--shares", type=float, nargs=2, default=(0.0193, 0.00214), help="k / n of either modality")
@@ -59,6 +60,8 @@ def main() -> None:
     parser.add_argument("--save", help="folder for the model")
     given = parser.parse_args()
     options = {"geometry": given.geometry} if given.data in ("roads", "kitti-road") else {}
+    if given.size:
+        options["size"] = given.size
     if given.root:
         options["root"] = given.root
     train, test = (cg.load_samples(given.data, split=split, **options) for split in ("train", "test"))

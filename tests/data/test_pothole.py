@@ -30,6 +30,7 @@ def test_recordings_are_held_out_and_values_are_offsets_from_the_road(root):
     assert [len(load_samples("pothole", root=root, split=split)) for split in ("train", "val", "test")] == [1, 1, 2]
     test = load_samples("pothole", root=root)
     assert (test.groups.tolist(), test.labels.sum()) == ([1, 1], 2)
+    assert {values.dtype for values in test.modalities.values()} == {np.dtype(np.float32)}
     disparity = test.modalities["disparity"][0, 0]
     assert (disparity[5, 5], (disparity == 0).sum()) == (-1.0, 3)
     assert load_samples("pothole", root=root, size=[6, 10]).labels.shape == (2, 6, 10)

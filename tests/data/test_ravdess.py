@@ -197,3 +197,20 @@ def test_real_features():
     parts = {split: load_samples("ravdess-features", file=file, split=split) for split in ("train", "val", "test")}
     assert [len(part) for part in parts.values()] == [600, 240, 240]
     assert parts["train"].modalities["audio_mfcc"].shape == (600, 259, 1)
+
+
+def test_a_change_of_sound_stays_in_its_window(tmp_path):
+    """A shout at one moment leaves the coefficients of far windows as they are."""
+    from crossguard.data import clips
+
+    librosa = clips._need("librosa")
+    generator = np.random.default_rng(0)
+    quiet = (1e-4 * generator.normal(size=16_000)).astype(np.float32)
+    loud = quiet.copy()
+    loud[8_000:8_100] = 1.0
+
+    def windows(sound):
+        return clips.mfcc_windows(librosa, sound, steps=20, coefficients=8)
+
+    changed = np.abs(windows(quiet) - windows(loud)).max(axis=1) > 1e-3
+    assert 1 <= changed.sum() <= 2

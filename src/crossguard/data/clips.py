@@ -60,11 +60,28 @@ def read_clip(path: Path, *, frames: int, size: int, steps: int, coefficients: i
         )
     places = ((np.arange(frames) + 0.5) * len(pictures) / frames).astype(int)
     video = np.stack([_square(pictures[place], size) for place in places])
+    audio = mfcc_windows(librosa, sound, steps=steps, coefficients=coefficients)
+    return Clip(video=video, audio=audio)
+
+
+def mfcc_windows(
+    librosa: Any, sound: Float32[np.ndarray, " samples"], *, steps: int, coefficients: int
+) -> Float32[np.ndarray, "steps coefficients"]:
+    """Return the MFCC of windows of 32 ms at equal distances over the whole sound.
+
+    Args:
+        librosa: the package.
+        sound: one channel at 16 kHz.
+        steps: how many windows.
+        coefficients: MFCC per window.
+    """
     hop = max(1, len(sound) // steps)
     padded = np.pad(sound, (0, max(0, _WINDOW - len(sound))))
-    mfcc = librosa.feature.mfcc(y=padded, sr=_RATE, n_mfcc=coefficients, n_fft=_WINDOW, hop_length=hop, n_mels=64)
-    windows = ((np.arange(steps) + 0.5) * mfcc.shape[1] / steps).astype(int)
-    return Clip(video=video, audio=np.ascontiguousarray(mfcc.T[windows]).astype(np.float32))
+    power = librosa.feature.melspectrogram(y=padded, sr=_RATE, n_fft=_WINDOW, hop_length=hop, n_mels=64)
+    # No floor below the clip's loudest moment, as librosa sets by default: it would let one window change the others.
+    mfcc = librosa.feature.mfcc(S=librosa.power_to_db(power, top_db=None), n_mfcc=coefficients)
+    windows = np.minimum(np.arange(steps), mfcc.shape[1] - 1)  # a sound of fewer samples than steps repeats its last
+    return np.ascontiguousarray(mfcc.T[windows]).astype(np.float32)
 
 
 def _decode(av: Any, container: Any) -> tuple[list[np.ndarray], Float32[np.ndarray, " samples"]]:

@@ -83,7 +83,7 @@ def _read(
     known = values > 0
     if not known.any():
         raise ValueError(f"Expected disparity in {disparity}, but no pixel has any.")
-    offset = (values.astype(np.float32) - np.median(values[known])) / np.float32(256)
+    offset = (values.astype(np.float32) - np.float32(np.median(values[known]))) / np.float32(256)
     # A known pixel on the road itself must not look like an unknown one.
     offset = np.where(known, np.where(offset == 0, np.float32(1 / 512), offset), np.float32(0))
     if size is not None:
