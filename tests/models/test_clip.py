@@ -163,3 +163,17 @@ def test_openai_tokenizers_spell_the_mask(unchecked):
     from crossguard.models.clip import spelt_mask
 
     assert spelt_mask(Plain) == "[UNK]"
+
+
+def test_a_hub_id_that_cannot_be_had():
+    with pytest.raises(ValueError, match="config of 'nobody/nothing' could not be had"):
+        load_model("nobody/nothing", offline=True)
+
+
+def test_a_hub_ids_family_is_read_from_its_config(monkeypatch):
+    def config(name, **_):
+        return {"model_type": "bert"}, {}
+
+    monkeypatch.setattr("crossguard.models.table.PreTrainedConfig.get_config_dict", config)
+    with pytest.raises(ValueError, match="Unknown model_type 'bert'"):
+        load_model("somebody/bert")
