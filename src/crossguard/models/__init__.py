@@ -5,6 +5,7 @@ from crossguard.models.base import (
     Captioner,
     FusionModel,
     MultiModalClassifier,
+    MultiModalSegmenter,
     PatchModel,
     States,
     Tokens,
@@ -14,8 +15,10 @@ from crossguard.models.base import (
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
+from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.storage import load_weights, save_weights
 from crossguard.models.table import MODELS, ModelRow, load_model
@@ -30,13 +33,16 @@ __all__ = [
     "AlbefConfig",
     "BlipCaptioner",
     "Captioner",
+    "EmotionNet",
     "FusionModel",
     "ImageToText",
     "ModelRow",
     "MomentumTraining",
     "MultiModalClassifier",
+    "MultiModalSegmenter",
     "PatchModel",
     "PixelRule",
+    "RoadNet",
     "SigLIP",
     "States",
     "Tokens",
