@@ -9,15 +9,19 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from crossguard.progress import Bars, Reporter, Silent
+from crossguard.progress import Reporter, reporter
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 
 def progress(*, quiet: bool) -> Reporter:
-    """Return bars on standard error, or silence."""
-    return Silent() if quiet else Bars(Console(stderr=True))
+    """Return bars on a terminal, lines elsewhere, or silence; the bars of Transformers are always off."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    return reporter(quiet=quiet)
 
 
 def print_json(value: Any) -> None:
@@ -27,18 +31,27 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def told_clearly() -> Iterator[None]:
-    """Turn bad input into its message and exit code 2, and Ctrl-C into 130; other errors keep their traceback."""
+    """Turn what a user can mend into its message and an exit code; other errors keep their traceback.
+
+    Bad input, and an optional package that is missing, give 2; a full disk, a run open elsewhere or a training that
+    broke down give 1; Ctrl-C gives 130.
+    """
     try:
         yield
-    except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {_escaped(error)}", highlight=False)
+    except (ValueError, ImportError) as error:
+        _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
+    except (OSError, RuntimeError, FloatingPointError) as error:
+        if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+            raise
+        _print_error(error)
+        raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _escaped(error: ValueError) -> str:
+def _print_error(error: Exception) -> None:
     from rich.markup import escape
 
-    return escape(str(error))
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(str(error))}", highlight=False)

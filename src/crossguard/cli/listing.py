@@ -1,7 +1,7 @@
 """`crossguard list`: the tables of attacks, defences, models, data sets and recipes."""
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +10,7 @@ from crossguard.cli.console import print_json, told_clearly
 from crossguard.cli.options import AsJson
 
 
-class Table(str, Enum):
+class Table(StrEnum):
     """What can be listed."""
 
     attacks = "attacks"
@@ -40,9 +40,7 @@ def _defences() -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     from crossguard.models import MODELS
 
-    return [
-        {"name": row.name, "summary": row.summary, "kind": row.kind, "ships": row.ships} for row in MODELS.values()
-    ]
+    return [{"name": row.name, "summary": row.summary, "kind": row.kind, "ships": row.ships} for row in MODELS.values()]
 
 
 def _datasets() -> list[dict[str, Any]]:

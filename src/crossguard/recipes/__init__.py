@@ -1,17 +1,43 @@
-"""Recipes: YAML files that say everything about a run, the ones shipped with the package among them."""
+"""Recipes: YAML files that say everything about a run, the ones shipped with the package, and how they are run."""
 
-from crossguard.recipes.load import RecipeError, apply_overrides, find_recipe, parse_recipe, read_recipe, shipped_recipes
-from crossguard.recipes.schema import CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
+from crossguard.recipes.load import (
+    RecipeError,
+    apply_overrides,
+    find_recipe,
+    parse_recipe,
+    read_recipe,
+    shipped_recipes,
+    the_recipe,
+)
+from crossguard.recipes.names import check_names
+from crossguard.recipes.perform import (
+    Certified,
+    choose_device,
+    open_run,
+    perform_certify,
+    perform_evaluate,
+    perform_train,
+)
+from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
 
 __all__ = [
+    "AugmentRecipe",
+    "Certified",
     "CertifyRecipe",
     "EvaluateRecipe",
     "Recipe",
     "RecipeError",
     "TrainRecipe",
     "apply_overrides",
+    "check_names",
+    "choose_device",
     "find_recipe",
+    "open_run",
     "parse_recipe",
+    "perform_certify",
+    "perform_evaluate",
+    "perform_train",
     "read_recipe",
     "shipped_recipes",
+    "the_recipe",
 ]

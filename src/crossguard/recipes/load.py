@@ -4,15 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from crossguard.checks import lookup, nearest
-from crossguard.recipes.schema import CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
+from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
 
-VERBS: dict[str, type[BaseModel]] = {"evaluate": EvaluateRecipe, "train": TrainRecipe, "certify": CertifyRecipe}
+VERBS: dict[str, type[BaseModel]] = {
+    "evaluate": EvaluateRecipe,
+    "train": TrainRecipe,
+    "certify": CertifyRecipe,
+    "augment": AugmentRecipe,
+}
 
 
 class RecipeError(ValueError):
@@ -49,7 +54,9 @@ def find_recipe(source: str) -> Path:
     return lookup(shipped_recipes(), source, what="recipe")
 
 
-def read_recipe(source: str, overrides: Iterable[str] = ()) -> EvaluateRecipe | TrainRecipe | CertifyRecipe:
+def read_recipe(
+    source: str, overrides: Iterable[str] = ()
+) -> EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe:
     """Read a recipe by path or shipped name, apply `key.sub=value` overrides, and check it.
 
     Raises:
@@ -64,6 +71,23 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> EvaluateRecipe | 
     if not isinstance(values, dict):
         raise RecipeError(str(source), [f"expected a mapping of settings, but got {type(values).__name__}"])
     return parse_recipe(apply_overrides(values, overrides, source=str(source)), source=str(source))
+
+
+Wanted = TypeVar("Wanted", bound=BaseModel)
+
+
+def the_recipe(recipe: BaseModel, wanted: type[Wanted]) -> Wanted:
+    """Return a recipe that is for the wanted verb.
+
+    Raises:
+        ValueError: it is for another verb.
+    """
+    if not isinstance(recipe, wanted):
+        verbs = {schema: verb for verb, schema in VERBS.items()}
+        raise ValueError(
+            f"Expected a recipe for `crossguard {verbs[wanted]}`, but got one for `crossguard {verbs[type(recipe)]}`."
+        )
+    return recipe
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, source: str) -> dict[str, Any]:
@@ -96,7 +120,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
     return result
 
 
-def parse_recipe(values: Mapping[str, Any], *, source: str) -> EvaluateRecipe | TrainRecipe | CertifyRecipe:
+def parse_recipe(
+    values: Mapping[str, Any], *, source: str
+) -> EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe:
     """Check settings against the schema of their verb.
 
     Raises:
@@ -127,12 +153,14 @@ def _section(schema: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | 
     """Return the schema that a path of keys leads to."""
     current: type[BaseModel] | None = schema
     for key in path:
+        if key.isdigit():  # a place in a list
+            continue
         field = current.model_fields.get(key) if current is not None else None
         current = next(iter(_models(field.annotation)), None) if field is not None else None
     return current
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Union, UnionType):
+    if get_origin(annotation) in (Union, UnionType, list):
         return [model for part in get_args(annotation) for model in _models(part)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -1,18 +1,19 @@
-"""Check a recipe's names against the tables: models, data sets, attacks, defences."""
+"""Check a recipe's names against the tables: models, data sets, attacks, defences, augmentation sources."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from crossguard.attacks import ATTACKS
+from crossguard.augment import AUGMENTATIONS
 from crossguard.checks import nearest
 from crossguard.data import DATASETS
 from crossguard.models import MODELS
-from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
+from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
 from crossguard.training import DEFENCES
 
 
-def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe) -> list[str]:
+def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe) -> list[str]:
     """Return one line per name of a recipe that no table holds, each with the nearest known name."""
     problems = [*_data(recipe.data, "data", "samples" if isinstance(recipe, CertifyRecipe) else "pairs")]
     if isinstance(recipe, EvaluateRecipe):
@@ -23,6 +24,11 @@ def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe) -> list[st
         problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
         if recipe.validation is not None:
             problems += [*_data(recipe.validation, "validation", "pairs")]
+    elif isinstance(recipe, AugmentRecipe):
+        for place, source in enumerate(recipe.sources):
+            problems += [*_row(AUGMENTATIONS, source.name, f"sources.{place}.name")]
+        if recipe.model is not None:
+            problems += [*_model(recipe.model)]
     elif recipe.train is not None:
         problems += [*_row(MODELS, recipe.model, "model"), *_data(recipe.train.data, "train.data", "samples")]
     else:

@@ -111,6 +111,10 @@ class SensorTraining(_Section):
 
     data: Data
     steps: PositiveInt
+    keep: Annotated[
+        dict[str, PositiveInt] | None, Field(description="elements kept in training; default: as the certificate")
+    ] = None
+    turn: Annotated[bool, Field(description="turn the three axes of all sensors by small random rotations")] = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -123,9 +127,42 @@ class CertifyRecipe(_Recipe):
     data: Data
     keep: Annotated[dict[str, PositiveInt], Field(description="elements kept of each modality")]
     draws: PositiveInt = 1000
-    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.001
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
     kind: Annotated[EditKind, Field(description="the attacker's kind of edit")] = "substitution"
     radii: Annotated[dict[str, NonNegativeInt], Field(description="largest radius of each modality on the grid")]
 
 
-Recipe = Annotated[EvaluateRecipe | TrainRecipe | CertifyRecipe, Field(discriminator="verb")]
+class Originals(_Section):
+    """A part of the data that is augmented, so that the rest can be a source (`own-texts`, `own-images`)."""
+
+    texts_per_image: Annotated[PositiveInt | None, Field(description="texts that every image keeps; default: all")] = (
+        None
+    )
+    images_per_text: Annotated[PositiveInt | None, Field(description="images that every text keeps; default: all")] = (
+        None
+    )
+
+
+class AugmentationSource(_Section):
+    """An augmentation source by its name in the table, and its own options."""
+
+    name: Annotated[str, Field(description="a name of `crossguard.augment.AUGMENTATIONS`")]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class AugmentRecipe(_Recipe):
+    """Make one-to-many pairs once, offline, and measure them."""
+
+    verb: Literal["augment"]
+    data: Data
+    originals: Originals = Field(default_factory=Originals)
+    sources: Annotated[list[AugmentationSource], Field(min_length=1)]
+    per_sample: Annotated[PositiveInt, Field(description="the most samples of a source per item")] = 4
+    model: Annotated[str | None, Field(description="reference for the measures: shipped name, folder, or hub id")] = (
+        None
+    )
+    min_alignment: Annotated[Number | None, Field(ge=-1, le=1, description="leave out samples below, a cosine")] = None
+    batch_size: PositiveInt = 64
+
+
+Recipe = Annotated[EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe, Field(discriminator="verb")]

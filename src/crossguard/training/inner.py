@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from crossguard.attacks.ascent import Pixels, Start, maximise, random_start
 from crossguard.attacks.base import frozen
-from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.encode import encode_texts, encode_unit_texts
 from crossguard.attacks.objectives import mean_partner
 from crossguard.models import VisionLanguageModel
 from crossguard.models.losses import contrastive_by_image, embedding_l2
@@ -124,10 +124,8 @@ class _Search:
     def _text_part(self, term: Term, pixels: Pixels) -> _TextPart:
         model = self.model
         if isinstance(term, Anchor):
-            reference = self.original.encode_text(self.step_batch.batch.texts).float()
-            return lambda texts, owners: (
-                -term.weight * embedding_l2(model.encode_text(texts).float(), reference[owners])
-            )
+            reference = encode_texts(self.original, self.step_batch.batch.texts)
+            return lambda texts, owners: -term.weight * embedding_l2(encode_texts(model, texts), reference[owners])
         seen = pixels if term.image == "adversarial" else self.step_batch.batch.pixels
         partners = mean_partner(model.encode_image(seen).float(), self.step_batch.targets.T)
         return lambda texts, owners: term.weight * (encode_unit_texts(model, texts) * partners[owners]).sum(dim=1)

@@ -14,6 +14,7 @@ from torch import nn
 from crossguard.attacks.ascent import Pixels
 from crossguard.attacks.base import frozen
 from crossguard.attacks.sources import SourceLike
+from crossguard.attacks.table import make_attack
 from crossguard.data import OneToManyPairs
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
@@ -26,6 +27,7 @@ from crossguard.training.devices import Precision, make_accelerator
 from crossguard.training.optimiser import learning_rate_at, make_optimiser, select_trained
 from crossguard.training.outer import Towers, batch_accuracy, outer_loss
 from crossguard.training.plan import Plan, make_plan
+from crossguard.training.validation import Validation
 
 Model = TypeVar("Model", bound=nn.Module)
 _SILENT = Silent()
@@ -53,6 +55,9 @@ def train(
     order: str = "text-first",
     text_tries: int = 8,
     source: SourceLike | None = None,
+    validation: OneToManyPairs | None = None,
+    validation_attack: str = "co-attack",
+    validate_every: int | None = None,
     run: RunFolder | None = None,
     checkpoint_every: int = 500,
     log_every: int = 10,
@@ -92,6 +97,9 @@ def train(
         order: "text-first" (MAT) or "image-first".
         text_tries: substitutions tried per text and word.
         source: candidate source of substitutions (see `attacks.make_source`); default: the defence's own.
+        validation: held-out pairs; retrieval at rank 1 on them is logged and shown, clean and attacked.
+        validation_attack: a name of the table of attacks, run within `threat`.
+        validate_every: steps between validations; default: at the end alone.
         run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on.
         checkpoint_every: steps between checkpoints.
         log_every: steps between rows, and between updates of what is shown.
@@ -133,9 +141,11 @@ def train(
         text_tries=text_tries,
         source=source,
     )
-    for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
+    every = {"checkpoint_every": checkpoint_every, "log_every": log_every, "validate_every": validate_every or steps}
+    for name, value in every.items():
         if value < 1:
             raise ValueError(f"Expected `{name}` >= 1, but got {value}.")
+    attack = make_attack(validation_attack) if threat else None
     home = next(model.parameters()).device
     where = home if device is None else torch.device(device)
     accelerator = make_accelerator(where, precision=precision)
@@ -144,14 +154,19 @@ def train(
     if workers is None:
         workers = 0 if pictures.in_memory else min(4, os.cpu_count() or 1)
 
+    judge = None
+    if validation is not None:
+        held_out = Pictures(model, validation, progress=progress)
+        judge = Validation(validation, held_out, attack, threat or ThreatModel(), batch_size, seed)
+
     student = copy.deepcopy(model).to(accelerator.device)
     student.zero_grad(set_to_none=True)
     flags = [parameter.requires_grad for parameter in student.parameters()]
-    job = _Job(plan, student, model, accelerator, run)
+    job = _Job(plan, student, model, accelerator, run, judge)
     batches = StepBatches(pairs, pictures, plan.composition, seed=seed)
     # Dropout draws from PyTorch's global generator: it is seeded anew at every step, and put back at the end.
     with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
-        job.fit(batches, workers=workers, checkpoint_every=checkpoint_every, log_every=log_every, progress=progress)
+        job.fit(batches, workers=workers, every=every, progress=progress)
     student.zero_grad(set_to_none=True)
     for parameter, wanted in zip(student.parameters(), flags, strict=True):
         parameter.requires_grad_(wanted)
@@ -163,9 +178,15 @@ class _Job:
     """One training under way."""
 
     def __init__(
-        self, plan: Plan, student: nn.Module, source: nn.Module, accelerator: Accelerator, run: RunFolder | None
+        self,
+        plan: Plan,
+        student: nn.Module,
+        source: nn.Module,
+        accelerator: Accelerator,
+        run: RunFolder | None,
+        judge: Validation | None,
     ) -> None:
-        self.plan, self.accelerator = plan, accelerator
+        self.plan, self.accelerator, self.judge = plan, accelerator, judge
         self.module, self.student = student, cast(VisionLanguageModel, student)
         self.original = self.student
         if any(isinstance(term, Anchor) for term in plan.terms):
@@ -177,9 +198,7 @@ class _Job:
         self.checkpoint = None if run is None else run.file(f"checkpoint-{plan.row.name}")
         self.rows = None if run is None else Rows(run.path / "training.jsonl")
 
-    def fit(
-        self, batches: StepBatches, *, workers: int, checkpoint_every: int, log_every: int, progress: Reporter
-    ) -> None:
+    def fit(self, batches: StepBatches, *, workers: int, every: Mapping[str, int], progress: Reporter) -> None:
         """Take all steps that are not done yet."""
         plan, done = self.plan, 0
         if self.checkpoint is not None:
@@ -189,11 +208,15 @@ class _Job:
             for step, batch in enumerate(
                 iterate(batches, start=done, stop=plan.steps, workers=workers, device=self.accelerator.device), done
             ):
-                noted = self.step(batch, step, measure=step % log_every == 0 or step == plan.steps - 1)
+                last = step + 1 == plan.steps
+                noted = self.step(batch, step, measure=last or step % every["log_every"] == 0)
+                if self.judge is not None and (last or (step + 1) % every["validate_every"] == 0):
+                    noted |= self.judge(self.student, device=self.accelerator.device)
                 if noted:
-                    self._log({**noted, "seconds": round(time.monotonic() - began, 3)})
+                    row = {"defence": plan.row.name, "step": step, **noted}
+                    self._log({**row, "seconds": round(time.monotonic() - began, 3)})
                 task.advance(note=_note(noted))
-                if (step + 1) % checkpoint_every == 0 or step + 1 == plan.steps:
+                if last or (step + 1) % every["checkpoint_every"] == 0:
                     self._save(step + 1)
 
     def step(self, batch: TrainingBatch, step: int, *, measure: bool) -> dict[str, Any]:
@@ -217,8 +240,6 @@ class _Job:
         if not measure:
             return {}
         return {
-            "defence": plan.row.name,
-            "step": step,
             "loss": float(loss.detach()),
             **accuracies,
             "learning_rate": rate,
@@ -258,9 +279,11 @@ class _Job:
 
 
 def _note(row: Mapping[str, Any]) -> str:
-    if not row:
-        return ""
-    parts = [f"loss {row['loss']:.3f}", f"clean {row['clean_accuracy']:.0%}"]
-    if "robust_accuracy" in row:
-        parts.append(f"robust {row['robust_accuracy']:.0%}")
-    return "  ".join(parts)
+    shown = {
+        "loss": "loss {:.3f}",
+        "clean_accuracy": "clean {:.0%}",
+        "robust_accuracy": "robust {:.0%}",
+        "clean_ir@1": "val IR@1 {:.1f}",
+        "robust_ir@1": "attacked {:.1f}",
+    }
+    return "  ".join(form.format(row[key]) for key, form in shown.items() if key in row)

@@ -1,0 +1,49 @@
+"""`crossguard report`: one page, and the tables, of one or several runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossguard.cli.console import print_json, told_clearly
+from crossguard.cli.options import AsJson
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+
+    @app.command()
+    def report(
+        runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+        out: Annotated[
+            Path | None, typer.Option(help="Where the page goes; default: report.html in the first.")
+        ] = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Write one self-contained page that compares runs, and print their tables.
+
+        For example: crossguard report runs/undefended runs/mat --out comparison.html
+        """
+        with told_clearly():
+            from crossguard.report import report_runs
+            from crossguard.runs import RunFolder
+
+            page = report_runs(runs, out or runs[0] / "report.html")
+            kinds = {kind for run in runs for kind in RunFolder(run).summary}
+            print_tables(runs, kinds, as_json=as_json)
+            if not as_json:
+                print(f"report: {page}")
+
+
+def print_tables(runs: list[Path], kinds: set[str], *, as_json: bool) -> None:
+    """Print what the runs hold: retrieval, certificates, or both."""
+    from crossguard.report import certificate_table, print_certificates, print_retrieval, retrieval_table
+
+    if as_json:
+        tables = {"retrieval": retrieval_table, "certificates": certificate_table}
+        print_json({kind: table(runs) for kind, table in tables.items() if kind in kinds})
+        return
+    if "retrieval" in kinds:
+        print_retrieval(runs)
+    if "certificates" in kinds:
+        print_certificates(runs)

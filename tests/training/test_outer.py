@@ -1,0 +1,85 @@
+"""Outer losses against what their names say, and the accuracies that are shown."""
+
+import copy
+
+import pytest
+import torch
+
+from crossguard.models import cosine
+from crossguard.models.losses import contrastive
+from crossguard.training import DEFENCES, TrainingBatch
+from crossguard.training.outer import Towers, batch_accuracy, outer_loss
+
+
+@pytest.fixture
+def step_batch(toy_batch):
+    positives = toy_batch.positives
+    ignored = torch.zeros_like(positives)
+    ignored[0, ~positives[0]] = torch.arange(int((~positives[0]).sum())) == 0
+    return TrainingBatch(toy_batch, positives, ignored)
+
+
+def itc(model, pixels, texts, step_batch):
+    logits = model.logit_scale * cosine(model.encode_image(pixels), model.encode_text(texts))
+    return contrastive(logits, step_batch.targets, ignored=step_batch.ignored)
+
+
+def test_every_defence_is_the_loss_of_its_name(tiny_clip, step_batch):
+    clean = step_batch.batch
+    adversarial = (clean.pixels.flip(0), tuple(text + " plain" for text in clean.texts))
+    original = copy.deepcopy(tiny_clip)
+    with torch.no_grad():
+        tiny_clip.network.visual_projection.weight.mul_(1.1)
+        tiny_clip.network.text_projection.weight.mul_(0.9)
+        image, text = tiny_clip.encode_image(adversarial[0]), tiny_clip.encode_text(adversarial[1])
+        image_gap = image - original.encode_image(clean.pixels)
+        text_gap = text - original.encode_text(clean.texts)
+        mixed = 0.5 * itc(tiny_clip, adversarial[0], clean.texts, step_batch) + 0.5 * itc(
+            tiny_clip, clean.pixels, adversarial[1], step_batch
+        )
+        expected = {
+            "clean": itc(tiny_clip, clean.pixels, clean.texts, step_batch),
+            "tecoa": itc(tiny_clip, adversarial[0], clean.texts, step_batch),
+            "fare": image_gap.pow(2).sum(dim=1).mean(),
+            "mmcoa": mixed,
+            "leaf": text_gap.pow(2).sum(dim=1).mean(),
+            "mat": itc(tiny_clip, *adversarial, step_batch),
+            "mat+": itc(tiny_clip, *adversarial, step_batch),
+        }
+    assert expected.keys() == DEFENCES.keys()
+    for name, row in DEFENCES.items():
+        got = outer_loss(Towers(tiny_clip), tiny_clip, original, row.terms, step_batch, adversarial)
+        assert got.requires_grad
+        assert torch.allclose(got, expected[name], rtol=1e-4), name
+
+
+def test_what_each_defence_attacks_and_trains():
+    assert {name: (sorted(row.attacks), row.trains, row.one_to_many) for name, row in DEFENCES.items()} == {
+        "clean": ([], ("image", "text"), False),
+        "tecoa": (["image"], ("image",), False),
+        "fare": (["image"], ("image",), False),
+        "mmcoa": (["image", "text"], ("image", "text"), False),
+        "leaf": (["text"], ("text",), False),
+        "mat": (["image", "text"], ("image", "text"), False),
+        "mat+": (["image", "text"], ("image", "text"), True),
+    }
+
+
+class Fixed(torch.nn.Module):
+    """Two-dimensional embeddings: of an image its mean colours, of a text what a table says."""
+
+    def encode_image(self, pixels):
+        return pixels.mean(dim=(2, 3))[:, :2]
+
+    def encode_text(self, texts):
+        return torch.tensor([{"right": (1.0, 0.0), "up": (0.0, 1.0)}[text] for text in texts])
+
+
+def test_batch_accuracy_counts_own_texts_and_not_ties():
+    pixels = torch.zeros(3, 3, 2, 2)
+    pixels[0, 0], pixels[1, 1] = 1.0, 1.0
+    pixels[2, :2] = 0.5  # as near to one text as to the other
+    positives = torch.tensor([[True, False], [True, False], [True, False]])
+    assert batch_accuracy(Fixed(), pixels, ("right", "up"), positives) == pytest.approx(1 / 3)
+    both = torch.tensor([[True, True, False], [False, False, True], [True, True, True]])
+    assert batch_accuracy(Fixed(), pixels, ("right", "right", "up"), both) == 1.0
