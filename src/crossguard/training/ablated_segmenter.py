@@ -100,7 +100,7 @@ def train_ablated_segmenter(
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             judged = labels >= 0
