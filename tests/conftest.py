@@ -26,7 +26,12 @@ settings.load_profile("patient")
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("disc", "square", "cross")
 PLACES = ("left", "right")
-WORDS = (*COLOURS, *SHAPES, *PLACES, *"a an small large picture drawing of shape with the on side bright plain".split())
+WORDS = (
+    *COLOURS,
+    *SHAPES,
+    *PLACES,
+    *["a", "an", "small", "large", "picture", "drawing", "of", "shape", "with", "the", "on", "side", "bright", "plain"],
+)
 
 
 def word_tokenizer(words=WORDS):

@@ -15,7 +15,10 @@ budgets = st.one_of(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["image", "text", "gyroscope"]), budgets), st.sampled_from(["query", "gallery", "both"]))
+@given(
+    st.dictionaries(st.sampled_from(["image", "text", "gyroscope"]), budgets),
+    st.sampled_from(["query", "gallery", "both"]),
+)
 def test_json_round_trip(given_budgets, target):
     threat = ThreatModel(target=target, **given_budgets)
     again = ThreatModel.from_dict(json.loads(json.dumps(threat.to_dict())))

@@ -68,9 +68,7 @@ class Elements:
     def __post_init__(self) -> None:
         _whole_number(self.r, "r")
         if self.kind not in get_args(EditKind):
-            raise ValueError(
-                f"Unknown `kind` of edit {self.kind!r}: {nearest(str(self.kind), get_args(EditKind))}."
-            )
+            raise ValueError(f"Unknown `kind` of edit {self.kind!r}: {nearest(str(self.kind), get_args(EditKind))}.")
 
     def __str__(self) -> str:
         return f"{self.r} {self.kind}" + ("" if self.r == 1 else "s")

@@ -164,9 +164,7 @@ class TestDiffusion:
                 assert np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= 1
 
     def test_image_to_image_starts_at_the_picture(self, toy_pairs, diffusion_folder):
-        weak, strong = (
-            ImageToImage(model=diffusion_folder, steps=20, strength=strength) for strength in (0.05, 1.0)
-        )
+        weak, strong = (ImageToImage(model=diffusion_folder, steps=20, strength=strength) for strength in (0.05, 1.0))
         pipeline = weak._pipeline
         pixels = pipeline.image_processor.preprocess([toy_pairs.image(0).resize((16, 16))])
         with torch.no_grad():

@@ -29,9 +29,7 @@ def edited(name, images, strength, sign):
 
 
 def difference(a, b):
-    return max(
-        np.abs(np.asarray(x, dtype=int) - np.asarray(y, dtype=int)).max() for x, y in zip(a, b, strict=True)
-    )
+    return max(np.abs(np.asarray(x, dtype=int) - np.asarray(y, dtype=int)).max() for x, y in zip(a, b, strict=True))
 
 
 class TestAgainstPillow:

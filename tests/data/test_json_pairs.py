@@ -24,7 +24,11 @@ def load(folder, rows):
 def test_rows_of_both_layouts_and_shared_nodes(folder):
     pairs = load(
         folder,
-        [{"image": "a.png", "caption": ["one", "two"]}, {"image": "b.png", "caption": "two"}, {"image": "a.png", "caption": "3"}],
+        [
+            {"image": "a.png", "caption": ["one", "two"]},
+            {"image": "b.png", "caption": "two"},
+            {"image": "a.png", "caption": "3"},
+        ],
     )
     named = {(pairs.images[i].key, pairs.texts[j]) for i, j in pairs.links}
     assert named == {("a.png", "one"), ("a.png", "two"), ("b.png", "two"), ("a.png", "3")}

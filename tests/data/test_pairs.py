@@ -17,7 +17,11 @@ def build(links):
     texts = sorted({int(j) for _, j in links})
     dense = np.array([(images.index(i), texts.index(j)) for i, j in links], dtype=np.int64)
     return OneToManyPairs(
-        "toy", "test", tuple(Picture(str(i), Path(f"{i}.png")) for i in images), tuple(f"text {j}" for j in texts), dense
+        "toy",
+        "test",
+        tuple(Picture(str(i), Path(f"{i}.png")) for i in images),
+        tuple(f"text {j}" for j in texts),
+        dense,
     )
 
 

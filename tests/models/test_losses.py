@@ -159,9 +159,7 @@ def slow_part(logits, positives, ignored, row):
 
     forth = surprise(logits[row].tolist(), ignored[row].tolist(), positives[row].tolist())
     columns = positives[row].nonzero().flatten().tolist()
-    backs = [
-        surprise(logits[:, j].tolist(), ignored[:, j].tolist(), positives[:, j].tolist()) for j in columns
-    ]
+    backs = [surprise(logits[:, j].tolist(), ignored[:, j].tolist(), positives[:, j].tolist()) for j in columns]
     return (forth + sum(backs) / len(backs)) / 2
 
 

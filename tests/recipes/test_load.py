@@ -45,7 +45,9 @@ def test_an_unknown_verb_names_the_nearest():
 
 
 def test_overrides_reach_into_sections_and_are_typed():
-    values = apply_overrides(GOOD, ["data.split=val", "seed=7", "threat.image.eps=4/255", "attack.options.steps=3"], source="x")
+    values = apply_overrides(
+        GOOD, ["data.split=val", "seed=7", "threat.image.eps=4/255", "attack.options.steps=3"], source="x"
+    )
     recipe = parse_recipe(values, source="x")
     assert (recipe.data.split, recipe.seed, recipe.attack.options) == ("val", 7, {"steps": 3})
     assert recipe.threat.image.eps == pytest.approx(4 / 255)

@@ -1,5 +1,6 @@
 """Learning rate, weight decay groups, and what is trained."""
 
+from itertools import pairwise
 from math import cos, pi
 
 import pytest
@@ -12,7 +13,7 @@ def test_learning_rate_warms_up_and_falls_to_nothing():
     rates = [learning_rate_at(step, steps=100, warmup=10, peak=2.0) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[55] == pytest.approx(1 + cos(pi * 45.5 / 90))
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[9:]))
     assert 0 < rates[-1] < 0.001
 
 

@@ -65,21 +65,15 @@ def test_what_each_defence_attacks_and_trains():
     }
 
 
-class Fixed(torch.nn.Module):
-    """Two-dimensional embeddings: of an image its mean colours, of a text what a table says."""
-
-    def encode_image(self, pixels):
-        return pixels.mean(dim=(2, 3))[:, :2]
-
-    def encode_text(self, texts):
-        return torch.tensor([{"right": (1.0, 0.0), "up": (0.0, 1.0)}[text] for text in texts])
-
-
-def test_batch_accuracy_counts_own_texts_and_not_ties():
+def test_batch_accuracy_counts_own_texts_and_not_ties(tiny_clip, monkeypatch):
+    # Two-dimensional embeddings: of an image its mean colours, of a text what a table says.
+    table = {"right": (1.0, 0.0), "up": (0.0, 1.0)}
+    monkeypatch.setattr(tiny_clip, "encode_image", lambda pixels: pixels.mean(dim=(2, 3))[:, :2])
+    monkeypatch.setattr(tiny_clip, "encode_text", lambda texts: torch.tensor([table[text] for text in texts]))
     pixels = torch.zeros(3, 3, 2, 2)
     pixels[0, 0], pixels[1, 1] = 1.0, 1.0
     pixels[2, :2] = 0.5  # as near to one text as to the other
     positives = torch.tensor([[True, False], [True, False], [True, False]])
-    assert batch_accuracy(Fixed(), pixels, ("right", "up"), positives) == pytest.approx(1 / 3)
+    assert batch_accuracy(tiny_clip, pixels, ("right", "up"), positives) == pytest.approx(1 / 3)
     both = torch.tensor([[True, True, False], [False, False, True], [True, True, True]])
-    assert batch_accuracy(Fixed(), pixels, ("right", "right", "up"), both) == 1.0
+    assert batch_accuracy(tiny_clip, pixels, ("right", "right", "up"), both) == 1.0

@@ -4,25 +4,37 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_helpers import ALIKE, ToySource
 
+from conftest import make_clip
 from crossguard.attacks import count_word_edits, swap_words
 from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.objectives import linked_mean
 from crossguard.training import Swaps, swap_some
 
-from training_helpers import ALIKE, ToySource
-
-TEXTS = ("a small picture of a red disc", "drawing of the blue cross left", "red", "a bright green disc on the left side")
+MODEL = make_clip()
+TEXTS = (
+    "a small picture of a red disc",
+    "drawing of the blue cross left",
+    "red",
+    "a bright green disc on the left side",
+)
 
 
 def by_length(texts, owners):
-    """A score that needs no model: long texts serve worse."""
-    return np.array([-len(text) for text in texts], dtype=np.float32)
+    """A score that needs no model: short texts serve worse."""
+    return np.array([len(text) for text in texts], dtype=np.float32)
 
 
 def swap(score, *, words=1, tries=100, texts=TEXTS, source=None, seed=0):
     return swap_some(
-        None, texts, score, words=words, tries=tries, swaps=Swaps(source or ToySource()), rng=np.random.default_rng(seed)
+        MODEL,
+        texts,
+        score,
+        words=words,
+        tries=tries,
+        swaps=Swaps(source or ToySource()),
+        rng=np.random.default_rng(seed),
     )
 
 
@@ -31,16 +43,21 @@ def swap(score, *, words=1, tries=100, texts=TEXTS, source=None, seed=0):
 def test_budget_and_vocabulary(words, tries, seed):
     for text, changed in zip(TEXTS, swap(by_length, words=words, tries=tries, seed=seed), strict=True):
         assert count_word_edits(text, changed) <= words
-        assert len(changed) >= len(text)
+        assert len(changed) <= len(text)
         for old, new in zip(text.split(), changed.split(), strict=True):
             assert new == old or new in ALIKE[old]
 
 
 def test_the_best_substitution_is_taken_per_word():
-    assert swap(by_length)[:3] == ("a small drawing of a red disc", TEXTS[1], "red")
-    # "small" grows by nothing: no substitution of it is longer, so a second word changes nothing.
-    assert swap(by_length, words=2)[0] == "a small drawing of a red disc"
-    assert swap(by_length, words=2)[3] == "a bright green disc on the left drawing"
+    assert swap(by_length) == (
+        "a small side of a red disc",
+        "shape of the blue cross left",
+        "red",
+        "a plain green disc on the left side",
+    )
+    # No substitute of "small" or "side" is shorter, so a second word changes nothing.
+    assert swap(by_length, words=2) == swap(by_length)
+    assert swap(by_length, words=2, texts=("bright picture",)) == ("plain side",)
 
 
 def test_a_text_without_worse_variants_stays():
@@ -64,7 +81,7 @@ def test_candidates_are_looked_up_once():
     source = ToySource()
     swaps = Swaps(source)
     for _ in range(2):
-        swaps.of(TEXTS, model=None)
+        swaps.of(TEXTS, model=MODEL)
     assert source.asked == list(TEXTS)
 
 

@@ -7,7 +7,7 @@ from crossguard.attacks.words import split_words
 ALIKE = {
     "small": ("large", "plain"),
     "bright": ("plain", "small"),
-    "picture": ("drawing", "shape"),
+    "picture": ("drawing", "side"),
     "drawing": ("picture", "shape"),
     "side": ("shape", "drawing"),
 }

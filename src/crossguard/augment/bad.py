@@ -33,9 +33,7 @@ class Shuffled:
     def make_texts(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadeText]]:
         """Return, per picture, texts that the originals link to other pictures only."""
         known = set(pairs.texts)
-        return [
-            [Made(text, images=(item,)) for text in self._others(pairs, item, known, request)] for item in items
-        ]
+        return [[Made(text, images=(item,)) for text in self._others(pairs, item, known, request)] for item in items]
 
     def _others(self, pairs: OneToManyPairs, item: int, known: set[str], request: Request) -> list[str]:
         own = set(np.asarray(pairs.texts_of(item)).tolist())

@@ -94,9 +94,7 @@ class Captioner:
         prompt = self._tokenizer(self.options["prompt"], return_tensors="pt")["input_ids"][:, :-1].clone()
         prompt[:, 0] = network.config.text_config.bos_token_id
         start = prompt.expand(len(seen), -1).to(request.device)
-        options = generation_options(
-            network.text_decoder, chance, max_new_tokens=self.options["max_new_tokens"]
-        )
+        options = generation_options(network.text_decoder, chance, max_new_tokens=self.options["max_new_tokens"])
         options["generation_config"].eos_token_id = network.config.text_config.sep_token_id
         options["generation_config"].pad_token_id = network.config.text_config.pad_token_id
         output = network.text_decoder.generate(

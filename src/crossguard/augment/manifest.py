@@ -52,9 +52,7 @@ def manifest_rows(
     return rows
 
 
-def source_measures(
-    sources: Sequence[Source], rows: Sequence[Mapping[str, Any]], seen: Look | None
-) -> list[Measures]:
+def source_measures(sources: Sequence[Source], rows: Sequence[Mapping[str, Any]], seen: Look | None) -> list[Measures]:
     """Return the measures of the originals, if a model looked at them, and of every source."""
     measures = list(seen.originals) if seen is not None else []
     for source in sources:

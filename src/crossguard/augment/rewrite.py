@@ -56,9 +56,7 @@ class Rewrite:
         if "{text}" not in prompt:
             raise ValueError(f'Expected a `prompt` with "{{text}}" in it, but got {prompt!r}.')
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                str(model), local_files_only=offline, padding_side="left"
-            )
+            self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=offline, padding_side="left")
             self._network: Any = AutoModelForCausalLM.from_pretrained(
                 str(model), local_files_only=offline, use_safetensors=True
             ).eval()

@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
         steps: Annotated[int | None, typer.Option(help="Training steps of each defence.", min=1)] = None,
         pictures: Annotated[int | None, typer.Option(help="Test pictures that are attacked.", min=4)] = None,
         draws: Annotated[int | None, typer.Option(help="Sub-samples per certified window.", min=1)] = None,
+        sensor_steps: Annotated[
+            int | None, typer.Option(help="Training steps of the sensor classifier.", min=1)
+        ] = None,
         quiet: Quiet = False,
         as_json: AsJson = False,
     ) -> None:
@@ -32,7 +35,7 @@ def register(app: typer.Typer) -> None:
         with told_clearly():
             from crossguard.recipes.demo import DemoSettings, perform_demo
 
-            given = {"steps": steps, "pictures": pictures, "draws": draws}
+            given = {"steps": steps, "pictures": pictures, "draws": draws, "sensor_steps": sensor_steps}
             settings = DemoSettings(seed=seed, **{name: value for name, value in given.items() if value is not None})
             page = perform_demo(settings, run, progress=progress(quiet=quiet), command=sys.argv)
             print_tables([run], {"retrieval", "certificates"}, as_json=as_json)

@@ -35,9 +35,7 @@ class Picture:
                     return Image.alpha_composite(white, upright).convert("RGB")
                 return upright.convert("RGB")
         except (OSError, SyntaxError) as error:
-            raise ValueError(
-                f"Expected an image file at {self.path}, but it could not be read: {error}"
-            ) from error
+            raise ValueError(f"Expected an image file at {self.path}, but it could not be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,7 @@ class OneToManyPairs:
     def _check(self) -> None:
         blank = [i for i, text in enumerate(self.texts) if not text.strip()]
         if blank:
-            raise ValueError(
-                f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]})."
-            )
+            raise ValueError(f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]}).")
         if len(set(self.texts)) != len(self.texts):
             raise ValueError(
                 f"Expected different texts (link a shared text to all its images), but "
@@ -129,9 +125,7 @@ class OneToManyPairs:
         ends, bounds = self._by_text
         return ends[bounds[text] : bounds[text + 1]]
 
-    def select(
-        self, *, images: Sequence[int] | None = None, texts: Sequence[int] | None = None
-    ) -> "OneToManyPairs":
+    def select(self, *, images: Sequence[int] | None = None, texts: Sequence[int] | None = None) -> "OneToManyPairs":
         """Return the pairs among the given images and texts; partners left without any link are dropped.
 
         Args:

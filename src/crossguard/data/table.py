@@ -35,9 +35,7 @@ DATASETS: dict[str, DatasetRow] = {
             "pairs",
             load_emoji,
         ),
-        DatasetRow(
-            "json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json
-        ),
+        DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
         DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
         DatasetRow("kitti-road", "KITTI Road with dense depth: RGB, depth, road mask", "samples", load_kitti_road),
@@ -79,7 +77,5 @@ def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModa
 def _load(name: str, gives: str, **options: Any) -> Any:
     row = lookup(DATASETS, name, what="data set")
     if row.gives != gives:
-        raise ValueError(
-            f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}."
-        )
+        raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
     return row.load(**options)

@@ -156,9 +156,7 @@ class FusionModel(VisionLanguageModel, Protocol):
         """Encode texts or tokens; `embedding` equals `encode_text(texts)`."""
         ...
 
-    def match(
-        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]
-    ) -> Float[Tensor, "pairs 2"]:
+    def match(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs 2"]:
         """Return the two logits (no match, match) of the chosen pairs; their softmax is the probability.
 
         Args:
@@ -267,8 +265,6 @@ class MultiModalSegmenter(Protocol):
         ...
 
 
-def cosine(
-    images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"]
-) -> Float[Tensor, "images texts"]:
+def cosine(images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"]) -> Float[Tensor, "images texts"]:
     """Return the cosine similarity of every image with every text, in [-1, 1]."""
     return nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T

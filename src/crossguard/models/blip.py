@@ -75,9 +75,7 @@ class BLIP(nn.Module):
         )
         refuse_unread(report, source=source, family="BLIP retrieval")
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
-        rule = PixelRule.from_pretrained(
-            source, default_size=network.config.vision_config.image_size, offline=offline
-        )
+        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(
             network,
             tokenizer,
@@ -164,9 +162,7 @@ class BLIP(nn.Module):
         hidden = self.network.text_encoder.embeddings(input_ids=ids)
         return States(hidden, tokens.mask, self.encode_text(tokens))
 
-    def match(
-        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]
-    ) -> Float[Tensor, "pairs 2"]:
+    def match(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs 2"]:
         """Return the logits (no match, match) of the chosen pairs."""
         rows, columns = pairs.to(images.hidden.device).unbind(dim=1)
         output = self.network.text_encoder(
@@ -193,9 +189,7 @@ class BLIP(nn.Module):
         """
         network = self.network
         cross = {
-            id(parameter)
-            for name, parameter in network.text_encoder.named_parameters()
-            if ".crossattention." in name
+            id(parameter) for name, parameter in network.text_encoder.named_parameters() if ".crossattention." in name
         }
         text = list(network.text_encoder.parameters())
         parts: dict[str, list[nn.Parameter]] = {
@@ -210,9 +204,7 @@ class BLIP(nn.Module):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
         self.network.config.contrastive_temperature = float(self.temperature.detach())
-        write_model(
-            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
-        )
+        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
 
 
 def encode_token(tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> int:

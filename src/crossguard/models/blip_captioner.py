@@ -54,9 +54,7 @@ class BlipCaptioner(nn.Module):
         self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
-    def from_pretrained(
-        cls, source: Path | str, *, name: str | None = None, offline: bool = False
-    ) -> "BlipCaptioner":
+    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "BlipCaptioner":
         """Load a local folder in Transformers' layout, or a hub id such as "Salesforce/blip-image-captioning-base".
 
         Raises:
@@ -66,9 +64,7 @@ class BlipCaptioner(nn.Module):
             str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
         )
         refuse_unread(report, source=source, family="BLIP captioning")
-        rule = PixelRule.from_pretrained(
-            source, default_size=network.config.vision_config.image_size, offline=offline
-        )
+        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(
             network,
             AutoTokenizer.from_pretrained(str(source), local_files_only=offline),
@@ -214,6 +210,4 @@ class BlipCaptioner(nn.Module):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
         self.network.config.prompt = self.prompt
-        write_model(
-            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
-        )
+        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])

@@ -103,9 +103,7 @@ def _fill(network: torch.nn.Module, state: State, *, config: BlipConfig, family:
     network.float()
 
 
-def _config(
-    state: State, text: str, *, image_size: int | None, heads: tuple[int | None, int | None]
-) -> BlipConfig:
+def _config(state: State, text: str, *, image_size: int | None, heads: tuple[int | None, int | None]) -> BlipConfig:
     first = f"{text}encoder.layer.0.intermediate.dense.weight"
     names = {
         "patch": "visual_encoder.patch_embed.proj.weight",

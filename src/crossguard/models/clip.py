@@ -74,9 +74,7 @@ class CLIP(nn.Module):
         )
         refuse_unread(report, source=source, family="CLIP")
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
-        rule = PixelRule.from_pretrained(
-            source, default_size=network.config.vision_config.image_size, offline=offline
-        )
+        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
 
     @classmethod
@@ -121,9 +119,7 @@ class CLIP(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = CLIPModel(config)
-        rule = PixelRule(
-            size=(image_size, image_size), mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD)
-        )
+        rule = PixelRule(size=(image_size, image_size), mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD))
         return cls(network, tokenizer, pixel_rule=rule, name=name).eval()
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
@@ -197,9 +193,7 @@ class CLIP(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
-        write_model(
-            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
-        )
+        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
 
 
 def spelt_mask(tokenizer: PreTrainedTokenizerBase) -> str:

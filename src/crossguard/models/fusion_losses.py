@@ -71,8 +71,6 @@ def matching_loss(
     positive_logits: Float[Tensor, "matched 2"], negative_logits: Float[Tensor, "unmatched 2"]
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of matched pairs with class 1 and of unmatched ones with class 0 (ITM)."""
-    labels = torch.ones(
-        len(positive_logits) + len(negative_logits), dtype=torch.int64, device=positive_logits.device
-    )
+    labels = torch.ones(len(positive_logits) + len(negative_logits), dtype=torch.int64, device=positive_logits.device)
     labels[len(positive_logits) :] = 0
     return cross_entropy(torch.cat([positive_logits, negative_logits]).float(), labels)

@@ -136,14 +136,10 @@ class MomentumTraining(nn.Module):
             old.lerp_(new, 1 - self.momentum)
 
     @torch.no_grad()
-    def believe(
-        self, pixels: Float[Tensor, "images 3 height width"], texts: Sequence[str] | Tokens
-    ) -> Believed:
+    def believe(self, pixels: Float[Tensor, "images 3 height width"], texts: Sequence[str] | Tokens) -> Believed:
         """Return the copy's unit embeddings of a batch."""
         model: FusionModel = self.copy  # type: ignore[assignment]
-        return Believed(
-            normalize(model.encode_image(pixels), dim=-1), normalize(model.encode_text(texts), dim=-1)
-        )
+        return Believed(normalize(model.encode_image(pixels), dim=-1), normalize(model.encode_text(texts), dim=-1))
 
     def losses(
         self,
@@ -188,9 +184,7 @@ class MomentumTraining(nn.Module):
         to_texts, to_images = scale * image @ all_texts.T, scale * text @ all_images.T
         for_texts = soft_targets(among_texts, copied * believed.images @ all_texts.T, alpha=self.alpha)
         for_images = soft_targets(among_images, copied * believed.texts @ all_images.T, alpha=self.alpha)
-        itc = (
-            soft_cross_entropy(to_texts, for_texts).mean() + soft_cross_entropy(to_images, for_images).mean()
-        ) / 2
+        itc = (soft_cross_entropy(to_texts, for_texts).mean() + soft_cross_entropy(to_images, for_images).mean()) / 2
 
         true = among_texts[:, : len(text)]
         positive = torch.nonzero(true) if matched is None else matched.to(image.device)

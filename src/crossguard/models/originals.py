@@ -28,9 +28,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(
-            f"Expected a PyTorch checkpoint in {path}, but it is a web page: the download went wrong."
-        )
+        raise ValueError(f"Expected a PyTorch checkpoint in {path}, but it is a web page: the download went wrong.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -123,6 +121,4 @@ def refuse_unread(report: Mapping[str, Iterable[Any]], *, source: Path | str, fa
         # Older files hold positions 0, 1, 2, ... as a buffer.
         found = sorted(str(key) for key in report[kind] if not str(key).endswith("position_ids"))
         if found:
-            raise ValueError(
-                f"Expected a whole {family} checkpoint in {source}, but got {kind}: {found[:5]}."
-            )
+            raise ValueError(f"Expected a whole {family} checkpoint in {source}, but got {kind}: {found[:5]}.")

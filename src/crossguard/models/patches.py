@@ -26,9 +26,7 @@ def keep_tokens(
         ([[0.0, 2.0], [4.0, 0.0]], [[True, True], [True, False]])
     """
     if kept.shape != tokens.shape[:2]:
-        raise ValueError(
-            f"Expected `kept` [images, patches] = {list(tokens.shape[:2])}, but got {list(kept.shape)}."
-        )
+        raise ValueError(f"Expected `kept` [images, patches] = {list(tokens.shape[:2])}, but got {list(kept.shape)}.")
     counts = kept.sum(dim=1)
     most = int(counts.max())
     # Stable: the kept ones come first, in the order of their positions.

@@ -58,9 +58,7 @@ class SigLIP(nn.Module):
             str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
         )
         refuse_unread(report, source=source, family="SigLIP")
-        rule = PixelRule.from_pretrained(
-            source, default_size=network.config.vision_config.image_size, offline=offline
-        )
+        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
 
@@ -145,6 +143,4 @@ class SigLIP(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
-        write_model(
-            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save]
-        )
+        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])

@@ -174,9 +174,7 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
         ) from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
-            raise ValueError(
-                f"Expected whole safetensors in {source}, but the file is broken: {error}"
-            ) from error
+            raise ValueError(f"Expected whole safetensors in {source}, but the file is broken: {error}") from error
         raise
 
 
@@ -187,9 +185,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         config = json.loads((folder / "config.json").read_text())
         config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected a config.json with a `model_type` in {folder}, but got: {error!r}."
-        ) from error
+        raise ValueError(f"Expected a config.json with a `model_type` in {folder}, but got: {error!r}.") from error
     found: Mapping[str, Any] = config
     return found
 

@@ -9,9 +9,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def wordpiece_tokenizer(
-    vocabulary: Path | str, *, template: str, extra: Sequence[str] = ()
-) -> PreTrainedTokenizerBase:
+def wordpiece_tokenizer(vocabulary: Path | str, *, template: str, extra: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """Build the tokenizer of `bert-base-uncased` from its `vocab.txt`.
 
     Args:
@@ -25,9 +23,7 @@ def wordpiece_tokenizer(
     try:
         pieces = Path(vocabulary).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"Expected a vocabulary with one piece per line at {vocabulary}, but got: {error}"
-        ) from error
+        raise ValueError(f"Expected a vocabulary with one piece per line at {vocabulary}, but got: {error}") from error
     ids = {piece: line for line, piece in enumerate(pieces)}
     if len(ids) != len(pieces):
         raise ValueError(

@@ -124,9 +124,7 @@ class Decoder(Protocol):
         """Return each image's mean cross-entropy per token of its caption, in nats; differentiable in the states."""
         ...
 
-    def write(
-        self, states: Float[Tensor, "images ..."], *, beams: int, min_length: int, max_length: int
-    ) -> list[str]:
+    def write(self, states: Float[Tensor, "images ..."], *, beams: int, min_length: int, max_length: int) -> list[str]:
         """Return one caption per image."""
         ...
 

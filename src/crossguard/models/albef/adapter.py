@@ -61,9 +61,7 @@ class ALBEF(nn.Module):
         self.register_buffer("_std", torch.tensor(rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
-    def from_pretrained(
-        cls, source: Path | str, *, name: str | None = None, offline: bool = True
-    ) -> "ALBEF":
+    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = True) -> "ALBEF":
         """Load a folder that `save_pretrained` wrote; there is no hub to ask, so `offline` changes nothing.
 
         Raises:
@@ -105,15 +103,11 @@ class ALBEF(nn.Module):
             ValueError: not a readable checkpoint, another family, or any key that is missing or unknown.
         """
         tokenizer = wordpiece_tokenizer(vocabulary, template="[CLS] $A")
-        network = read_released(
-            checkpoint, image_size=image_size, vision_heads=vision_heads, text_heads=text_heads
-        )
+        network = read_released(checkpoint, image_size=image_size, vision_heads=vision_heads, text_heads=text_heads)
         return cls(network, tokenizer, name=name).eval()
 
     @classmethod
-    def from_config(
-        cls, config: AlbefConfig, *, vocabulary: Path | str, seed: int, name: str = "albef"
-    ) -> "ALBEF":
+    def from_config(cls, config: AlbefConfig, *, vocabulary: Path | str, seed: int, name: str = "albef") -> "ALBEF":
         """Build an ALBEF of the given sizes with random weights drawn from `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -163,9 +157,7 @@ class ALBEF(nn.Module):
         hidden = self.network.text_encoder(tokens.ids, tokens.mask)
         return States(hidden, tokens.mask, self.network.text_proj(hidden[:, 0]))
 
-    def match(
-        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]
-    ) -> Float[Tensor, "pairs 2"]:
+    def match(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs 2"]:
         """Return the logits (no match, match) of the chosen pairs."""
         logits, _ = self.match_with_attention(images, texts, pairs, layer=None)
         return logits

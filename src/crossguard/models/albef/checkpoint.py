@@ -67,9 +67,7 @@ def read_released(
     return network.float()
 
 
-def _sizes(
-    state: State, *, image_size: int | None, vision_heads: int | None, text_heads: int | None
-) -> AlbefConfig:
+def _sizes(state: State, *, image_size: int | None, vision_heads: int | None, text_heads: int | None) -> AlbefConfig:
     layers = _numbers(state, r"text_encoder\.encoder\.layer\.(\d+)\.")
     fusion = _numbers(state, r"text_encoder\.encoder\.layer\.(\d+)\.crossattention\.")
     blocks = _numbers(state, r"visual_encoder\.blocks\.(\d+)\.")

@@ -58,9 +58,7 @@ class AlbefConfig:
         if self.image_size % self.patch_size:
             raise ValueError(f"Expected `patch_size` to divide {self.image_size}, but got {self.patch_size}.")
         if not self.fusion_start < self.text_layers:
-            raise ValueError(
-                f"Expected `fusion_start` in [1, {self.text_layers}), but got {self.fusion_start}."
-            )
+            raise ValueError(f"Expected `fusion_start` in [1, {self.text_layers}), but got {self.fusion_start}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"Expected `dropout` in [0, 1), but got {self.dropout!r}.")
 

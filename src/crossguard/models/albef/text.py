@@ -119,9 +119,7 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.text_width, config.text_mlp)
 
-    def forward(
-        self, tokens: Float[Tensor, "samples tokens width"]
-    ) -> Float[Tensor, "samples tokens hidden"]:
+    def forward(self, tokens: Float[Tensor, "samples tokens width"]) -> Float[Tensor, "samples tokens hidden"]:
         """Transform each token."""
         return gelu(self.dense(tokens))
 

@@ -71,9 +71,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, config.vision_width, kernel_size=config.patch_size, stride=config.patch_size)
 
-    def forward(
-        self, pixels: Float[Tensor, "images 3 height width"]
-    ) -> Float[Tensor, "images patches channels"]:
+    def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches channels"]:
         """Return the patches' tokens, row by row."""
         tokens: Tensor = self.proj(pixels)
         return tokens.flatten(2).transpose(1, 2)

@@ -1,0 +1,150 @@
+"""The command line: help that teaches, listings, validation, errors with exit codes, and real short runs."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from crossguard.cli import app
+
+VERBS = ["demo", "evaluate", "train", "certify", "augment", "report", "list", "validate"]
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(
+        app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    )
+    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+    return result
+
+
+def plain(result):
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+
+
+def test_help_names_every_verb():
+    text = plain(invoke("--help"))
+    assert all(re.search(rf"\b{verb}\b", text) for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb):
+    assert len(plain(invoke(verb, "--help"))) > 200
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("attacks", {"pgd", "word-swap", "sga"}),
+        ("defences", {"clean", "tecoa", "mat", "mat+"}),
+        ("models", {"clip", "emoji-clip", "watch-net"}),
+        ("datasets", {"emoji", "json", "watch"}),
+        ("recipes", {"emoji-sga", "emoji-mat", "watch-certify"}),
+    ],
+)
+def test_listings_as_table_and_as_json(table, names):
+    rows = json.loads(invoke("list", table, "--json").stdout)
+    assert names <= {row["name"] for row in rows}
+    assert all(row["summary"].strip() for row in rows)
+    assert all(name in plain(invoke("list", table)) for name in names)
+
+
+def test_validate_tells_all_mistakes_and_exits_with_2(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("verb: evaluate\nrun: x\nmodel: emoji-clib\ndata: {name: emojy}\nattack: {name: sgaa}\n")
+    text = plain(invoke("validate", recipe, code=2))
+    assert all(hint in text for hint in ("did you mean 'emoji-clip'", "did you mean 'emoji'", "did you mean 'sga'"))
+    found = json.loads(invoke("validate", recipe, "--json", code=2).stdout)
+    assert (found["valid"], len(found["problems"])) == (False, 3)
+    assert json.loads(invoke("validate", "emoji-sga", "--json").stdout)["settings"]["attack"]["name"] == "sga"
+
+
+def test_a_recipe_of_another_verb_is_refused():
+    assert "crossguard evaluate" in plain(invoke("train", "emoji-sga", code=2))
+
+
+def test_an_unknown_recipe_and_key_are_named():
+    assert "did you mean 'emoji-sga'" in plain(invoke("evaluate", "emoji-sgaa", code=2))
+    assert "did you mean 'seed'" in plain(invoke("evaluate", "emoji-sga", "sed=1", code=2))
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    text = plain(invoke("evaluate", "emoji-sga", "--device", "cuda:77", "--run", tmp_path / "r", code=2))
+    assert "torch device" in text
+
+
+@pytest.fixture
+def small_data(tiny_clip, toy_pairs, tmp_path):
+    """A model folder and an annotation file, as a user would bring them."""
+    tiny_clip.save_pretrained(tmp_path / "model")
+    rows = [
+        {"image": picture.path.name, "caption": [toy_pairs.texts[j] for j in toy_pairs.texts_of(i)]}
+        for i, picture in enumerate(toy_pairs.images)
+    ]
+    (tmp_path / "toy.json").write_text(json.dumps(rows))
+    options = {"annotations": str(tmp_path / "toy.json"), "root": str(toy_pairs.images[0].path.parent)}
+    return [f"model={tmp_path / 'model'}", "data.name=json", f"data.options={json.dumps(options)}"]
+
+
+def test_evaluate_train_and_report_on_ones_own_model_and_data(small_data, tmp_path):
+    run = tmp_path / "before"
+    arguments = ("evaluate", "emoji-sga", *small_data, "--run", run, "--max-samples", 8, "-q", "--json")
+    first = json.loads(invoke(*arguments).stdout)
+    rows = (run / "rows.jsonl").read_bytes()
+    assert first
+    assert json.loads(invoke(*arguments).stdout) == first
+    assert (run / "rows.jsonl").read_bytes() == rows, "a finished run must not be repeated"
+    assert "<html" in (run / "report.html").read_text()[:400].lower()
+    assert "differ" in plain(invoke(*arguments, "--seed", 5, code=2))
+
+    invoke("train", "emoji-mat", *small_data, "--run", tmp_path / "mat", "-q", "steps=2", "batch_size=4")
+    assert (tmp_path / "mat" / "model" / "model.safetensors").is_file()
+    after = tmp_path / "after"
+    invoke(
+        *arguments[:2], f"model={tmp_path / 'mat' / 'model'}", *small_data[1:], "--run", after, "--max-samples", 8, "-q"
+    )
+    page = tmp_path / "both.html"
+    invoke("report", run, after, "--out", page)
+    assert page.stat().st_size > 10_000
+
+
+def test_certify_trains_resumes_and_reports(tmp_path):
+    run = tmp_path / "watch"
+    arguments = ("certify", "watch-certify", "--run", run, "--max-samples", 6, "-q", "train.steps=20", "draws=200")
+    text = plain(invoke(*arguments))
+    assert "certified accuracy" in text
+    rows = (run / "rows.jsonl").read_text().splitlines()
+    assert len(rows) == 6
+    table = json.loads(invoke(*arguments, "--json").stdout)
+    assert table
+    assert (run / "rows.jsonl").read_text().splitlines() == rows
+
+
+def test_draws_that_can_only_abstain_are_refused_with_the_number_needed(tmp_path):
+    text = plain(invoke("certify", "watch-certify", "--run", tmp_path / "w", "draws=5", "train.steps=1", "-q", code=2))
+    assert re.search(r"\b\d+ draws\b|N >= \d+|at least \d+", text), text
+
+
+def test_a_shortened_demo_tells_the_whole_story(tmp_path):
+    run = tmp_path / "demo"
+    arguments = (
+        "demo",
+        "--run",
+        run,
+        "--steps",
+        1,
+        "--pictures",
+        4,
+        "--draws",
+        120,
+        "--sensor-steps",
+        20,
+        "-q",
+        "--json",
+    )
+    tables = json.loads(invoke(*arguments).stdout)
+    assert {row["model"] for row in tables["retrieval"]} == {"emoji-clip", "tecoa", "mat", "mat+"}
+    assert tables["certificates"]
+    assert (run / "report.html").stat().st_size > 50_000
+    assert json.loads(invoke(*arguments).stdout) == tables

@@ -1,0 +1,296 @@
+"""The trainer: every defence learns, nothing leaks, the same call gives the same bits, a stopped run goes on."""
+
+import json
+from math import isfinite
+
+import pytest
+import torch
+from conftest import make_clip
+from training_helpers import Noted, ToySource
+
+import crossguard as cg
+from crossguard.attacks import make_attack
+from crossguard.data import PairBatch, links_among
+from crossguard.runs import RunFolder
+from crossguard.training import DEFENCES, Pictures, train
+from crossguard.training.validation import Validation, recall_at_1
+
+THREAT = cg.ThreatModel(image=cg.LInf(eps=8 / 255), text=cg.WordEdits(words=1))
+QUICK = {"threat": THREAT, "steps": 4, "batch_size": 8, "learning_rate": 1e-3, "source": ToySource(), "log_every": 1}
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def pictures(toy_pairs):
+    return Pictures(make_clip(), toy_pairs)
+
+
+@pytest.fixture
+def run(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={"test": 1}) as folder:
+        yield folder
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run.path / "training.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("defence", DEFENCES)
+def test_every_defence_lowers_its_own_loss(toy_pairs, pictures, run, defence):
+    train(
+        make_clip(),
+        toy_pairs,
+        defence=defence,
+        pictures=pictures,
+        run=run,
+        **{**QUICK, "steps": 40, "learning_rate": 3e-3},
+    )
+    losses = [row["loss"] for row in rows_of(run)]
+    assert len(losses) == 40
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("defence", DEFENCES)
+def test_only_the_trained_parts_of_the_copy_move(toy_pairs, pictures, defence):
+    model = make_clip()
+    model.train()
+    before = weights(model)
+    trained = train(model, toy_pairs, defence=defence, pictures=pictures, **QUICK)
+    assert same(weights(model), before)
+    assert model.training
+    assert all(p.grad is None and p.requires_grad for m in (model, trained) for p in m.parameters())
+    assert not trained.training
+    assert (model.name, trained.name) == ("tiny", f"tiny-{defence}")
+    for tower in ("image", "text"):
+        moved = [not torch.equal(a, b) for a, b in zip(model.tower(tower), trained.tower(tower), strict=True)]
+        assert any(moved) == (tower in DEFENCES[defence].trains)
+    both = len(DEFENCES[defence].trains) == 2
+    assert torch.equal(model.logit_scale, trained.logit_scale) != both
+
+
+@pytest.mark.parametrize("defence", ["mat", "mat+"])
+def test_seeds_decide_everything(toy_pairs, pictures, defence):
+    state = torch.get_rng_state()
+    first, again, other = (
+        weights(train(make_clip(), toy_pairs, defence=defence, pictures=pictures, seed=seed, **QUICK))
+        for seed in (3, 3, 4)
+    )
+    assert same(first, again)
+    assert not same(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class Stop(Exception):
+    pass
+
+
+class Stopping(Noted):
+    """Stops a training after some steps, as a kill would."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def task(self, title, *, total, done=0):
+        context = super().task(title, total=total, done=done)
+        stopping = self
+
+        class Task:
+            def __enter__(self):
+                inner = context.__enter__()
+
+                class Counting:
+                    def advance(self, steps=1, *, note=""):
+                        inner.advance(steps, note=note)
+                        if stopping.tasks[-1]["done"] >= stopping.after:
+                            raise Stop
+
+                return Counting()
+
+            def __exit__(self, *exception):
+                return None
+
+        return Task()
+
+
+@pytest.mark.parametrize("defence", ["fare", "mat+"])
+def test_a_stopped_training_goes_on_as_if_never_stopped(toy_pairs, pictures, run, tmp_path, defence):
+    options = {**QUICK, "steps": 9, "defence": defence, "pictures": pictures, "checkpoint_every": 3}
+    with RunFolder.open(tmp_path / "whole", settings={}) as whole:
+        expected = weights(train(make_clip(), toy_pairs, run=whole, **options))
+        expected_rows = rows_of(whole)
+    with pytest.raises(Stop):
+        train(make_clip(), toy_pairs, run=run, progress=Stopping(after=5), **options)
+    assert len(rows_of(run)) == 5
+    noted = Noted()
+    # Dropout or data order from the global generator would show here.
+    torch.manual_seed(123)
+    resumed = train(make_clip(), toy_pairs, run=run, progress=noted, **options)
+    assert same(weights(resumed), expected)
+    assert noted.tasks[-1]["done"] == 9
+    assert len(noted.tasks[-1]["notes"]) == 6
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in rows] for rows in (rows_of(run), expected_rows)]
+    assert timeless[0] == timeless[1]
+    done = train(make_clip(), toy_pairs, run=run, **options)
+    assert same(weights(done), expected)
+
+
+def test_another_training_in_the_same_run_is_refused(toy_pairs, pictures, run):
+    train(make_clip(), toy_pairs, run=run, pictures=pictures, defence="clean", **QUICK)
+    with pytest.raises(ValueError, match="`learning_rate` is 0.001 there and 0.1 now"):
+        train(make_clip(), toy_pairs, run=run, pictures=pictures, defence="clean", **{**QUICK, "learning_rate": 0.1})
+    train(make_clip(), toy_pairs, run=run, pictures=pictures, defence="mat", **QUICK)
+    assert {row["defence"] for row in rows_of(run)} == {"clean", "mat"}
+
+
+def test_rows_and_notes_say_how_it_goes(toy_pairs, pictures, run):
+    noted = Noted()
+    train(make_clip(), toy_pairs, defence="mat", run=run, progress=noted, pictures=pictures, **QUICK)
+    rows = rows_of(run)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    for row in rows:
+        assert isfinite(row["loss"])
+        assert 0 <= row["robust_accuracy"] <= 1
+        assert 0 <= row["clean_accuracy"] <= 1
+        assert row["gradient_norm"] > 0
+    (task,) = noted.tasks
+    assert (task["title"], task["total"], task["done"]) == ("train mat", 4, 4)
+    assert all("loss" in note and "clean" in note and "robust" in note for note in task["notes"])
+
+
+def test_a_diverging_training_stops_with_its_last_checkpoint(toy_pairs, pictures, run):
+    options = {**QUICK, "defence": "clean", "pictures": pictures, "run": run, "checkpoint_every": 2, "steps": 6}
+    with pytest.raises(Stop):
+        train(make_clip(), toy_pairs, progress=Stopping(after=3), **options)
+    broken = make_clip()
+    broken.encode_text = lambda texts: CLIP_NAN
+    with pytest.raises(FloatingPointError, match=r"finite loss, but got nan at step 2 .* the last good checkpoint stands"):
+        train(broken, toy_pairs, **options)
+    position = json.loads((run.path / "checkpoint-clean" / "position.json").read_text())
+    assert position["step"] == 2
+
+
+CLIP_NAN = torch.full((8, 16), float("nan"))
+
+
+def test_a_huge_learning_rate_is_stopped(toy_pairs, pictures):
+    with pytest.raises(FloatingPointError, match="no checkpoint was written yet.* Try a smaller learning rate"):
+        train(
+            make_clip(),
+            toy_pairs,
+            defence="clean",
+            pictures=pictures,
+            **{**QUICK, "learning_rate": 1e30, "steps": 20, "warmup": 0.0},
+        )
+
+
+def everything(pairs, model):
+    """All toy pairs as one batch."""
+    images, texts = torch.arange(len(pairs.images)), torch.arange(len(pairs.texts))
+    return PairBatch(
+        pixels=model.preprocess([pairs.image(i) for i in range(len(images))]),
+        texts=pairs.texts,
+        links=torch.from_numpy(links_among(pairs, images.numpy(), texts.numpy())),
+        image_ids=images,
+        text_ids=texts,
+    )
+
+
+def recall(model, batch, threat=None):
+    pixels, texts = batch.pixels, batch.texts
+    if threat is not None:
+        attack = make_attack("co-attack", source=ToySource(), order="all")
+        found = attack(model, batch, threat=threat, seed=1)
+        pixels, texts = found.pixels, found.texts
+    with torch.no_grad():
+        similarity = cg.models.cosine(model.encode_image(pixels), model.encode_text(texts))
+    return (recall_at_1(similarity, batch.positives) + recall_at_1(similarity.T, batch.positives.T)) / 2
+
+
+def test_mat_holds_where_clean_training_falls(toy_pairs, pictures):
+    options = {**QUICK, "steps": 250, "batch_size": 16, "learning_rate": 3e-3, "pictures": pictures, "log_every": 250}
+    clean = train(make_clip(), toy_pairs, defence="clean", **options)
+    hardened = train(make_clip(), toy_pairs, defence="mat", **options)
+    batch = everything(toy_pairs, clean)
+    figures = {
+        (name, attacked): recall(model, batch, THREAT if attacked else None)
+        for name, model in (("clean", clean), ("mat", hardened))
+        for attacked in (False, True)
+    }
+    assert figures["clean", False] > 90, figures
+    assert figures["mat", False] > 80, figures
+    assert figures["mat", True] > figures["clean", True] + 10, figures
+
+
+def test_clean_pairs_can_be_mixed_in(toy_pairs, pictures):
+    options = {**QUICK, "defence": "tecoa", "pictures": pictures}
+    alone, mixed = (weights(train(make_clip(), toy_pairs, clean_weight=w, **options)) for w in (0.0, 0.5))
+    assert not same(alone, mixed)
+
+
+def test_validation_is_logged(toy_pairs, pictures, run):
+    noted = Noted()
+    model = make_clip()
+    trained = train(
+        model,
+        toy_pairs,
+        defence="mat",
+        validation=toy_pairs,
+        validate_every=2,
+        run=run,
+        pictures=pictures,
+        progress=noted,
+        **QUICK,
+    )
+    judged = [row for row in rows_of(run) if "robust_ir@1" in row]
+    assert [row["step"] for row in judged] == [1, 3]
+    judge = Validation(toy_pairs, pictures, make_attack("co-attack"), THREAT, 8, 0)
+    again = judge(trained, device=torch.device("cpu"))
+    assert {key: judged[-1][key] for key in again} == again
+    assert again["robust_ir@1"] <= again["clean_ir@1"]
+    batch = everything(toy_pairs, model)
+    assert (again["clean_tr@1"] + again["clean_ir@1"]) / 2 == pytest.approx(recall(trained, batch))
+    assert any("val IR@1" in note for note in noted.tasks[-1]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"defence": "matt"}, "Unknown defence 'matt': did you mean 'mat'"),
+        ({"defence": "tecoa", "threat": cg.ThreatModel(image=cg.LInf(0.0))}, "an image budget eps > 0 for the defence"),
+        ({"defence": "tecoa", "threat": THREAT.only("text")}, "nothing would be attacked"),
+        ({"defence": "mat", "threat": None}, "an image budget eps > 0 or a text budget words > 0"),
+        ({"threat": cg.ThreatModel(text=cg.LInf(0.1))}, "WordEdits budget for 'text'"),
+        ({"threat": cg.ThreatModel(sound=cg.LInf(0.1))}, "but got one for 'sound'"),
+        ({"batch_size": 1}, "at least 2 images per step"),
+        ({"batch_size": 25}, "at least 25 images .* has 24"),
+        ({"defence": "mat", "texts_per_image": 2}, "use a one-to-many defence"),
+        ({"steps": 0}, "`steps` to be a whole number >= 1"),
+        ({"pgd_steps": 0}, "`pgd_steps` to be a whole number >= 1"),
+        ({"seed": -1}, "`seed` to be a whole number >= 0"),
+        ({"learning_rate": 0.0}, r"`learning_rate` in \(0, inf\)"),
+        ({"clean_weight": 1.0}, r"`clean_weight` in \[0, 1\)"),
+        ({"pgd_step": 2.0}, r"`step` in \(0, 1\]"),
+        ({"order": "text"}, "Unknown `order` 'text': did you mean 'text-first'"),
+        ({"start": "cleen"}, "did you mean 'clean'"),
+        ({"source": "thesaurs"}, "did you mean 'thesaurus'"),
+        ({"log_every": 0}, "`log_every` >= 1"),
+        ({"precision": "half"}, "`precision` 'auto', 'float32' or 'bfloat16'"),
+        ({"validation_attack": "pdg"}, "did you mean 'pgd'"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(toy_pairs, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(make_clip(), toy_pairs, **{**QUICK, **options})
+
+
+def test_only_image_text_models_are_trained(toy_pairs):
+    with pytest.raises(ValueError, match="VisionLanguageModel to train, but got Linear"):
+        train(torch.nn.Linear(2, 2), toy_pairs, **QUICK)
