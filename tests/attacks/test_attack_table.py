@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import make_clip
 from crossguard.attacks import ATTACKS, count_word_edits, make_attack
 from crossguard.data import PairBatch
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
+from shared import make_clip
 
 # Few steps keep the run short; what is tested does not depend on them.
 QUICK = {

@@ -2,10 +2,10 @@ import pytest
 import torch
 from swap_reference import swap_words_slowly
 
-from conftest import make_clip
 from crossguard.attacks import Characters, EmbeddingNeighbours, Thesaurus, make_attack, swap_words
 from crossguard.attacks.stopwords import NEGATIONS, STOP_WORDS
 from crossguard.threat import ThreatModel, WordEdits
+from shared import make_clip
 
 SOURCES = {
     "thesaurus": Thesaurus(limit=5),

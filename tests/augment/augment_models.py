@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from conftest import WORDS, word_tokenizer
+from shared import WORDS, word_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import normalize
 
-from conftest import make_clip
 from crossguard.augment import (
     AUGMENTATIONS,
     Made,
@@ -34,6 +33,7 @@ from crossguard.augment.samples import Sample
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.data.augmented import save_augmented
 from crossguard.models import cosine
+from shared import make_clip
 
 pytest_plugins = ("augment_models",)
 

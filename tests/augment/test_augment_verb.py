@@ -22,7 +22,7 @@ def app():
 @pytest.fixture
 def recipe(tmp_path, toy_pairs):
     """A recipe over the toy pictures with a tiny reference model."""
-    from conftest import make_clip
+    from shared import make_clip
 
     make_clip().save_pretrained(tmp_path / "model")
     rows = [

@@ -98,7 +98,9 @@ def test_evaluate_train_and_report_on_ones_own_model_and_data(small_data, tmp_pa
     assert "<html" in (run / "report.html").read_text()[:400].lower()
     assert "differ" in plain(invoke(*arguments, "--seed", 5, code=2))
 
-    invoke("train", "emoji-mat", *small_data, "--run", tmp_path / "mat", "-q", "steps=2", "batch_size=4")
+    invoke(
+        "train", "emoji-mat", *small_data, "--run", tmp_path / "mat", "-q", "steps=2", "batch_size=4", "validation=null"
+    )
     assert (tmp_path / "mat" / "model" / "model.safetensors").is_file()
     after = tmp_path / "after"
     invoke(

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from conftest import make_clip
 from crossguard.models import VisionLanguageModel, cosine, load_model
+from shared import make_clip
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
 

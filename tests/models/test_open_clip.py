@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from conftest import WORDS
 from crossguard.models import CLIP, load_model
 from crossguard.models.open_clip import convert_open_clip
+from shared import WORDS
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_siglip import siglip  # noqa: F401  (a fixture)
 
-from conftest import word_tokenizer
 from crossguard.models import CLIP, PatchModel
 from crossguard.models.patches import additive, keep_tokens
+from shared import word_tokenizer
 
 
 @pytest.fixture

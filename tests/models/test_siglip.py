@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import SiglipConfig, SiglipModel
 
-from conftest import word_tokenizer
 from crossguard.models import PatchModel, PixelRule, SigLIP, VisionLanguageModel, cosine, load_model
+from shared import word_tokenizer
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import word_tokenizer
 from crossguard.attacks import make_attack
 from crossguard.data import PairBatch
 from crossguard.evaluate import evaluate
@@ -23,6 +22,7 @@ from crossguard.models import (
     cosine,
 )
 from crossguard.threat import LInf, ThreatModel, WordEdits
+from shared import word_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "wrap-your-own.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)

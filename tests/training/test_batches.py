@@ -1,13 +1,14 @@
 """Pictures in memory or on demand, and steps as items of a data set."""
 
+import numpy as np
 import pytest
 import torch
-from conftest import make_clip
 from training_helpers import Noted
 
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.training import Composition, Pictures, StepBatches
 from crossguard.training.batches import iterate
+from shared import make_clip
 
 COMPOSITION = Composition(8, one_to_many=True, texts_per_image=2, images_per_text=2)
 
@@ -38,6 +39,6 @@ def test_batches_come_in_order_from_any_step(toy_pairs, workers):
 
 
 def test_a_missing_picture_is_named(tmp_path):
-    pairs = OneToManyPairs("lost", "train", (Picture("a", tmp_path / "a.png"),), ("a cat",), [[0, 0]])
+    pairs = OneToManyPairs("lost", "train", (Picture("a", tmp_path / "a.png"),), ("a cat",), np.array([[0, 0]]))
     with pytest.raises(ValueError, match=r"Expected an image file at .*a\.png"):
         Pictures(make_clip(), pairs)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from conftest import make_clip
 from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
 from crossguard.training.optimiser import make_optimiser, select_trained
+from shared import make_clip
 
 SETTINGS = {"defence": "mat", "inner": {"steps": 2}, "seed": 0}
 

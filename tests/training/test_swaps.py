@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import ALIKE, ToySource
 
-from conftest import make_clip
 from crossguard.attacks import count_word_edits, swap_words
 from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.objectives import linked_mean
 from crossguard.training import Swaps, swap_some
+from shared import make_clip
 
 MODEL = make_clip()
 TEXTS = (

@@ -31,7 +31,7 @@ class CountCertificate:
     """
 
     label: Int64[np.ndarray, "*elements"]
-    certified: Bool[np.ndarray, "radii *elements"]
+    certified: Bool[np.ndarray, "*radii_elements"]
     votes: Int64[np.ndarray, "*elements"]
     draws: int
     alpha: float

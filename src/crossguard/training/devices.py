@@ -1,16 +1,12 @@
 """Accelerate on a device that the caller chooses, in bfloat16 where the device computes in it."""
 
-from typing import Literal
-
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import patch_environment
 
-Precision = Literal["auto", "float32", "bfloat16"]
 
-
-def make_accelerator(device: torch.device, *, precision: Precision) -> Accelerator:
+def make_accelerator(device: torch.device, *, precision: str) -> Accelerator:
     """Return an `Accelerator` for a device.
 
     Accelerate keeps one process-wide state; a state of another device or precision is replaced.

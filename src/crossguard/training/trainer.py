@@ -23,7 +23,7 @@ from crossguard.threat import ThreatModel
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch, iterate
 from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
 from crossguard.training.defences import Anchor
-from crossguard.training.devices import Precision, make_accelerator
+from crossguard.training.devices import make_accelerator
 from crossguard.training.optimiser import learning_rate_at, make_optimiser, select_trained
 from crossguard.training.outer import Towers, batch_accuracy, outer_loss
 from crossguard.training.plan import Plan, make_plan
@@ -65,7 +65,7 @@ def train(
     workers: int | None = None,
     progress: Reporter = _SILENT,
     device: torch.device | str | None = None,
-    precision: Precision = "auto",
+    precision: str = "auto",
 ) -> Model:
     """Fine-tune a model with a defence, and return the trained copy.
 

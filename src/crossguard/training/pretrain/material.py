@@ -69,8 +69,8 @@ class Texts:
 
     ids: Int64[Tensor, "texts length"]
     mask: Int64[Tensor, "texts length"]
-    captions: Sequence[Int64[np.ndarray, "_"]]
-    others: Sequence[Int64[np.ndarray, "_"]]
+    captions: Sequence[Int64[np.ndarray, "..."]]
+    others: Sequence[Int64[np.ndarray, "..."]]
 
     @classmethod
     def of(cls, pairs: OneToManyPairs, tokenizer: PreTrainedTokenizerBase) -> "Texts":

@@ -1,0 +1,68 @@
+"""A tiny CLIP with random weights and drawn pictures, for any test to build."""
+
+from PIL import Image, ImageDraw
+
+from crossguard.models import CLIP
+
+COLOURS = ("red", "green", "blue", "yellow")
+SHAPES = ("disc", "square", "cross")
+PLACES = ("left", "right")
+WORDS = (
+    *COLOURS,
+    *SHAPES,
+    *PLACES,
+    *["a", "an", "small", "large", "picture", "drawing", "of", "shape", "with", "the", "on", "side", "bright", "plain"],
+)
+
+
+def word_tokenizer(words=WORDS):
+    """A word-level tokenizer in Transformers' format."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]"]
+    vocab = {word: i for i, word in enumerate([*special, *dict.fromkeys(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", vocab["[BOS]"]), ("[EOS]", vocab["[EOS]"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        mask_token="[MASK]",
+    )
+
+
+def make_clip(seed: int = 0) -> CLIP:
+    """A CLIP of a few thousand weights, 16 x 16 pixels."""
+    return CLIP.from_sizes(
+        word_tokenizer(),
+        image_size=16,
+        patch_size=8,
+        vision_width=32,
+        vision_layers=2,
+        text_width=32,
+        text_layers=2,
+        context_length=16,
+        embed_dim=16,
+        seed=seed,
+        name="tiny",
+    )
+
+
+def draw(colour: str, shape: str, place: str) -> Image.Image:
+    image = Image.new("RGB", (24, 24), "white")
+    canvas = ImageDraw.Draw(image)
+    x = 2 if place == "left" else 9
+    if shape == "disc":
+        canvas.ellipse((x, 5, x + 13, 18), fill=colour)
+    elif shape == "square":
+        canvas.rectangle((x, 5, x + 13, 18), fill=colour)
+    else:
+        canvas.line((x, 5, x + 13, 18), fill=colour, width=4)
+        canvas.line((x, 18, x + 13, 5), fill=colour, width=4)
+    return image
