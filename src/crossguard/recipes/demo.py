@@ -39,10 +39,10 @@ class DemoSettings:
     """
 
     seed: int = 0
-    eps: float = 4 / 255
+    eps: float = 2 / 255
     words: int = 1
-    steps: int = 40
-    batch_size: int = 48
+    steps: int = 70
+    batch_size: int = 64
     learning_rate: float = 3e-4
     pictures: int = 64
     draws: int = 1000
