@@ -50,10 +50,10 @@ def test_every_defence_lowers_its_own_loss(toy_pairs, pictures, run, defence):
         defence=defence,
         pictures=pictures,
         run=run,
-        **{**QUICK, "steps": 40, "learning_rate": 3e-3},
+        **{**QUICK, "steps": 25, "learning_rate": 3e-3},
     )
     losses = [row["loss"] for row in rows_of(run)]
-    assert len(losses) == 40
+    assert len(losses) == 25
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
@@ -220,15 +220,15 @@ def recall(model, batch, threat=None):
 
 def test_mat_holds_where_clean_training_falls(toy_pairs, pictures):
     threat = cg.ThreatModel(image=cg.LInf(eps=24 / 255), text=cg.WordEdits(words=1))
-    options = {**QUICK, "threat": threat, "steps": 150, "batch_size": 16, "pictures": pictures, "log_every": 150}
-    start = train(make_clip(), toy_pairs, defence="clean", **{**options, "learning_rate": 3e-3})
+    options = {**QUICK, "threat": threat, "steps": 70, "batch_size": 16, "pictures": pictures, "log_every": 150}
+    start = train(make_clip(), toy_pairs, defence="clean", **{**options, "steps": 100, "learning_rate": 3e-3})
     batch = everything(toy_pairs, start)
     robust = {}
     for defence in ("clean", "mat", "mat+"):
-        model = train(start, toy_pairs, defence=defence, **{**options, "learning_rate": 2e-3})
+        model = train(start, toy_pairs, defence=defence, **{**options, "learning_rate": 3e-3})
         robust[defence] = recall(model, batch, threat)
         if defence == "clean":
-            assert recall(model, batch) > 95
+            assert recall(model, batch) > 90
     assert robust["mat"] > robust["clean"] + 10, robust
     assert robust["mat+"] > robust["clean"] + 10, robust
 
