@@ -32,6 +32,13 @@ def pictures(toy_pairs):
     return Pictures(make_clip(), toy_pairs)
 
 
+@pytest.fixture(scope="module")
+def learnt(toy_pairs, pictures):
+    """A model that tells the toy pairs apart: what a defence starts from."""
+    options = {**QUICK, "steps": 150, "batch_size": 16, "learning_rate": 3e-3, "log_every": 150}
+    return train(make_clip(), toy_pairs, defence="clean", pictures=pictures, **options)
+
+
 @pytest.fixture
 def run(tmp_path):
     with RunFolder.open(tmp_path / "run", settings={"test": 1}) as folder:
@@ -43,18 +50,13 @@ def rows_of(run):
 
 
 @pytest.mark.parametrize("defence", DEFENCES)
-def test_every_defence_lowers_its_own_loss(toy_pairs, pictures, run, defence):
-    train(
-        make_clip(),
-        toy_pairs,
-        defence=defence,
-        pictures=pictures,
-        run=run,
-        **{**QUICK, "steps": 25, "learning_rate": 3e-3},
-    )
+def test_every_defence_lowers_its_own_loss(toy_pairs, pictures, learnt, run, defence):
+    threat = cg.ThreatModel(image=cg.LInf(eps=24 / 255), text=cg.WordEdits(words=1))
+    options = {**QUICK, "threat": threat, "steps": 25, "batch_size": 12}
+    train(learnt, toy_pairs, defence=defence, pictures=pictures, run=run, **options)
     losses = [row["loss"] for row in rows_of(run)]
     assert len(losses) == 25
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("defence", DEFENCES)
@@ -218,17 +220,18 @@ def recall(model, batch, threat=None):
     return (recall_at_1(similarity, batch.positives) + recall_at_1(similarity.T, batch.positives.T)) / 2
 
 
-def test_mat_holds_where_clean_training_falls(toy_pairs, pictures):
+def test_clean_training_learns_the_pairs(toy_pairs, learnt):
+    assert recall(learnt, everything(toy_pairs, learnt)) > 90
+
+
+def test_mat_holds_where_clean_training_falls(toy_pairs, pictures, learnt):
     threat = cg.ThreatModel(image=cg.LInf(eps=24 / 255), text=cg.WordEdits(words=1))
-    options = {**QUICK, "threat": threat, "steps": 70, "batch_size": 16, "pictures": pictures, "log_every": 150}
-    start = train(make_clip(), toy_pairs, defence="clean", **{**options, "steps": 100, "learning_rate": 3e-3})
-    batch = everything(toy_pairs, start)
-    robust = {}
-    for defence in ("clean", "mat", "mat+"):
-        model = train(start, toy_pairs, defence=defence, **{**options, "learning_rate": 3e-3})
-        robust[defence] = recall(model, batch, threat)
-        if defence == "clean":
-            assert recall(model, batch) > 90
+    options = {**QUICK, "threat": threat, "steps": 70, "batch_size": 16, "learning_rate": 3e-3, "log_every": 70}
+    batch = everything(toy_pairs, learnt)
+    robust = {
+        defence: recall(train(learnt, toy_pairs, defence=defence, pictures=pictures, **options), batch, threat)
+        for defence in ("clean", "mat", "mat+")
+    }
     assert robust["mat"] > robust["clean"] + 10, robust
     assert robust["mat+"] > robust["clean"] + 10, robust
 
