@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossguard.models import cosine
-from crossguard.models.losses import contrastive
+from crossguard.models.losses import contrastive, contrastive_drawn
 from crossguard.training import DEFENCES, TrainingBatch
 from crossguard.training.outer import Towers, batch_accuracy, outer_loss
 
@@ -51,6 +51,28 @@ def test_every_defence_is_the_loss_of_its_name(tiny_clip, step_batch):
         got = outer_loss(Towers(tiny_clip), tiny_clip, original, row.terms, step_batch, adversarial)
         assert got.requires_grad
         assert torch.allclose(got, expected[name], rtol=1e-4), name
+
+
+def test_drawn_targets_leave_the_other_true_pairs_out(tiny_clip, toy_batch):
+    positives = toy_batch.positives
+    step_batch = TrainingBatch(toy_batch, positives, torch.zeros_like(positives))
+    adversarial = (toy_batch.pixels, toy_batch.texts)
+    terms = DEFENCES["mat+"].terms
+    with torch.no_grad():
+        got = outer_loss(
+            Towers(tiny_clip),
+            tiny_clip,
+            tiny_clip,
+            terms,
+            step_batch,
+            adversarial,
+            draw=torch.Generator().manual_seed(1),
+        )
+        logits = tiny_clip.logit_scale * cosine(
+            *Towers(tiny_clip)(toy_batch.pixels, tiny_clip.tokenize(toy_batch.texts))
+        )
+    expected = contrastive_drawn(logits, positives, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(got, expected)
 
 
 def test_what_each_defence_attacks_and_trains():

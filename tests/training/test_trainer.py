@@ -242,6 +242,15 @@ def test_clean_pairs_can_be_mixed_in(toy_pairs, pictures):
     assert not same(alone, mixed)
 
 
+def test_targets_can_be_drawn(toy_pairs, pictures):
+    options = {**QUICK, "defence": "mat+", "pictures": pictures}
+    summed, drawn, again = (
+        weights(train(make_clip(), toy_pairs, positives=kind, **options)) for kind in ("summed", "drawn", "drawn")
+    )
+    assert same(drawn, again)
+    assert not same(summed, drawn)
+
+
 def test_validation_is_logged(toy_pairs, pictures, run):
     noted = Noted()
     model = make_clip()
@@ -279,6 +288,8 @@ def test_validation_is_logged(toy_pairs, pictures, run):
         ({"batch_size": 1}, "at least 2 images per step"),
         ({"batch_size": 25}, "at least 25 images .* has 24"),
         ({"defence": "mat", "texts_per_image": 2}, "use a one-to-many defence"),
+        ({"defence": "mat", "positives": "drawn"}, "use a one-to-many defence"),
+        ({"positives": "sumed"}, "did you mean 'summed'"),
         ({"steps": 0}, "`steps` to be a whole number >= 1"),
         ({"pgd_steps": 0}, "`pgd_steps` to be a whole number >= 1"),
         ({"seed": -1}, "`seed` to be a whole number >= 0"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crossguard.attacks.ascent import Pixels
 from crossguard.models import Tokens, VisionLanguageModel, cosine
-from crossguard.models.losses import contrastive, embedding_l2
+from crossguard.models.losses import contrastive, contrastive_drawn, embedding_l2
 from crossguard.training.batches import TrainingBatch
 from crossguard.training.defences import Anchor, Term, View
 
@@ -42,6 +42,8 @@ def outer_loss(
     terms: Sequence[Term],
     step_batch: TrainingBatch,
     adversarial: tuple[Pixels, tuple[str, ...]],
+    *,
+    draw: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of a defence's terms, differentiable; each view is encoded once.
 
@@ -52,6 +54,7 @@ def outer_loss(
         terms: the outer loss.
         step_batch: the clean views, targets and ignored pairs.
         adversarial: pixels and texts that the inner attack found.
+        draw: draws one target per image and per text, in place of all with equal shares (`contrastive_drawn`).
     """
     batch = step_batch.batch
     pixels: Mapping[View, Pixels] = {"clean": batch.pixels, "adversarial": adversarial[0]}
@@ -71,6 +74,8 @@ def outer_loss(
                 return embedding_l2(images_of("adversarial"), original_images(original, batch.pixels)).mean()
             return embedding_l2(texts_of("adversarial"), original_texts(original, batch.texts)).mean()
         logits = model.logit_scale * cosine(images_of(term.image), texts_of(term.text))
+        if draw is not None:
+            return contrastive_drawn(logits, step_batch.targets, generator=draw)
         return contrastive(logits, step_batch.targets, ignored=step_batch.ignored)
 
     return torch.stack([term.weight * value(term) for term in terms]).sum()

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from crossguard.attacks.ascent import Start, step_size
 from crossguard.attacks.options import check_choice, check_step_rule
@@ -16,6 +16,8 @@ from crossguard.training.composition import Composition
 from crossguard.training.defences import DEFENCES, Contrast, DefenceRow, Term
 from crossguard.training.inner import InnerAttack, Order
 from crossguard.training.swaps import Swaps
+
+Positives = Literal["summed", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
         weight_decay: of AdamW.
         warmup_steps: of the learning rate.
         clip_norm: largest gradient norm.
+        draws_targets: whether one target per image and text is drawn, in place of all with equal shares.
         settings: all that decides the outcome, as JSON values.
     """
 
@@ -46,6 +49,7 @@ class Plan:
     weight_decay: float
     warmup_steps: int
     clip_norm: float
+    draws_targets: bool
     settings: Mapping[str, Any]
 
 
@@ -65,6 +69,7 @@ def make_plan(
     clean_weight: float,
     texts_per_image: int | None,
     images_per_text: int | None,
+    positives: str,
     pgd_steps: int,
     pgd_step: str | float,
     start: str,
@@ -85,6 +90,11 @@ def make_plan(
     _check_range(1.0, warmup=warmup, clean_weight=clean_weight)
     starts: Start = check_choice(start, get_args(Start), "start")
     orders: Order = check_choice(order, get_args(Order), "order")
+    kind: Positives = check_choice(positives, get_args(Positives), "positives")
+    if kind == "drawn" and not row.one_to_many:
+        raise ValueError(
+            f"Expected positives='summed' for {row.name!r}, which has one target per image: use a one-to-many defence."
+        )
     size = len(pairs.images)
     if size < batch_size:
         raise ValueError(
@@ -115,6 +125,7 @@ def make_plan(
         "warmup": warmup,
         "clip_norm": clip_norm,
         "clean_weight": clean_weight,
+        "positives": kind,
         "pgd": {"steps": pgd_steps, "step": step, "start": start},
         "order": order,
         "text_tries": text_tries,
@@ -140,6 +151,7 @@ def make_plan(
         weight_decay=weight_decay,
         warmup_steps=round(warmup * steps),
         clip_norm=clip_norm,
+        draws_targets=kind == "drawn",
         settings=settings,
     )
 

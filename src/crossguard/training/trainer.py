@@ -49,6 +49,7 @@ def train(
     clean_weight: float = 0.0,
     texts_per_image: int | None = None,
     images_per_text: int | None = None,
+    positives: str = "summed",
     pgd_steps: int = 2,
     pgd_step: str | float = "co-attack",
     start: str = "uniform",
@@ -91,6 +92,8 @@ def train(
         texts_per_image: texts that each anchor image brings; for one-to-many defences (default 2), else 1.
         images_per_text: images that a group of a step has; for one-to-many defences (default 2), else 1. With the
             defaults a step of "mat+" encodes as many images and texts as one of "mat".
+        positives: for one-to-many defences: "summed" makes every true pair a target with equal shares, "drawn" one per
+            image and text at every step, the others being neither target nor negative.
         pgd_steps: gradient steps on the images.
         pgd_step: "co-attack" (1.25 eps / steps), "sga" (0.5/255), or a size in [0, 1].
         start: where images start, "uniform" in [-eps, eps] or "clean".
@@ -134,6 +137,7 @@ def train(
         clean_weight=clean_weight,
         texts_per_image=texts_per_image,
         images_per_text=images_per_text,
+        positives=positives,
         pgd_steps=pgd_steps,
         pgd_step=pgd_step,
         start=start,
@@ -227,7 +231,8 @@ class _Job:
             adversarial = plan.inner(self.student, self.original, batch, plan.terms, seed=plan.seed, step=step)
             accuracies = self._accuracies(batch, *adversarial) if measure else {}
             self.module.train()
-            loss = outer_loss(self.towers, self.student, self.original, plan.terms, batch, adversarial)
+            draw = torch.Generator().manual_seed(plan.seed * 1_000_003 + step) if plan.draws_targets else None
+            loss = outer_loss(self.towers, self.student, self.original, plan.terms, batch, adversarial, draw=draw)
         self._refuse_nan(step, "loss", float(loss.detach()))
         rate = learning_rate_at(step, steps=plan.steps, warmup=plan.warmup_steps, peak=plan.learning_rate)
         for group in self.optimiser.param_groups:
