@@ -41,10 +41,10 @@ class DemoSettings:
     seed: int = 0
     eps: float = 2 / 255
     words: int = 1
-    steps: int = 70
+    steps: int = 60
     batch_size: int = 64
     learning_rate: float = 3e-4
-    pictures: int = 64
+    pictures: int = 112
     draws: int = 1000
     sensor_steps: int = 1000
 
