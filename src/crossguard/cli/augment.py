@@ -6,54 +6,39 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from crossguard.cli.console import print_json, progress, told_clearly
-from crossguard.cli.options import AsJson, Device, MaxSamples, Overrides, Quiet, RecipeSource, Run, Seed, as_overrides
+from crossguard.cli.verb import Outcome, recipe_verb
+from crossguard.progress import Reporter
 
 if TYPE_CHECKING:
     from crossguard.augment import AugmentedPairs, Measures
-    from crossguard.progress import Reporter
     from crossguard.recipes import AugmentRecipe
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
-    @app.command()
-    def augment(
-        recipe: RecipeSource,
-        overrides: Overrides = None,
-        run: Run = None,
-        seed: Seed = None,
-        device: Device = None,
-        max_samples: MaxSamples = None,
-        quiet: Quiet = False,
-        as_json: AsJson = False,
-    ) -> None:
+    @recipe_verb(app)
+    def augment(recipe: "AugmentRecipe", reporter: Reporter) -> Outcome:
         """Make more texts and pictures of the recipe's data and measure them. An interrupted run resumes.
 
         For example: crossguard augment emoji-augment per_sample=8 run=runs/eight
         """
-        with told_clearly():
-            from crossguard.augment import read_measures
-            from crossguard.recipes import AugmentRecipe, read_recipe, the_recipe
+        from crossguard.augment import read_measures
 
-            changes = as_overrides(overrides, run=run, seed=seed, device=device, max_samples=max_samples)
-            settings = the_recipe(read_recipe(recipe, changes), AugmentRecipe)
-            pairs = carry_out(settings, command=sys.argv, reporter=progress(quiet=quiet))
-            measures = read_measures(settings.run)
-            if as_json:
-                print_json(summary(settings.run, pairs, measures))
-            else:
-                print_measures(measures)
-                print(
-                    f"{len(pairs.images)} pictures ({pairs.original_images} original), {len(pairs.texts)} texts "
-                    f"({pairs.original_texts} original), {len(pairs.links)} links\naugmented pairs: {settings.run}"
-                )
+        pairs = carry_out(recipe, command=sys.argv, reporter=reporter)
+        measures = read_measures(recipe.run)
+
+        def show() -> None:
+            print_measures(measures)
+            print(
+                f"{len(pairs.images)} pictures ({pairs.original_images} original), {len(pairs.texts)} texts "
+                f"({pairs.original_texts} original), {len(pairs.links)} links\naugmented pairs: {recipe.run}"
+            )
+
+        return Outcome(show, lambda: summary(recipe.run, pairs, measures))
 
 
-def carry_out(
-    recipe: "AugmentRecipe", *, command: Sequence[str] | None = None, reporter: "Reporter"
-) -> "AugmentedPairs":
+def carry_out(recipe: "AugmentRecipe", *, command: Sequence[str] | None = None, reporter: Reporter) -> "AugmentedPairs":
     """Augment as a recipe says, into its run folder.
 
     Raises:

@@ -1,6 +1,7 @@
 """Recipes: YAML files that say everything about a run, the ones shipped with the package, and how they are run."""
 
 from crossguard.recipes.load import (
+    VERBS,
     RecipeError,
     apply_overrides,
     find_recipe,
@@ -21,6 +22,7 @@ from crossguard.recipes.perform import (
 from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
 
 __all__ = [
+    "VERBS",
     "AugmentRecipe",
     "Certified",
     "CertifyRecipe",

@@ -1,0 +1,87 @@
+"""What the verbs that carry out a recipe share: their options, reading the recipe, and printing what came out."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from crossguard.cli.console import print_json, progress, told_clearly
+from crossguard.cli.options import AsJson, Device, MaxSamples, Overrides, Quiet, RecipeSource, Run, Seed, as_overrides
+from crossguard.progress import Reporter
+
+if TYPE_CHECKING:
+    from crossguard.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb prints.
+
+    Args:
+        show: prints it for people.
+        value: returns the same as JSON values, for `--json`.
+    """
+
+    show: Callable[[], None]
+    value: Callable[[], Any]
+
+
+Work = Callable[[Any, Reporter], Outcome]
+
+
+def recipe_verb(app: typer.Typer) -> Callable[[Work], Work]:
+    """Make a verb of a function that carries out a checked recipe; its name is the verb's, its docstring the help.
+
+    The function gets the recipe, of the schema that `crossguard.recipes.VERBS` holds for the verb, and a reporter of
+    progress.
+    """
+
+    def add(work: Work) -> Work:
+        verb = work.__name__
+
+        @app.command(verb, help=work.__doc__)
+        def command(
+            recipe: RecipeSource,
+            overrides: Overrides = None,
+            run: Run = None,
+            seed: Seed = None,
+            device: Device = None,
+            max_samples: MaxSamples = None,
+            quiet: Quiet = False,
+            as_json: AsJson = False,
+        ) -> None:
+            with told_clearly():
+                from crossguard.recipes import VERBS, read_recipe, the_recipe
+
+                changes = as_overrides(overrides, run=run, seed=seed, device=device, max_samples=max_samples)
+                outcome = work(the_recipe(read_recipe(recipe, changes), VERBS[verb]), progress(quiet=quiet))
+                if as_json:
+                    print_json(outcome.value())
+                else:
+                    outcome.show()
+
+        return work
+
+    return add
+
+
+def report_run(recipe: Any, perform: Callable[["RunFolder"], object]) -> Path:
+    """Open the recipe's run, perform, write its report and finish it.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        ValueError: a name that no table holds, or a run folder with other settings.
+    """
+    from crossguard.recipes import open_run
+    from crossguard.report import report_runs
+
+    with open_run(recipe, command=sys.argv) as folder:
+        perform(folder)
+        page = report_runs([folder.path], folder.path / "report.html")
+        folder.finish()
+    return page
