@@ -1,20 +1,18 @@
 """`EmotionNet`: a two-branch classifier of video and sound that sees any subset of their elements."""
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from crossguard.checks import nearest
 from crossguard.data.samples import MultiModalSamples
-from crossguard.models.storage import write_model
+from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "emotion-net"
 
@@ -143,13 +141,7 @@ class EmotionNet(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` to a folder that `from_pretrained` reads back bit-equal."""
-        write_model(
-            folder,
-            (
-                lambda place: (place / "config.json").write_text(json.dumps(self.config, indent=2) + "\n"),
-                lambda place: save_model(self, str(place / "model.safetensors")),
-            ),
-        )
+        save_network(self, self.config, folder)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str = "", offline: bool = True) -> "EmotionNet":
@@ -163,17 +155,19 @@ class EmotionNet(nn.Module):
         Raises:
             OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken.
         """
-        config = json.loads((Path(source) / "config.json").read_text())
-        model = cls(
-            {m: (elements, numbers) for m, (elements, numbers) in config["shapes"].items()},
-            tuple(config["classes"]),
-            frames=tuple(config["frames"]),
-            width=config["width"],
-            dropout=config["dropout"],
-        )
-        load_model(model, str(Path(source) / "model.safetensors"))
+
+        def make(config: dict[str, Any]) -> EmotionNet:
+            return cls(
+                {m: (elements, numbers) for m, (elements, numbers) in config["shapes"].items()},
+                tuple(config["classes"]),
+                frames=tuple(config["frames"]),
+                width=config["width"],
+                dropout=config["dropout"],
+            )
+
+        model = load_network(make, source)
         model.name = name or MODEL_TYPE
-        return model.eval()
+        return model
 
 
 class _Branch(nn.Module):

@@ -1,21 +1,19 @@
 """`RoadNet`: a segmenter of several modalities that sees any subset of their pixels."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from crossguard.checks import lookup, nearest
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.hole_filling import fill_holes
 from crossguard.models.road_parts import ENCODERS, Decoder, Encoder
-from crossguard.models.storage import write_model
+from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "road-net"
 Reading = Literal["dense", "sparse", "inverse"]
@@ -170,13 +168,7 @@ class RoadNet(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` to a folder that `from_pretrained` reads back bit-equal."""
-        write_model(
-            folder,
-            (
-                lambda place: (place / "config.json").write_text(json.dumps(self.config, indent=2) + "\n"),
-                lambda place: save_model(self, str(place / "model.safetensors")),
-            ),
-        )
+        save_network(self, self.config, folder)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str = "", offline: bool = True) -> "RoadNet":
@@ -190,11 +182,15 @@ class RoadNet(nn.Module):
         Raises:
             OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken.
         """
-        config = json.loads((Path(source) / "config.json").read_text())
-        model = cls(config["channels"], tuple(config["classes"]), encoder=config["encoder"], reading=config["reading"])
-        load_model(model, str(Path(source) / "model.safetensors"))
+
+        def make(config: dict[str, Any]) -> RoadNet:
+            return cls(
+                config["channels"], tuple(config["classes"]), encoder=config["encoder"], reading=config["reading"]
+            )
+
+        model = load_network(make, source)
         model.name = name or MODEL_TYPE
-        return model.eval()
+        return model
 
 
 class _Scale(nn.Module):

@@ -1,19 +1,19 @@
 """`WatchNet`: a classifier of sensor streams that sees any subset of their time steps."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from safetensors.torch import load_model, save_model
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossguard.checks import nearest
 from crossguard.data.samples import MultiModalSamples
-from crossguard.models.storage import write_model
+from crossguard.models.base import Packed
+from crossguard.models.packing import pack
+from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "watch-net"
 _PERIODS = (4.0, 2.0, 1.0, 0.5, 0.25)  # seconds: from a slow repetition to a quick jerk
@@ -36,6 +36,7 @@ class WatchNet(nn.Module):
     Attributes:
         name: "watch-net".
         modalities: the names of the sensors.
+        packs: the same: every sensor can be taken packed.
 
     Raises:
         ValueError: no sensor, fewer than two classes.
@@ -54,7 +55,7 @@ class WatchNet(nn.Module):
         if not streams or len(classes) < 2:
             raise ValueError(f"Expected a stream and two classes or more, but got {dict(streams)} and {classes}.")
         self.name = MODEL_TYPE
-        self.modalities = tuple(streams)
+        self.modalities = self.packs = tuple(streams)
         self.classes = tuple(classes)
         self.config = {
             "model_type": MODEL_TYPE,
@@ -83,17 +84,20 @@ class WatchNet(nn.Module):
         Raises:
             ValueError: a sensor is missing, or a mask has another shape than its values.
         """
-        parts = []
+        packed = {}
         for modality in self.modalities:
             if modality not in inputs:
                 raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
             values = inputs[modality]
             mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
-            if mask.shape != values.shape[:2]:
-                raise ValueError(
-                    f"Expected a mask {list(values.shape[:2])} of {modality!r}, but got {list(mask.shape)}."
-                )
-            parts.append(self.streams[modality](values, mask))
+            packed[modality] = pack(values, mask)
+        return self.classify_kept(packed, {})
+
+    def classify_kept(
+        self, inputs: Mapping[str, Packed], kept: Mapping[str, Bool[Tensor, "samples elements"]]
+    ) -> Float[Tensor, "samples labels"]:
+        """Return logits from the time steps that were kept, see `PackingClassifier`; `kept` is not needed."""
+        parts = [self.streams[modality](inputs[modality]) for modality in self.modalities]
         return cast(Tensor, self.head(torch.cat(parts, dim=-1)))
 
     @classmethod
@@ -127,13 +131,7 @@ class WatchNet(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` to a folder that `from_pretrained` reads back bit-equal."""
-        write_model(
-            folder,
-            (
-                lambda place: (place / "config.json").write_text(json.dumps(self.config, indent=2) + "\n"),
-                lambda place: save_model(self, str(place / "model.safetensors")),
-            ),
-        )
+        save_network(self, self.config, folder)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str = "", offline: bool = True) -> "WatchNet":
@@ -147,17 +145,19 @@ class WatchNet(nn.Module):
         Raises:
             OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken.
         """
-        config = json.loads((Path(source) / "config.json").read_text())
-        model = cls(
-            config["streams"],
-            tuple(config["classes"]),
-            width=config["width"],
-            rate=config["rate"],
-            dropout=config["dropout"],
-        )
-        load_model(model, str(Path(source) / "model.safetensors"))
+
+        def make(config: dict[str, Any]) -> WatchNet:
+            return cls(
+                config["streams"],
+                tuple(config["classes"]),
+                width=config["width"],
+                rate=config["rate"],
+                dropout=config["dropout"],
+            )
+
+        model = load_network(make, source)
         model.name = name or MODEL_TYPE
-        return model.eval()
+        return model
 
 
 class _Stream(nn.Module):
@@ -179,28 +179,12 @@ class _Stream(nn.Module):
             nn.Linear(width, width),
         )
 
-    def forward(
-        self, values: Float[Tensor, "samples elements features"], kept: Bool[Tensor, "samples elements"]
-    ) -> Float[Tensor, "samples twice_width"]:
-        steps, real = _kept_first(kept)
-        chosen = values.gather(1, steps[..., None].expand(-1, -1, values.shape[2]))
-        phase = steps[..., None] * self.angular
-        embedded = self.embed(torch.cat([(chosen - self.mean) / self.scale, phase.sin(), phase.cos()], dim=-1))
-        if real is None:
+    def forward(self, kept: Packed) -> Float[Tensor, "samples twice_width"]:
+        phase = kept.positions[..., None] * self.angular
+        embedded = self.embed(torch.cat([(kept.values - self.mean) / self.scale, phase.sin(), phase.cos()], dim=-1))
+        if kept.real is None:
             return torch.cat([embedded.mean(dim=1), embedded.amax(dim=1)], dim=-1)
-        weight = real[..., None].to(embedded.dtype)
+        weight = kept.real[..., None].to(embedded.dtype)
         mean = (embedded * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
-        top = embedded.masked_fill(~real[..., None], -math.inf).amax(dim=1)
-        return torch.cat([mean, torch.where(real.any(dim=1, keepdim=True), top, torch.zeros_like(top))], dim=-1)
-
-
-def _kept_first(
-    kept: Bool[Tensor, "samples elements"],
-) -> tuple[Int64[Tensor, "samples most"], Bool[Tensor, "samples most"] | None]:
-    """Return the positions of the kept elements, ascending, padded to the most of any sample; None: no padding."""
-    counts = kept.sum(dim=1)
-    most, fewest = max(1, int(counts.max())), int(counts.min())
-    if most == fewest:
-        return kept.nonzero()[:, 1].reshape(len(kept), most), None
-    steps = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-    return steps, kept.gather(1, steps)
+        top = embedded.masked_fill(~kept.real[..., None], -math.inf).amax(dim=1)
+        return torch.cat([mean, torch.where(kept.real.any(dim=1, keepdim=True), top, torch.zeros_like(top))], dim=-1)
