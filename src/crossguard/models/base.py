@@ -239,6 +239,55 @@ class MultiModalClassifier(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Packed:
+    """The elements of one modality that were kept, packed together, and where each stood.
+
+    Args:
+        values: float [samples, kept, ...], in the order of their positions; zeros where there is padding.
+        positions: int64 [samples, kept], ascending, in [0, size); 0 on padding.
+        size: number of elements before any was dropped.
+        real: bool [samples, kept], False on padding; None where all are real, because every sample keeps as many.
+    """
+
+    values: Float[Tensor, "samples kept *features"]
+    positions: Int64[Tensor, "samples kept"]
+    size: int
+    real: Bool[Tensor, "samples kept"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@runtime_checkable
+class PackingClassifier(MultiModalClassifier, Protocol):
+    """A classifier that takes variable lengths: elements that are ablated are dropped instead of overwritten.
+
+    A sub-sample of k of n elements then costs about k / n of a whole input, and nothing of the others is ever there.
+
+    Attributes:
+        packs: the modalities that `classify_kept` takes packed; the others are overwritten as for any classifier.
+    """
+
+    packs: tuple[str, ...]
+
+    def classify_kept(
+        self,
+        inputs: Mapping[str, Packed | Float[Tensor, "samples ..."]],
+        kept: Mapping[str, Bool[Tensor, "samples elements"]],
+    ) -> Float[Tensor, "samples labels"]:
+        """Return logits from what was kept.
+
+        Args:
+            inputs: `Packed` for each modality in `packs`, the others as in `__call__`.
+            kept: masks of the modalities that are not in `packs`, as in `__call__`.
+
+        The same elements give the same logits as `__call__` with masks, up to rounding; so keeping all of them equals
+        `__call__` without.
+        """
+        ...
+
+
 @runtime_checkable
 class MultiModalSegmenter(Protocol):
     """One label per pixel from several modalities that show the same scene, pixel for pixel.
