@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossguard.certify import certify_segmentation, pixel_bounds
+from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.sampling import most_likely
 from crossguard.data import MultiModalSamples
 
@@ -142,6 +143,22 @@ def test_metrics_are_lower_bounds_over_whatever_uncertified_pixels_become(seed):
     worst = np.where(certified, label, 1 - truth)
     tp, fp = ((worst == 1) & (truth == 1)).sum(), ((worst == 1) & (truth == 0)).sum()
     assert (bounds.hits, bounds.false_alarms, bounds.right) == (tp, fp, (worst == truth)[judged].sum())
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12))
+def test_bounds_over_radii_equal_those_of_each_radius(seed, draws):
+    rng = np.random.default_rng(seed)
+    truth, label = rng.integers(-1, 3, size=(4, 5)), rng.integers(0, 3, size=(4, 5))
+    votes, needed = rng.integers(0, draws + 1, size=(4, 5)), rng.integers(0, draws + 2, size=6)
+    for positive in range(3):
+        found = pixel_bounds_over(label, votes, truth, needed, positive=positive)
+        for bounds, least in zip(found, needed, strict=True):
+            certified, of = votes >= least, truth == positive
+            assert bounds.judged == (truth >= 0).sum()
+            assert bounds.right == (certified & (label == truth)).sum()
+            assert (bounds.positives, bounds.hits) == (of.sum(), (of & certified & (label == positive)).sum())
+            others = (truth >= 0) & ~of
+            assert bounds.false_alarms == (others & ~(certified & (label != positive))).sum()
 
 
 def test_wrong_arguments_are_refused(unchecked, samples):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,8 +23,8 @@ class CountCertificate:
 
     Attributes:
         label: int64 [...], the smoothed label of each element: the most votes, the lowest label among equals.
-        certified: bool [radii, ...]; False is an abstention, not a claim that an attack exists.
         votes: int64 [...], votes for `label` among `draws`.
+        needed: int64 [radii], the fewest votes with which an element of this input is certified; draws + 1: none is.
         draws: N.
         alpha: probability that any certificate of this input is wrong, within `scope`.
         correction: "holm" or "bonferroni".
@@ -31,12 +32,17 @@ class CountCertificate:
     """
 
     label: Int64[np.ndarray, "*elements"]
-    certified: Bool[np.ndarray, "*radii_elements"]
     votes: Int64[np.ndarray, "*elements"]
+    needed: Int64[np.ndarray, " radii"]
     draws: int
     alpha: float
     correction: Correction
     scope: str
+
+    @cached_property
+    def certified(self) -> Bool[np.ndarray, "*radii_elements"]:
+        """Which elements are certified, [radii, ...]; False is an abstention, not a claim that an attack exists."""
+        return np.asarray(self.votes >= self.needed.reshape((-1,) + (1,) * self.votes.ndim))
 
 
 SCOPES = {
@@ -94,8 +100,7 @@ def certify_counts(
         label = chosen.argmax(axis=-1)
         top = np.take_along_axis(votes, label[..., None], axis=-1)[..., 0]
     needed = _critical_counts(top, draws, thresholds, alpha, correction, separate=selection is not None)
-    certified = top >= needed.reshape((-1,) + (1,) * top.ndim)
-    return CountCertificate(np.asarray(label), certified, np.asarray(top), draws, alpha, correction, SCOPES[correction])
+    return CountCertificate(np.asarray(label), np.asarray(top), needed, draws, alpha, correction, SCOPES[correction])
 
 
 def most_votes(

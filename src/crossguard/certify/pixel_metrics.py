@@ -78,16 +78,43 @@ def pixel_bounds(
         truth: true labels; -1 is not judged.
         positive: the positive class.
     """
-    judged = truth >= 0
-    is_positive = truth == positive
-    says_positive = label == positive
-    return PixelBounds(
-        judged=int(judged.sum()),
-        right=int((judged & certified & (label == truth)).sum()),
-        positives=int(is_positive.sum()),
-        hits=int((is_positive & certified & says_positive).sum()),
-        false_alarms=int((judged & ~is_positive & ~(certified & ~says_positive)).sum()),
-    )
+    return pixel_bounds_over(label, certified.astype(np.int64), truth, np.array([1]), positive=positive)[0]
+
+
+def pixel_bounds_over(
+    label: Int64[np.ndarray, "height width"],
+    votes: Int64[np.ndarray, "height width"],
+    truth: Int64[np.ndarray, "height width"],
+    needed: Int64[np.ndarray, " radii"],
+    *,
+    positive: int = 1,
+) -> list[PixelBounds]:
+    """Count one image's certified pixels at many radii, at the cost of a single pass over the pixels.
+
+    Args:
+        label: smoothed labels.
+        votes: votes for them, >= 0.
+        truth: true labels; -1 is not judged.
+        needed: the fewest votes with which a pixel is certified, per radius.
+        positive: the positive class.
+    """
+    judged, is_positive, says_positive = truth >= 0, truth == positive, label == positive
+    steps = max(int(votes.max()), int(needed.max())) + 1
+
+    def certified(pixels: Bool[np.ndarray, "height width"]) -> Int64[np.ndarray, " radii"]:
+        histogram = np.bincount(votes[pixels], minlength=steps)
+        return np.cumsum(histogram[::-1])[::-1][needed]
+
+    negatives = judged & ~is_positive
+    right = certified(judged & (label == truth))
+    hits, cleared = certified(is_positive & says_positive), certified(negatives & ~says_positive)
+    positives, others = int(is_positive.sum()), int(negatives.sum())
+    return [
+        PixelBounds(
+            judged=positives + others, right=int(r), positives=positives, hits=int(h), false_alarms=others - int(c)
+        )
+        for r, h, c in zip(right, hits, cleared, strict=True)
+    ]
 
 
 def _share(part: int, whole: int) -> float:

@@ -12,7 +12,7 @@ from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.classify import kept_counts, kinds_of
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import Correction, CountCertificate, certify_counts
-from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds
+from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
 from crossguard.certify.sampling import (
     Design,
@@ -95,8 +95,8 @@ class SegmentationCertificate:
         totals = [PixelBounds() for _ in radii]
         for i, truth in enumerate(self.samples.labels):
             found = self.image(i, radii, correction=correction)
-            for j, certified in enumerate(found.certified):
-                totals[j] += pixel_bounds(found.label, certified, truth, positive=positive)
+            here = pixel_bounds_over(found.label, found.votes, truth, found.needed, positive=positive)
+            totals = [total + bounds for total, bounds in zip(totals, here, strict=True)]
         return totals
 
 
