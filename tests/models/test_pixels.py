@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 
+from crossguard.data.pictures import ORIENTATION
 from crossguard.models import PixelRule, to_pixels
-from crossguard.models.pixels import ORIENTATION
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 

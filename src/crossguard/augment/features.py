@@ -63,7 +63,8 @@ def pairs_fingerprint(pairs: OneToManyPairs) -> str:
         raise ValueError(f"Expected {len(pairs.images)} image files, but {len(missing)} are missing: {named}")
     digest = blake2b(digest_size=16)
     for picture in pairs.images:
-        digest.update(f"{picture.key!r} {picture.path.stat().st_size};".encode())
+        size = picture.path.stat().st_size if picture.size is None else picture.size
+        digest.update(f"{picture.key!r} {size};".encode())
     for text in pairs.texts:
         digest.update(f"{text!r};".encode())
     digest.update(pairs.links.tobytes())

@@ -1,7 +1,8 @@
 """Data sets: images and texts with their links (`OneToManyPairs`), and labelled sensors (`MultiModalSamples`)."""
 
 from crossguard.data.batch import PairBatch, links_among
-from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pictures import Picture
 from crossguard.data.samples import MultiModalSamples
 from crossguard.data.table import DATASETS, DatasetRow, load_pairs, load_samples
 

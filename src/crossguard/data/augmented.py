@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pictures import Picture
 from crossguard.runs import atomic_folder
 
 SCHEMA = 1
@@ -76,7 +77,7 @@ def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
         "original_name": pairs.original_name,
         "original_images": pairs.original_images,
         "original_texts": pairs.original_texts,
-        "images": [[p.key, _inside(p.path.resolve(), home), p.style] for p in pairs.images],
+        "images": [_written(picture, home) for picture in pairs.images],
         "texts": list(pairs.texts),
         "text_kinds": list(pairs.text_kinds),
     }
@@ -106,7 +107,7 @@ def load_augmented(folder: Path | str, *, split: str | None = None) -> Augmented
     content, links = _read(home / _FOLDER)
     if split is not None and split != content["split"]:
         raise ValueError(f"Expected split {split!r} in {folder}, but it holds {content['split']!r}.")
-    images = tuple(Picture(key, home / path, style) for key, path, style in content["images"])
+    images = tuple(Picture(key, home / path, *rest) for key, path, *rest in content["images"])
     missing = [str(picture.path) for picture in images if not picture.path.is_file()]
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -141,6 +142,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], Any]:
     if links.dtype != np.int64 or links.ndim != 2 or links.shape[1] != 2:
         raise ValueError(f"Expected int64 [links, 2] in {folder}/links.npy, but got {links.dtype} {links.shape}.")
     return content, links
+
+
+def _written(picture: Picture, home: Path) -> list[Any]:
+    row = [picture.key, _inside(picture.path.resolve(), home), picture.style]
+    return row if picture.offset is None else [*row, picture.offset, picture.size]
 
 
 def _inside(path: Path, home: Path) -> str:

@@ -10,7 +10,8 @@ from crossguard.data.emoji_art import Drawing, drawings
 from crossguard.data.emoji_catalogue import Emoji, catalogue
 from crossguard.data.emoji_split import SPLITS, Part, Split, place
 from crossguard.data.emoji_text import captions, with_tone
-from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pictures import Picture
 
 _HELD_OUT_CAPTIONS = 4
 _TRAIN_CAPTIONS = 8

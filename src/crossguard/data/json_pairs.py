@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crossguard.data.pairs import OneToManyPairs, Picture
+from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pictures import Picture
 
 
 def load_json(*, annotations: Path | str, root: Path | str, split: str = "test") -> OneToManyPairs:

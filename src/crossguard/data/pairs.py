@@ -3,39 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image, ImageOps
+from PIL import Image
+
+from crossguard.data.pictures import Picture
 
 Links = Int64[np.ndarray, "links 2"]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of a data set: where its file lies, its stable key, and the art style or source it is of."""
-
-    key: str
-    path: Path
-    style: str = ""
-
-    def load(self) -> Image.Image:
-        """Decode the file to RGB, upright (EXIF rotation applied), transparency on white.
-
-        Raises:
-            ValueError: the file is missing or does not decode.
-        """
-        try:
-            with Image.open(self.path) as image:
-                upright = ImageOps.exif_transpose(image)
-                if "A" in upright.getbands() or "transparency" in upright.info:
-                    upright = upright.convert("RGBA")
-                    white = Image.new("RGBA", upright.size, "white")
-                    return Image.alpha_composite(white, upright).convert("RGB")
-                return upright.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"Expected an image file at {self.path}, but it could not be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -52,6 +27,7 @@ class OneToManyPairs:
         texts: the texts, all different and not blank; their position is the text index.
         links: int64 [links, 2] of (image index, text index), without duplicates.
         text_kinds: one kind per text ("caption", "name", "alias", ...), or empty.
+        notes: what the loader saw and a reader of the results should know (repeated rows, what was left out).
 
     Raises:
         ValueError: blank or repeated texts, links out of range or repeated, an image or text without a link.
@@ -68,11 +44,13 @@ class OneToManyPairs:
     texts: Sequence[str]
     links: Links
     text_kinds: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "texts", tuple(self.texts))
         object.__setattr__(self, "text_kinds", tuple(self.text_kinds))
+        object.__setattr__(self, "notes", tuple(self.notes))
         links = np.asarray(self.links, dtype=np.int64).reshape(-1, 2)
         links = links[np.lexsort((links[:, 1], links[:, 0]))]
         links.setflags(write=False)
@@ -147,6 +125,7 @@ class OneToManyPairs:
             texts=tuple(self.texts[j] for j in text_ids),
             links=np.stack([image_ends, text_ends], axis=1),
             text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
+            notes=self.notes,
         )
 
     def head(self, max_images: int) -> "OneToManyPairs":

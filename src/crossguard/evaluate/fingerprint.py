@@ -36,7 +36,7 @@ def pairs_fingerprint(pairs: OneToManyPairs) -> str:
         raise ValueError(f"Expected {len(pairs.images)} image files, but {len(missing)} are missing: {named}")
     digest = blake2b(digest_size=16)
     for picture in pairs.images:
-        content = picture.path.read_bytes()
+        content = picture.read()
         digest.update(f"{picture.key!r} {len(content)};".encode())
         digest.update(content)
     for text in pairs.texts:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-ORIENTATION = int(ExifTags.Base.Orientation)
+from crossguard.data.pictures import as_rgb
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class PixelRule:
 def to_pixels(images: Sequence[Image.Image], rule: PixelRule) -> Float[Tensor, "images 3 height width"]:
     """Turn pictures of any size and mode into float32 [images, 3, height, width] in [0, 1], whole multiples of 1/255.
 
-    Pictures are turned upright by their EXIF orientation first.
+    Pictures are turned upright by their EXIF orientation first, transparency goes on white, 16 bits become 8.
     """
     height, width = rule.size
     stack = np.empty((len(images), height, width, 3), dtype=np.uint8)
     for row, image in enumerate(images):
-        stack[row] = np.asarray(_fit(_upright(image).convert("RGB"), rule))
+        stack[row] = np.asarray(_fit(as_rgb(image), rule))
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
@@ -111,10 +111,6 @@ def _edges(size: int | Mapping[str, int]) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
 
 
 def _fit(image: Image.Image, rule: PixelRule) -> Image.Image:

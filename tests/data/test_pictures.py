@@ -1,0 +1,83 @@
+"""Pictures of every mode become upright RGB, from files of their own and from inside a shard."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossguard.data import Picture
+from crossguard.data.pictures import ORIENTATION, as_rgb
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return np.asarray(Picture("x", path).load())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])
+def test_modes_without_transparency_are_pillows_own(mode):
+    image = Image.fromarray(RGB).convert(mode)
+    assert np.array_equal(np.asarray(as_rgb(image)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(("mode", "file"), [("RGBA", "x.png"), ("LA", "x.png"), ("PA", "x.tif"), ("RGBA", "x.webp")])
+def test_what_is_transparent_is_white(tmp_path, mode, file):
+    image = Image.fromarray(RGB).convert("RGBA")
+    image.putalpha(Image.fromarray(np.tile(np.array([0, 255], np.uint8), (6, 4))))
+    loaded = saved(image.convert(mode), tmp_path / file, **({"lossless": True} if file.endswith("webp") else {}))
+    assert (loaded[:, ::2] == 255).all()
+    assert not (loaded[:, 1::2] == 255).all()
+
+
+def test_a_transparent_palette_colour_is_white(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.paste(0, (0, 0, 2, 4))
+    loaded = saved(image, tmp_path / "x.png", transparency=0)
+    assert (loaded[:, :2] == 255).all()
+    assert (loaded[:, 2:] == (40, 50, 60)).all()
+
+
+@pytest.mark.parametrize("file", ["x.png", "x.tif"])
+def test_sixteen_bits_are_scaled_not_cut(tmp_path, file):
+    deep = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    assert saved(Image.fromarray(deep), tmp_path / file)[0, :, 0].tolist() == [0, 1, 128, 255]
+    wide = Image.fromarray(deep.astype(np.int32))
+    assert np.asarray(as_rgb(wide))[0, :, 2].tolist() == [0, 1, 128, 255]
+    eight = Image.fromarray(np.array([[0, 7, 255]], dtype=np.int32))
+    assert np.asarray(as_rgb(eight))[0, :, 1].tolist() == [0, 7, 255]
+
+
+def test_a_turned_photo_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # the camera lay on its side: turn by 270 degrees
+    loaded = saved(Image.fromarray(RGB), tmp_path / "x.png", exif=exif)
+    assert np.array_equal(loaded, np.rot90(RGB, -1))
+
+
+def test_a_picture_inside_a_shard(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "PNG")
+    content = file.getvalue()
+    (tmp_path / "shard").write_bytes(b"before" + content + b"after")
+    picture = Picture("a", tmp_path / "shard", "", 6, len(content))
+    assert picture.read() == content
+    assert np.array_equal(np.asarray(picture.load()), RGB)
+    with pytest.raises(ValueError, match="a in .*shard, but it could not be read"):
+        Picture("a", tmp_path / "shard", "", 7, len(content)).load()
+    with pytest.raises(ValueError, match="the shard ends before"):
+        Picture("a", tmp_path / "shard", "", 60, 10**6).read()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"<html>", lambda b: b[: len(b) // 2]])
+def test_what_is_no_whole_image_is_named(tmp_path, damage):
+    file = io.BytesIO()
+    Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)).save(file, "JPEG")
+    (tmp_path / "bad.jpg").write_bytes(damage(file.getvalue()))
+    with pytest.raises(ValueError, match=r"image file at .*bad\.jpg"):
+        Picture("bad", tmp_path / "bad.jpg").load()
+    with pytest.raises(ValueError, match=r"image file at .*gone\.jpg"):
+        Picture("gone", tmp_path / "gone.jpg").load()
