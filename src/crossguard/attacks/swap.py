@@ -10,10 +10,10 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
-from crossguard.attacks.encode import encode_images, encode_unit_texts
-from crossguard.attacks.objectives import linked_mean, product, unit
+from crossguard.attacks.encode import encode_images
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
+from crossguard.attacks.text_score import EmbeddingScore, TextScore
 from crossguard.attacks.words import replace_word, split_words
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
@@ -35,6 +35,7 @@ def swap_words(
     source: CandidateSource,
     order: Order = "importance",
     objective: TextObjective = "cosine",
+    score: TextScore | None = None,
 ) -> tuple[str, ...]:
     """Substitute up to `words` words of every text, so that its score with its own images falls.
 
@@ -53,11 +54,12 @@ def swap_words(
             the best one (stronger, and dearer by about the number of attackable words).
         objective: "cosine" scores a text by its mean cosine with its own images; "contrastive" by the log-likelihood
             of its own images among all that are given, so that results depend on the batch.
+        score: how variants are scored in place of `objective` and `image_features`, for example by a match logit.
 
     Returns:
         One text per original; each substitution keeps the number of white-space words.
     """
-    score = _Score(model, image_features, positives, objective)
+    score = score or EmbeddingScore(model, image_features, positives, among_all=objective == "contrastive")
     proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
     states = [_Text(text, c) for text, c in zip(texts, proposals, strict=True)]
     linked = positives.any(dim=0).tolist()
@@ -111,32 +113,7 @@ class _Text:
         ]
 
 
-class _Score:
-    """Scores texts, each for the images that its original belongs to; lower is worse for the victim."""
-
-    def __init__(
-        self,
-        model: VisionLanguageModel,
-        image_features: Float[Tensor, "images dim"],
-        positives: Bool[Tensor, "images texts"],
-        objective: TextObjective,
-    ) -> None:
-        self.model = model
-        self.images = unit(image_features.float())
-        self.partners = linked_mean(self.images, positives.T)
-        self.scale = float(model.logit_scale.detach()) if objective == "contrastive" else None
-
-    def __call__(self, texts: list[str], owners: list[int]) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-        features = encode_unit_texts(self.model, texts)
-        rows = torch.tensor(owners, device=self.partners.device)
-        own = (features * self.partners[rows]).sum(dim=-1)
-        if self.scale is not None:
-            # In units of cosine, so that the margin of a change means the same.
-            own = own - (self.scale * product(features, self.images.T)).logsumexp(dim=-1) / self.scale
-        return own.cpu().numpy()
-
-
-def _rank(score: _Score, states: list[_Text], active: list[int], *, mask: str | None) -> None:
+def _rank(score: TextScore, states: list[_Text], active: list[int], *, mask: str | None) -> None:
     """Score the unchanged texts and, given a mask token, sort the open words of each by importance."""
     hidden = [states[j].masked(mask) if mask is not None else [] for j in active]
     flat = [states[j].text for j in active] + [text for group in hidden for text in group]
@@ -151,7 +128,7 @@ def _rank(score: _Score, states: list[_Text], active: list[int], *, mask: str | 
         at += len(group)
 
 
-def _argmin(score: _Score, variants: list[list[str]], active: list[int], states: list[_Text]) -> list[int | None]:
+def _argmin(score: TextScore, variants: list[list[str]], active: list[int], states: list[_Text]) -> list[int | None]:
     """Return per text the variant of the lowest score, or None where none is below the text as it stands."""
     owners = [j for j, group in zip(active, variants, strict=True) for _ in group]
     scores = score([text for group in variants for text in group], owners)
@@ -174,9 +151,10 @@ def score_texts(
     positives: Bool[Tensor, "images texts"],
     *,
     objective: TextObjective = "cosine",
-) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+) -> Float[np.ndarray, " texts"]:
     """Return the scores that `swap_words` lowers, one per text."""
-    return _Score(model, image_features, positives, objective)(list(texts), list(range(len(texts))))
+    score = EmbeddingScore(model, image_features, positives, among_all=objective == "contrastive")
+    return score(texts, range(len(texts)))
 
 
 class WordSwap(Attack):
