@@ -17,7 +17,7 @@ from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
 if TYPE_CHECKING:
     from crossguard.certify import certify
-    from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
+    from crossguard.data import MultiModalSamples, OneToManyPairs, load_expressions, load_pairs, load_samples
     from crossguard.evaluate import evaluate
     from crossguard.models import load_model
     from crossguard.training import train
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "certify",
     "evaluate",
+    "load_expressions",
     "load_model",
     "load_pairs",
     "load_samples",
@@ -44,6 +45,7 @@ __all__ = [
 _HOMES = {
     "MultiModalSamples": "data",
     "OneToManyPairs": "data",
+    "load_expressions": "data",
     "load_pairs": "data",
     "load_samples": "data",
     "load_model": "models",

@@ -3,8 +3,9 @@
 from crossguard.data.batch import PairBatch, links_among
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
+from crossguard.data.referring import ReferringExpressions
 from crossguard.data.samples import MultiModalSamples
-from crossguard.data.table import DATASETS, DatasetRow, load_pairs, load_samples
+from crossguard.data.table import DATASETS, DatasetRow, load_expressions, load_pairs, load_samples
 
 __all__ = [
     "DATASETS",
@@ -13,7 +14,9 @@ __all__ = [
     "OneToManyPairs",
     "PairBatch",
     "Picture",
+    "ReferringExpressions",
     "links_among",
+    "load_expressions",
     "load_pairs",
     "load_samples",
 ]

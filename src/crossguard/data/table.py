@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from crossguard.checks import lookup
+from crossguard.data.augmented import load_augmented
 from crossguard.data.emoji import load_emoji
 from crossguard.data.json_pairs import load_json
 from crossguard.data.kitti_road import load_kitti_road
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pothole import load_pothole
 from crossguard.data.ravdess import load_ravdess, load_ravdess_features
+from crossguard.data.refcoco import load_refcoco_plus
+from crossguard.data.referring import ReferringExpressions
 from crossguard.data.roads import load_roads
 from crossguard.data.samples import MultiModalSamples
 from crossguard.data.watch import load_watch
@@ -22,7 +25,7 @@ class DatasetRow:
 
     name: str
     summary: str
-    gives: Literal["pairs", "samples"]
+    gives: Literal["pairs", "samples", "expressions"]
     load: Callable[..., Any]
 
 
@@ -36,6 +39,7 @@ DATASETS: dict[str, DatasetRow] = {
             load_emoji,
         ),
         DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
+        DatasetRow("augmented", "what `crossguard augment` made (`folder`: its run folder)", "pairs", load_augmented),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
         DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
         DatasetRow("kitti-road", "KITTI Road with dense depth: RGB, depth, road mask", "samples", load_kitti_road),
@@ -45,6 +49,12 @@ DATASETS: dict[str, DatasetRow] = {
             "acted emotions: facial action units and MFCC statistics of clips, by actor",
             "samples",
             load_ravdess_features,
+        ),
+        DatasetRow(
+            "refcoco+",
+            "expressions that point at one thing in a photo of COCO: boxes, proposals (val, testA, testB)",
+            "expressions",
+            load_refcoco_plus,
         ),
         DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
     )
@@ -72,6 +82,20 @@ def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModa
         ValueError: an unknown name, or one that holds image-text pairs.
     """
     return _load(name, "samples", split=split, **options)
+
+
+def load_expressions(name: str, *, split: str = "val", **options: Any) -> ReferringExpressions:
+    """Load a split of a data set for visual grounding: expressions, each pointing at a box in an image.
+
+    Args:
+        name: "refcoco+".
+        split: "val", "testA" or "testB".
+        options: the data set's own (for "refcoco+": `annotations`, `root`, `boxes`).
+
+    Raises:
+        ValueError: an unknown name, or one that holds something else.
+    """
+    return _load(name, "expressions", split=split, **options)
 
 
 def _load(name: str, gives: str, **options: Any) -> Any:
