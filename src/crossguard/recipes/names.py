@@ -22,6 +22,8 @@ def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRe
             problems += [*_row(ATTACKS, recipe.attack.name, "attack.name")]
     elif isinstance(recipe, TrainRecipe):
         problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
+        if recipe.new_originals is not None:
+            problems += [*_data(recipe.new_originals, "new_originals", "pairs")]
         if recipe.validation is not None:
             problems += [*_data(recipe.validation, "validation", "pairs")]
     elif isinstance(recipe, AugmentRecipe):

@@ -102,6 +102,7 @@ def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) ->
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
+        new_originals=None if recipe.new_originals is None else read_pairs(recipe.new_originals, None),
         validation=validation,
         run=run,
         progress=progress,

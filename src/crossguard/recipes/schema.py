@@ -96,6 +96,7 @@ class TrainRecipe(_Recipe):
     verb: Literal["train"]
     model: Annotated[str, Field(description="shipped name, folder, or hub id")]
     data: Data
+    new_originals: Annotated[Data | None, Field(description="other originals, for options.links=new-originals")] = None
     validation: Data | None = None
     defence: Annotated[str, Field(description="`crossguard list defences`")]
     threat: Threat = Field(default_factory=Threat)

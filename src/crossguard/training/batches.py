@@ -73,6 +73,20 @@ class Pictures:
         """Whether all pictures are decoded already."""
         return self._kept is not None
 
+    def check_show(self, pairs: OneToManyPairs) -> None:
+        """Refuse pairs whose images are not the first of these, in the same order.
+
+        Raises:
+            ValueError: naming the first image that differs.
+        """
+        have = [(p.key, p.path) for p in self._pairs.images[: len(pairs.images)]]
+        for index, picture in enumerate(pairs.images):
+            if index >= len(have) or have[index] != (picture.key, picture.path):
+                raise ValueError(
+                    f"Expected `pictures` of {pairs.name!r} ({pairs.split}), but image {index} ({picture.key!r}) is "
+                    f"not at its place in those of {self._pairs.name!r} ({self._pairs.split})."
+                )
+
     def __getitem__(self, ids: Int64[np.ndarray, " images"]) -> UInt8[Tensor, "images 3 height width"]:
         """Return the pictures of the given indices as 8-bit pixels."""
         if self._kept is not None:

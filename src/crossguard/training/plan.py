@@ -15,6 +15,7 @@ from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.composition import Composition
 from crossguard.training.defences import DEFENCES, Contrast, DefenceRow, Term
 from crossguard.training.inner import InnerAttack, Order
+from crossguard.training.links import arrange
 from crossguard.training.swaps import Swaps
 
 Positives = Literal["summed", "drawn"]
@@ -26,6 +27,7 @@ class Plan:
 
     Args:
         row: the defence.
+        pairs: what is trained on.
         terms: its loss, with the clean share mixed in.
         composition: what a step is made of.
         inner: the inner attack.
@@ -40,6 +42,7 @@ class Plan:
     """
 
     row: DefenceRow
+    pairs: OneToManyPairs
     terms: tuple[Term, ...]
     composition: Composition
     inner: InnerAttack
@@ -59,6 +62,8 @@ def make_plan(
     model_name: str,
     defence: str,
     threat: ThreatModel | None,
+    links: str | None,
+    new_originals: OneToManyPairs | None,
     steps: int,
     seed: int,
     batch_size: int,
@@ -91,7 +96,9 @@ def make_plan(
     starts: Start = check_choice(start, get_args(Start), "start")
     orders: Order = check_choice(order, get_args(Order), "order")
     kind: Positives = check_choice(positives, get_args(Positives), "positives")
-    if kind == "drawn" and not row.one_to_many:
+    arranged = arrange(pairs, links, one_to_many=row.one_to_many, new_originals=new_originals)
+    pairs = arranged.pairs
+    if kind == "drawn" and not arranged.one_to_many:
         raise ValueError(
             f"Expected positives='summed' for {row.name!r}, which has one target per image: use a one-to-many defence."
         )
@@ -101,10 +108,10 @@ def make_plan(
             f"Expected at least {batch_size} images (`batch_size`) to train on, but {pairs.name!r} ({pairs.split}) "
             f"has {size}."
         )
-    many = 2 if row.one_to_many else 1
+    many = 2 if arranged.one_to_many else 1
     composition = Composition(
         batch_size,
-        one_to_many=row.one_to_many,
+        one_to_many=arranged.one_to_many,
         texts_per_image=many if texts_per_image is None else texts_per_image,
         images_per_text=many if images_per_text is None else images_per_text,
     )
@@ -131,8 +138,11 @@ def make_plan(
         "text_tries": text_tries,
         "source": candidates.name,
     }
+    if links is not None:
+        settings["links"] = links
     return Plan(
         row=row,
+        pairs=pairs,
         terms=_mixed(row.terms, clean_weight),
         composition=composition,
         inner=InnerAttack(

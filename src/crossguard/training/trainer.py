@@ -39,6 +39,8 @@ def train(
     *,
     defence: str = "mat+",
     threat: ThreatModel | None = None,
+    links: str | None = None,
+    new_originals: OneToManyPairs | None = None,
     steps: int,
     seed: int = 0,
     batch_size: int = 64,
@@ -81,6 +83,9 @@ def train(
         defence: a name of `DEFENCES`.
         threat: budgets of "image" (`LInf`) and "text" (`WordEdits`). A modality without budget is not attacked; "clean"
             needs none.
+        links: which pairs are trained on and how they are linked: "originals", "extra-pairs", "one-to-many" or
+            "new-originals" (see `training.links.arrange`); default: all pairs, as the defence has it.
+        new_originals: other originals, for `links="new-originals"`.
         steps: optimiser steps.
         seed: decides batches, noise and dropout.
         batch_size: images per step, at least 2.
@@ -127,6 +132,8 @@ def train(
         model_name=model.name,
         defence=defence,
         threat=threat,
+        links=links,
+        new_originals=new_originals,
         steps=steps,
         seed=seed,
         batch_size=batch_size,
@@ -154,7 +161,8 @@ def train(
     where = home if device is None else torch.device(device)
     accelerator = make_accelerator(where, precision=precision)
     if pictures is None:
-        pictures = Pictures(model, pairs, progress=progress)
+        pictures = Pictures(model, plan.pairs, progress=progress)
+    pictures.check_show(plan.pairs)
     if workers is None:
         workers = 0 if pictures.in_memory else min(4, os.cpu_count() or 1)
 
@@ -167,7 +175,7 @@ def train(
     student.zero_grad(set_to_none=True)
     flags = [parameter.requires_grad for parameter in student.parameters()]
     job = _Job(plan, student, model, accelerator, run, judge)
-    batches = StepBatches(pairs, pictures, plan.composition, seed=seed)
+    batches = StepBatches(plan.pairs, pictures, plan.composition, seed=seed)
     # Dropout draws from PyTorch's global generator: it is seeded anew at every step, and put back at the end.
     with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
         job.fit(batches, workers=workers, every=every, progress=progress)
