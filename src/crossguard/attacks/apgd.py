@@ -11,8 +11,10 @@ from crossguard.attacks.ascent import (
     LossPerSample,
     Pixels,
     Start,
+    Values,
     best_of_starts,
     better,
+    wide,
     with_gradient,
 )
 from crossguard.attacks.base import Attack, Budgets
@@ -42,8 +44,8 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 def auto_maximise(
-    loss_per_sample: LossPerSample, pixels: Pixels, *, eps: float, steps: int, start: Pixels | None = None
-) -> Pixels:
+    loss_per_sample: LossPerSample, pixels: Values, *, eps: float, steps: int, start: Values | None = None
+) -> Values:
     """Maximise a loss of every sample over the L-inf ball around `pixels` by Auto-PGD.
 
     The first step is 2 eps. At every checkpoint, a sample's step is halved and it goes back to its best point when
@@ -66,16 +68,16 @@ def auto_maximise(
 def auto_ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    pixels: Pixels,
+    pixels: Values,
     *,
     eps: float,
     steps: int,
-    start: Pixels | None = None,
-) -> Pixels:
+    start: Values | None = None,
+) -> Values:
     """As `auto_maximise`, with the direction of steps given apart from the loss that judges them."""
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
 
-    def project(moved: Pixels) -> Pixels:
+    def project(moved: Values) -> Values:
         return torch.minimum(torch.maximum(moved, low), high)
 
     current = previous = (pixels if start is None else start).detach()
@@ -86,7 +88,7 @@ def auto_ascend(
     last_best, last_reduced, last_place = best_loss, torch.zeros_like(loss, dtype=torch.bool), 0
     places = set(checkpoints(steps))
     for step in range(1, steps + 1):
-        plain = project(current + _wide(size) * direction.sign())
+        plain = project(current + wide(size, current) * direction.sign())
         momentum = MOMENTUM if step > 1 else 1.0
         moved = project(current + momentum * (plain - current) + (1 - momentum) * (current - previous))
         previous, current = current, moved
@@ -96,12 +98,12 @@ def auto_ascend(
         old_loss = loss
         loss, direction = gradient(current)
         increases += loss > old_loss
-        best_direction = torch.where(_wide(loss > best_loss), direction, best_direction)
+        best_direction = torch.where(wide(loss > best_loss, current), direction, best_direction)
         best, best_loss = better(best, best_loss, current, loss)
         if step in places:
             reduced = _stalled(increases, step - last_place, last_reduced, best_loss, last_best)
             size = torch.where(reduced, size / 2, size)
-            back = _wide(reduced)
+            back = wide(reduced, current)
             current, direction = (
                 torch.where(back, best, current),
                 torch.where(back, best_direction, direction),
@@ -122,10 +124,6 @@ def _stalled(
     few = increases < ENOUGH_INCREASES * taken
     nothing_new = ~last_reduced & (best_loss <= last_best)
     return few | nothing_new
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 class APGD(Attack):

@@ -11,8 +11,10 @@ from crossguard.attacks.noise import uniform
 from crossguard.data import PairBatch
 
 Pixels: TypeAlias = Float[Tensor, "images 3 height width"]
-LossPerSample: TypeAlias = Callable[[Pixels], Float[Tensor, " images"]]
-LossAndGradient: TypeAlias = Callable[[Pixels], tuple[Float[Tensor, " images"], Pixels]]
+Values: TypeAlias = Float[Tensor, "images ..."]
+"""Values in [0, 1] of samples of any shape; pixels are a case of it."""
+LossPerSample: TypeAlias = Callable[[Values], Float[Tensor, " images"]]
+LossAndGradient: TypeAlias = Callable[[Values], tuple[Float[Tensor, " images"], Values]]
 StepRule = Literal["co-attack", "sga"]
 Start = Literal["uniform", "clean"]
 
@@ -41,7 +43,7 @@ def random_start(batch: PairBatch, *, eps: float, seed: int, stream: int = 0) ->
 def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
     """Turn a loss per sample into a function that also gives its gradient to the pixels, and to nothing else."""
 
-    def evaluate(pixels: Pixels) -> tuple[Float[Tensor, " images"], Pixels]:
+    def evaluate(pixels: Values) -> tuple[Float[Tensor, " images"], Values]:
         pixels = pixels.detach().requires_grad_(True)
         with torch.enable_grad():
             loss = loss_per_sample(pixels)
@@ -53,14 +55,14 @@ def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
 
 def maximise(
     loss_per_sample: LossPerSample,
-    pixels: Pixels,
+    pixels: Values,
     *,
     eps: float,
     steps: int,
     step_size: float,
-    start: Pixels | None = None,
+    start: Values | None = None,
     keep_best: bool = True,
-) -> Pixels:
+) -> Values:
     """Maximise a loss of every sample over the L-inf ball around `pixels` by signed gradient steps.
 
     Gradients are taken for the pixels alone: nothing reaches the `.grad` of weights, frozen or not. Samples are
@@ -77,7 +79,7 @@ def maximise(
             of the last one.
 
     Returns:
-        Pixels within `eps` of the clean ones and in [0, 1], detached.
+        Values within `eps` of the clean ones and in [0, 1], detached.
     """
     return ascend(
         with_gradient(loss_per_sample),
@@ -94,14 +96,14 @@ def maximise(
 def ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    pixels: Pixels,
+    pixels: Values,
     *,
     eps: float,
     steps: int,
     step_size: float,
-    start: Pixels | None = None,
+    start: Values | None = None,
     keep_best: bool = True,
-) -> Pixels:
+) -> Values:
     """As `maximise`, with the direction of steps given apart: `gradient` may average views that `value` does not."""
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     current = (pixels if start is None else start).detach()
@@ -117,14 +119,19 @@ def ascend(
         return better(best, best_loss, current, value(current))[0]
 
 
+def wide(per_sample: Tensor, like: Values) -> Tensor:
+    """Return one value per sample in a shape that broadcasts against `like`."""
+    return per_sample.view(-1, *(1,) * (like.ndim - 1))
+
+
 def better(
-    best: Pixels, best_loss: Float[Tensor, " images"] | None, current: Pixels, loss: Float[Tensor, " images"]
-) -> tuple[Pixels, Float[Tensor, " images"]]:
+    best: Values, best_loss: Float[Tensor, " images"] | None, current: Values, loss: Float[Tensor, " images"]
+) -> tuple[Values, Float[Tensor, " images"]]:
     """Return, per sample, the pixels of the higher loss and that loss; `best_loss` None stands for the first look."""
     if best_loss is None:
         return current, loss
     higher = loss > best_loss
-    return torch.where(higher.view(-1, 1, 1, 1), current, best), torch.where(higher, loss, best_loss)
+    return torch.where(wide(higher, current), current, best), torch.where(higher, loss, best_loss)
 
 
 def best_of_starts(
