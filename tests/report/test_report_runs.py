@@ -22,7 +22,8 @@ from crossguard.report import (
     report_runs,
     retrieval_table,
 )
-from crossguard.report.collect import certificate_views, gallery_views, open_runs, retrieval_views, run_views
+from crossguard.report.certificates import certificate_views
+from crossguard.report.collect import gallery_views, open_runs, retrieval_views, run_views
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 

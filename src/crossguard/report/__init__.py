@@ -1,6 +1,6 @@
 """Reports: one self-contained HTML page per run or comparison, and the same tables for terminals and programs."""
 
-from crossguard.report.collect import certificate_entry, certificate_view
+from crossguard.report.certificates import certificate_entry, certificate_view, segmentation_view
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
     certificate_table,
@@ -12,9 +12,11 @@ from crossguard.report.runs import (
 from crossguard.report.views import (
     Asked,
     CertificateView,
+    CurveView,
     ExampleView,
     GalleryView,
     Hit,
+    MapsView,
     RetrievalView,
     RunView,
     Share,
@@ -24,9 +26,11 @@ from crossguard.report.views import (
 __all__ = [
     "Asked",
     "CertificateView",
+    "CurveView",
     "ExampleView",
     "GalleryView",
     "Hit",
+    "MapsView",
     "RetrievalView",
     "RunView",
     "Share",
@@ -39,5 +43,6 @@ __all__ = [
     "render_report",
     "report_runs",
     "retrieval_table",
+    "segmentation_view",
     "write_report",
 ]

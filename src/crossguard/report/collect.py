@@ -6,13 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from crossguard.certify import Certificate
 from crossguard.evaluate.examples import Example, Examples
 from crossguard.report.views import (
     Asked,
-    CertificateView,
     ExampleView,
     GalleryView,
     Hit,
@@ -64,75 +60,6 @@ def retrieval_views(runs: Sequence[RunFolder]) -> list[RetrievalView]:
         [label for _, label, _ in rows], [f"{label} ({Path(path).resolve().name})" for path, label, _ in rows]
     )
     return [_retrieval_view(name, entries) for name, entries in zip(names, rows.values(), strict=True)]
-
-
-def certificate_views(runs: Sequence[RunFolder]) -> list[CertificateView]:
-    """Return the certificates that runs have summarised (see `certificate_entry`)."""
-    return [
-        CertificateView(
-            **{
-                **entry,
-                **{name: tuple(entry[name]) for name in ("modalities", "elements", "keep", "kinds")},
-                "radii": tuple(tuple(values) for values in entry["radii"]),
-                "accuracy": np.array(entry["accuracy"], dtype=np.float64),
-                "baseline": None if entry["baseline"] is None else np.array(entry["baseline"], dtype=np.float64),
-            }
-        )
-        for run in runs
-        for entry in run.summary.get("certificates", {}).values()
-    ]
-
-
-def certificate_view(
-    certificate: Certificate, *, label: str | None = None, radii: Mapping[str, Sequence[int]] | None = None
-) -> CertificateView:
-    """Return what a report shows of a certificate.
-
-    Of more than two modalities the first two are drawn, with the others not attacked, and the view says so.
-
-    Args:
-        certificate: the certificate.
-        label: name in tables; default: the model's.
-        radii: the grid's radii by modality; default: 0, 1, ... to the first that no sample is certified at.
-    """
-    grid = certificate.grid(radii)
-    names = certificate.modalities
-    shown, others = names[:2], names[2:]
-    accuracy = grid.accuracy
-    for _ in others:
-        accuracy = accuracy[..., 0]
-    unattacked = [name for name in others if grid.radii[name][0] != 0]
-    if unattacked:
-        raise ValueError(f"Expected radius 0 first for {', '.join(unattacked)}, which the figure leaves unattacked.")
-    figures = certificate.summary()
-    return CertificateView(
-        label=label or certificate.model,
-        data=figures["data"],
-        split=figures["split"],
-        samples=figures["samples"],
-        modalities=shown,
-        elements=tuple(figures["n"][name] for name in shown),
-        keep=tuple(figures["k"][name] for name in shown),
-        kinds=tuple(figures["kind"][name] for name in shown),
-        radii=tuple(grid.radii[name] for name in shown),
-        accuracy=accuracy,
-        draws=figures["draws"],
-        alpha=figures["alpha"],
-        scope=figures["scope"],
-        clean_accuracy=figures["clean_accuracy"],
-        abstention=figures["abstention"],
-        note=f"Not attacked in this figure: {', '.join(others)}." if others else "",
-    )
-
-
-def certificate_entry(view: CertificateView) -> dict[str, Any]:
-    """Return a certificate for `RunFolder.summarise("certificates", name, ...)`; `certificate_views` reads it back."""
-    return {
-        **vars(view),
-        "radii": [list(values) for values in view.radii],
-        "accuracy": view.accuracy.tolist(),
-        "baseline": None if view.baseline is None else view.baseline.tolist(),
-    }
 
 
 def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:

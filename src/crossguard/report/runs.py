@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from crossguard.report.collect import certificate_views, gallery_views, open_runs, retrieval_views, run_views
+from crossguard.report.certificates import certificate_views
+from crossguard.report.collect import gallery_views, open_runs, retrieval_views, run_views
 from crossguard.report.page import write_report
 from crossguard.report.tables import (
     certificate_heading,

@@ -82,6 +82,52 @@ class RetrievalView:
 
 
 @dataclass(frozen=True)
+class CurveView:
+    """Certified metrics along a line of radius vectors, each a lower bound under every attack within the radii.
+
+    Args:
+        radii: the radius vectors, one entry per modality.
+        certified: by metric ("accuracy", for segmentations also "recall", "precision", "f_score", "iou") one value per
+            radius vector, in [0, 1]; None where it is not defined, as recall without a positive pixel.
+        baseline: the same for joint sub-sampling of all modalities, or None.
+
+    Raises:
+        ValueError: no radius vector or metric, other metrics in the baseline, lengths that differ, a value outside
+            [0, 1].
+    """
+
+    radii: tuple[tuple[int, ...], ...]
+    certified: Mapping[str, tuple[float | None, ...]]
+    baseline: Mapping[str, tuple[float | None, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.radii or not self.certified:
+            raise ValueError("Expected a curve of at least one radius vector and one metric.")
+        if self.baseline is not None and set(self.baseline) != set(self.certified):
+            raise ValueError(f"Expected a baseline of {list(self.certified)}, but got {list(self.baseline)}.")
+        for values in (*self.certified.values(), *(self.baseline or {}).values()):
+            if len(values) != len(self.radii) or not all(value is None or 0 <= value <= 1 for value in values):
+                raise ValueError(f"Expected {len(self.radii)} values in [0, 1] for a curve, but got {values}.")
+
+
+@dataclass(frozen=True)
+class MapsView:
+    """Certified maps of some images of a segmentation.
+
+    Args:
+        radii: the radii they are certified at, in words.
+        legend: (what, colour as #rrggbb).
+        panels: what each picture of a row shows.
+        rows: per image its name and its pictures, one per panel.
+    """
+
+    radii: str
+    legend: tuple[tuple[str, str], ...]
+    panels: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+
+
+@dataclass(frozen=True)
 class CertificateView:
     """Certified accuracy over the radii of one or two modalities.
 
@@ -95,17 +141,22 @@ class CertificateView:
         keep: k, elements kept per modality.
         kinds: kind of edit per modality ("substitution", ...).
         radii: per modality the radii of the grid, ascending.
-        accuracy: float [radii of the first (, of the second)], certified accuracy in [0, 1].
+        accuracy: float [radii of the first (, of the second)], certified accuracy in [0, 1]; of a segmentation
+            certified pixel accuracy.
         draws: N, sub-samples per input.
         alpha: probability of a wrong certificate, per input.
         scope: what alpha covers, in words.
         clean_accuracy: accuracy of the smoothed model without any guarantee, in [0, 1].
-        abstention: share of inputs without any certificate, in [0, 1].
+        abstention: share of inputs (of a segmentation: of pixels) without any certificate, in [0, 1].
         baseline: the same grid for joint sub-sampling of all modalities, or None.
         note: something to say below the figure, or "".
+        curve: metrics along a line of radius vectors, or None.
+        positive: the class that recall, precision, F-score and IoU are of, where it is a segmentation; else "".
+        maps: certified maps of some images of a segmentation, or None.
 
     Raises:
-        ValueError: not one or two modalities, or a grid that does not fit its radii or leaves [0, 1].
+        ValueError: not one or two modalities, a grid that does not fit its radii or leaves [0, 1], or radius vectors of
+            the curve of other lengths than modalities.
     """
 
     label: str
@@ -125,6 +176,9 @@ class CertificateView:
     abstention: float
     baseline: Float[np.ndarray, "*axes"] | None = None
     note: str = ""
+    curve: CurveView | None = None
+    positive: str = ""
+    maps: MapsView | None = None
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
@@ -140,6 +194,13 @@ class CertificateView:
                 raise ValueError(f"Expected `{name}` of shape {shape}, as `radii`, but got {grid.shape}.")
             if not ((grid >= 0) & (grid <= 1)).all():
                 raise ValueError(f"Expected `{name}` in [0, 1], but got {grid.min()}..{grid.max()}.")
+        if self.curve is not None and any(len(vector) != axes for vector in self.curve.radii):
+            raise ValueError(f"Expected radius vectors of {axes} entries in `curve`, but got {self.curve.radii}.")
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it is a segmentation, whose figures are about pixels."""
+        return self.positive != ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,244 @@
+"""From certificates to what a report shows of them, and to and from a run's `summary.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crossguard.certify import Certificate, SegmentationCertificate
+from crossguard.certify.decide import SCOPES, Correction
+from crossguard.report.views import CertificateView, CurveView, MapsView
+from crossguard.runs import RunFolder, safe_name
+
+Radii = Mapping[str, int]
+Values = tuple[float | None, ...]
+PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
+
+
+def certificate_view(
+    certificate: Certificate,
+    *,
+    label: str | None = None,
+    radii: Mapping[str, Sequence[int]] | None = None,
+    curve: Sequence[Radii] = (),
+    baseline: Certificate | None = None,
+) -> CertificateView:
+    """Return what a report shows of a classifier's certificate.
+
+    Of more than two modalities the first two are drawn, with the others not attacked, and the view says so.
+
+    Args:
+        certificate: the certificate.
+        label: name in tables; default: the model's.
+        radii: the grid's radii by modality; default: 0, 1, ... to the first that no sample is certified at.
+        curve: radius vectors of the curve; none draws no curve.
+        baseline: the certificate by joint sub-sampling of the same samples.
+    """
+    grid = certificate.grid(radii)
+    names = certificate.modalities
+    shown, others = names[:2], names[2:]
+    unattacked = [name for name in others if grid.radii[name][0] != 0]
+    if unattacked:
+        raise ValueError(f"Expected radius 0 first for {', '.join(unattacked)}, which the figure leaves unattacked.")
+    figures = certificate.summary()
+    return CertificateView(
+        label=label or certificate.model,
+        data=figures["data"],
+        split=figures["split"],
+        samples=figures["samples"],
+        modalities=shown,
+        elements=tuple(figures["n"][name] for name in shown),
+        keep=tuple(figures["k"][name] for name in shown),
+        kinds=tuple(figures["kind"][name] for name in shown),
+        radii=tuple(grid.radii[name] for name in shown),
+        accuracy=_first_two(grid.accuracy),
+        draws=figures["draws"],
+        alpha=figures["alpha"],
+        scope=figures["scope"],
+        clean_accuracy=figures["clean_accuracy"],
+        abstention=figures["abstention"],
+        baseline=None if baseline is None else _first_two(baseline.grid(grid.radii).accuracy),
+        note=f"Not attacked in this figure: {', '.join(others)}." if others else "",
+        curve=None
+        if not curve
+        else CurveView(
+            radii=tuple(tuple(vector.get(m, 0) for m in shown) for vector in curve),
+            certified={"accuracy": tuple(certificate.accuracy(vector) for vector in curve)},
+            baseline=None if baseline is None else {"accuracy": tuple(baseline.accuracy(vector) for vector in curve)},
+        ),
+    )
+
+
+def segmentation_view(
+    certificate: SegmentationCertificate,
+    *,
+    radii: Mapping[str, Sequence[int]],
+    curve: Sequence[Radii] = (),
+    correction: Correction = "bonferroni",
+    positive: int = 1,
+    label: str | None = None,
+    baseline: SegmentationCertificate | None = None,
+) -> CertificateView:
+    """Return what a report shows of a segmenter's certificate, of one or two modalities.
+
+    Args:
+        certificate: the certificate.
+        radii: the grid's radii by modality.
+        curve: radius vectors of the curve; none draws no curve.
+        correction: "bonferroni" for alpha over all radii at once, "holm" for each taken alone.
+        positive: the class that recall, precision, F-score and IoU are of.
+        label: name in tables; default: the model's.
+        baseline: the certificate by joint sub-sampling of the same images.
+
+    Raises:
+        ValueError: more than two modalities, or radii that are not in [0, n].
+    """
+    names = tuple(certificate.kinds)
+    grid = [dict(zip(names, vector, strict=True)) for vector in product(*(radii[m] for m in names))]
+    counts, samples = certificate.counts[0], certificate.samples
+
+    def bounds(source: SegmentationCertificate) -> tuple[np.ndarray, dict[str, Values]]:
+        found = source.bounds([*grid, *curve], positive=positive, correction=correction)
+        accuracy = np.array([bound.accuracy for bound in found[: len(grid)]])
+        along = found[len(grid) :]
+        metrics = {metric: tuple(_defined(getattr(bound, metric)) for bound in along) for metric in PIXEL_METRICS}
+        return accuracy.reshape([len(radii[m]) for m in names]), metrics
+
+    accuracy, metrics = bounds(certificate)
+    other = None if baseline is None else bounds(baseline)
+    right, certified, judged = _smoothed(certificate, correction)
+    return CertificateView(
+        label=label or certificate.model,
+        data=samples.name,
+        split=samples.split,
+        samples=len(samples),
+        modalities=names,
+        elements=tuple(counts.n.values()),
+        keep=tuple(counts.k.values()),
+        kinds=tuple(certificate.kinds.values()),
+        radii=tuple(tuple(radii[m]) for m in names),
+        accuracy=accuracy,
+        draws=counts.draws,
+        alpha=certificate.alpha,
+        scope=SCOPES[correction],
+        clean_accuracy=right / judged,
+        abstention=1 - certified / judged,
+        baseline=None if other is None else other[0],
+        curve=None
+        if not curve
+        else CurveView(
+            radii=tuple(tuple(vector.get(m, 0) for m in names) for vector in curve),
+            certified=metrics,
+            baseline=None if other is None else other[1],
+        ),
+        positive=str(samples.classes[positive]),
+    )
+
+
+def certificate_entry(view: CertificateView) -> dict[str, Any]:
+    """Return a certificate for `RunFolder.summarise("certificates", name, ...)`; `certificate_views` reads it back.
+
+    Pictures of maps are files of the run, which `save_maps` writes.
+    """
+    return {
+        **vars(view),
+        "radii": [list(values) for values in view.radii],
+        "accuracy": view.accuracy.tolist(),
+        "baseline": None if view.baseline is None else view.baseline.tolist(),
+        "curve": None if view.curve is None else vars(view.curve),
+        "maps": None if view.maps is None else {**vars(view.maps), "rows": [name for name, _ in view.maps.rows]},
+    }
+
+
+def certificate_views(runs: Sequence[RunFolder]) -> list[CertificateView]:
+    """Return the certificates that runs have summarised (see `certificate_entry`).
+
+    Raises:
+        ValueError: a picture of a map is missing or damaged.
+    """
+    return [_read_entry(entry, run.path) for run in runs for entry in run.summary.get("certificates", {}).values()]
+
+
+def save_maps(run: RunFolder, label: str, maps: MapsView) -> None:
+    """Write the pictures of maps as `maps/LABEL/NAME-PANEL.png` of a run."""
+    for name, pictures in maps.rows:
+        for panel, picture in zip(maps.panels, pictures, strict=True):
+            path = _map_file(run.path, label, name, panel)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+
+
+def with_maps(view: CertificateView, maps: MapsView) -> CertificateView:
+    """Return a view that shows maps too."""
+    return replace(view, maps=maps)
+
+
+def _read_entry(entry: Mapping[str, Any], folder: Path) -> CertificateView:
+    curve, maps = entry.get("curve"), entry.get("maps")
+    return CertificateView(
+        **{
+            **entry,
+            **{name: tuple(entry[name]) for name in ("modalities", "elements", "keep", "kinds")},
+            "radii": tuple(tuple(values) for values in entry["radii"]),
+            "accuracy": np.array(entry["accuracy"], dtype=np.float64),
+            "baseline": None if entry["baseline"] is None else np.array(entry["baseline"], dtype=np.float64),
+            "curve": None if curve is None else _read_curve(curve),
+            "maps": None if maps is None else _read_maps(maps, entry["label"], folder),
+        }
+    )
+
+
+def _read_curve(curve: Mapping[str, Any]) -> CurveView:
+    def values(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, Values]:
+        return {metric: tuple(along) for metric, along in metrics.items()}
+
+    return CurveView(
+        radii=tuple(tuple(vector) for vector in curve["radii"]),
+        certified=values(curve["certified"]),
+        baseline=None if curve["baseline"] is None else values(curve["baseline"]),
+    )
+
+
+def _read_maps(maps: Mapping[str, Any], label: str, folder: Path) -> MapsView:
+    def picture(name: str, panel: str) -> np.ndarray:
+        path = _map_file(folder, label, name, panel)
+        try:
+            with Image.open(path) as image:
+                return np.array(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"Expected a map at {path}, but it could not be read: {error}") from error
+
+    return MapsView(
+        radii=maps["radii"],
+        legend=tuple((what, colour) for what, colour in maps["legend"]),
+        panels=tuple(maps["panels"]),
+        rows=tuple((name, tuple(picture(name, panel) for panel in maps["panels"])) for name in maps["rows"]),
+    )
+
+
+def _map_file(folder: Path, label: str, name: str, panel: str) -> Path:
+    return folder / "maps" / safe_name(label) / f"{safe_name(name)}-{safe_name(panel)}.png"
+
+
+def _first_two(grid: np.ndarray) -> np.ndarray:
+    """Return the plane of a grid in which the third modality and those after it are not attacked."""
+    return grid.reshape(*grid.shape[:2], -1)[..., 0]
+
+
+def _smoothed(certificate: SegmentationCertificate, correction: Correction) -> tuple[int, int, int]:
+    """Return judged pixels whose smoothed label is right, those that are certified unattacked, and all of them."""
+    right = certified = judged = 0
+    for index, truth in enumerate(certificate.samples.labels):
+        found = certificate.image(index, [{}], correction=correction)
+        right += int((found.label == truth)[truth >= 0].sum())
+        certified += int(found.certified[0][truth >= 0].sum())
+        judged += int((truth >= 0).sum())
+    return right, certified, judged
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value
