@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from crossguard.attacks.budget import count_word_edits, project_pixels
 from crossguard.attacks.encode import encode_images, encode_unit_texts
+from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel, cosine
-from crossguard.threat import LInf, ThreatModel, WordEdits
+from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Adversarial:
         words: int64 [texts], words edited.
         image_drop: float [images], fall of the mean cosine with the image's own texts, joint change included.
         text_drop: float [texts], the same for the texts.
+        patches: int64 [images], patches with a changed pixel, under a budget of patches; None under any other.
     """
 
     pixels: Float[Tensor, "images 3 height width"]
@@ -36,6 +38,7 @@ class Adversarial:
     words: Int64[Tensor, " texts"]
     image_drop: Float[Tensor, " images"]
     text_drop: Float[Tensor, " texts"]
+    patches: Int64[Tensor, " images"] | None = None
 
 
 class Attack(ABC):
@@ -46,10 +49,12 @@ class Attack(ABC):
     Attributes:
         name: its name in the table.
         uses: the modalities it can attack; others in the threat model are left clean.
+        takes: the types of budget it can work within, by modality.
     """
 
     name: str
     uses: frozenset[str]
+    takes: ClassVar[dict[str, tuple[type[Any], ...]]] = {"image": (LInf,), "text": (WordEdits,)}
 
     @final
     def __call__(self, model: VisionLanguageModel, batch: PairBatch, *, threat: ThreatModel, seed: int) -> Adversarial:
@@ -58,23 +63,52 @@ class Attack(ABC):
         Args:
             model: the victim.
             batch: clean pixels in [0, 1], texts, and the true links among them.
-            threat: budgets for "image" (`LInf`) and "text" (`WordEdits`); a missing one means untouched.
+            threat: budgets for "image" (`LInf`; `Elements` of patches for attacks that take it) and "text"
+                (`WordEdits`); a missing one means untouched.
             seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
 
         Raises:
             ValueError: pixels outside [0, 1] or not finite, blank texts, an unknown modality or wrong budget type.
         """
-        image, text = _budgets(threat)
+        budget = self.budgets(threat)
+        grid = patch_grid(model) if isinstance(threat.get("image"), Elements) else None
         _check(batch)
-        budget = Budgets(
-            eps=image.eps if image is not None and "image" in self.uses else 0.0,
-            words=text.words if text is not None and "text" in self.uses else 0,
-        )
         with frozen(model):
             with fast_precision(batch.pixels.device):
                 pixels, texts = self.run(model, batch, budget=budget, seed=seed)
-            pixels = project_pixels(pixels.detach(), batch.pixels, eps=budget.eps)
-            return _measure(model, batch, pixels, tuple(texts), budget)
+            if grid is None:
+                pixels = project_pixels(pixels.detach(), batch.pixels, eps=budget.eps)
+            else:
+                pixels = project_patches(pixels.detach(), batch.pixels)
+            return _measure(model, batch, pixels, tuple(texts), budget, grid)
+
+    @final
+    def budgets(self, threat: ThreatModel) -> "Budgets":
+        """Return the numbers of a threat model; zero for what it leaves clean or the attack cannot use.
+
+        Raises:
+            ValueError: an unknown modality, or a budget of a type or kind of edit that the attack cannot work within.
+        """
+        for modality, budget in threat.items():
+            if modality not in self.takes:
+                raise ValueError(f"Expected budgets for 'image' and 'text', but got one for {modality!r}.")
+            if not isinstance(budget, self.takes[modality]):
+                raise ValueError(
+                    f"Expected {' or '.join(kind.__name__ for kind in self.takes[modality])} as the budget of "
+                    f"{modality!r} for attack {self.name!r}, but got {budget!r}."
+                )
+            if isinstance(budget, Elements) and budget.kind != "substitution":
+                raise ValueError(
+                    f"Expected substitution of elements of {modality!r}: attack {self.name!r} replaces elements and "
+                    f"cannot insert or delete any, but got kind={budget.kind!r}."
+                )
+        image = threat.get("image") if "image" in self.uses else None
+        text = threat.get("text") if "text" in self.uses else None
+        return Budgets(
+            eps=image.eps if isinstance(image, LInf) else 0.0,
+            words=text.words if isinstance(text, WordEdits) else text.r if isinstance(text, Elements) else 0,
+            patches=image.r if isinstance(image, Elements) else 0,
+        )
 
     @abstractmethod
     def run(
@@ -92,10 +126,11 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class Budgets:
-    """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text."""
+    """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text, `patches` per image."""
 
     eps: float
     words: int
+    patches: int = 0
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -125,18 +160,6 @@ def frozen(model: VisionLanguageModel) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-def _budgets(threat: ThreatModel) -> tuple[LInf | None, WordEdits | None]:
-    for modality in threat:
-        if modality not in ("image", "text"):
-            raise ValueError(f"Expected budgets for 'image' and 'text', but got one for {modality!r}.")
-    image, text = threat.get("image"), threat.get("text")
-    if not isinstance(image, LInf | None):
-        raise ValueError(f"Expected an LInf budget for 'image', but got {image!r}.")
-    if not isinstance(text, WordEdits | None):
-        raise ValueError(f"Expected a WordEdits budget for 'text', but got {text!r}.")
-    return image, text
-
-
 def _check(batch: PairBatch) -> None:
     if not len(batch.pixels) or not batch.texts:
         raise ValueError(
@@ -159,11 +182,17 @@ def _measure(
     pixels: Float[Tensor, "images 3 height width"],
     texts: tuple[str, ...],
     budget: Budgets,
+    grid: tuple[int, int] | None,
 ) -> Adversarial:
     linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
     words = torch.tensor([count_word_edits(a, b) for a, b in zip(batch.texts, texts, strict=True)], dtype=torch.int64)
-    if linf.max() > budget.eps + 1e-6 or words.max() > budget.words or not all(text.strip() for text in texts):
-        raise AssertionError(f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words.")
+    patches = None if grid is None else changed_patches(pixels, batch.pixels, grid)
+    kept = linf.max() <= budget.eps + 1e-6 if patches is None else patches.max() <= budget.patches
+    if not kept or words.max() > budget.words or not all(text.strip() for text in texts):
+        raise AssertionError(
+            f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words"
+            + ("." if patches is None else f", {patches.max()} patches.")
+        )
     positives = batch.positives.float()
     features = encode_unit_texts(model, (*batch.texts, *texts))
     clean = cosine(encode_images(model, batch.pixels), features[: len(texts)]) * positives
@@ -176,4 +205,5 @@ def _measure(
         words=words,
         image_drop=fall.sum(dim=1) / positives.sum(dim=1).clamp(min=1),
         text_drop=fall.sum(dim=0) / positives.sum(dim=0).clamp(min=1),
+        patches=patches,
     )
