@@ -1,14 +1,17 @@
 """Cutting pairs into batches that keep every image together with all of its texts, and every text with its images."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from PIL.Image import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from crossguard.data import OneToManyPairs, PairBatch
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 
 
 def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
@@ -55,7 +58,18 @@ def load_pixels(
         ValueError: an image does not decode, or the model's `preprocess` gives other than finite whole multiples of
             1/255 in [0, 1].
     """
-    pixels = model.preprocess([pairs.image(int(i)) for i in image_ids])
+    return preprocessed(model, [pairs.image(int(i)) for i in image_ids])
+
+
+def preprocessed(
+    model: VisionLanguageModel | Captioner, images: Sequence[Image]
+) -> Float[Tensor, "images 3 height width"]:
+    """Preprocess decoded images for a model, and check what it gives.
+
+    Raises:
+        ValueError: the model's `preprocess` gives other than finite whole multiples of 1/255 in [0, 1].
+    """
+    pixels = model.preprocess(images)
     grey = pixels * 255
     if not bool(((grey - grey.round()).abs() < 1e-3).all()):  # NaN fails too
         raise ValueError(

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from crossguard import __version__
 from crossguard.attacks.base import Attack, frozen
 from crossguard.data import OneToManyPairs
+from crossguard.evaluate.asked import check_budgets, part_name, parts_of, resolve_attack
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import Example, Examples, choose_queries, top
 from crossguard.evaluate.features import (
@@ -117,12 +118,9 @@ def evaluate_modalities(
         TypeError: the model lacks members of the protocol.
         ValueError: as `evaluate`.
     """
-    parts = {modality: threat.only(modality) for modality in threat}
-    if len(threat) > 1:
-        parts["joint"] = threat
     jobs = {
         name: _Job(model, pairs, attack, part, seed, batch_size, label, run, progress, attack_options, examples)
-        for name, part in (parts or {"": threat}).items()
+        for name, part in (parts_of(threat) or {"": threat}).items()
     }
     for job in jobs.values():
         job.check()
@@ -151,22 +149,14 @@ class _Job:
 
     @property
     def part(self) -> str:
-        """What is attacked, in one word: "clean", "image", "text" or "joint"."""
-        if self.threat is None:
-            return "clean"
-        return next(iter(self.threat)) if len(self.threat) == 1 else "joint"
+        return part_name(self.threat)
 
     @property
     def section(self) -> str:
         return f"{self.name}/{self.part}"
 
     def resolved_attack(self) -> Attack | None:
-        if isinstance(self.attack, str):
-            from crossguard.attacks.table import make_attack
-
-            attack: Attack = make_attack(self.attack, **(self.attack_options or {}))
-            return attack
-        return self.attack
+        return resolve_attack(self.attack, self.attack_options)
 
     def check(self) -> None:
         check_model(self.model)
@@ -179,26 +169,7 @@ class _Job:
             raise ValueError(
                 f"Expected `batch_size` >= 1 and `examples` >= 0, but got {self.batch_size} and {self.examples}."
             )
-        if self.attack_options is not None and not isinstance(self.attack, str):
-            raise ValueError(
-                "Expected `attack_options` only with an attack given by its name: give an `Attack` its options itself."
-            )
-        if self.attack is None and self.threat is not None:
-            raise ValueError(f"Expected an attack for the threat ({self.threat}), but `attack` is None.")
-        attack = self.resolved_attack()
-        if attack is None:
-            return
-        if not self.threat:
-            raise ValueError(
-                f"Expected a threat model that says what attack {attack.name!r} may do, but got {self.threat!r}: "
-                "for example ThreatModel(image=LInf(eps=2/255), text=WordEdits(words=1))."
-            )
-        useless = [modality for modality in self.threat if modality not in attack.uses]
-        if useless:
-            raise ValueError(
-                f"Expected budgets that attack {attack.name!r} can use ({', '.join(sorted(attack.uses))}), but the "
-                f"threat has one for {', '.join(useless)}: leave it out, or choose an attack that uses it."
-            )
+        check_budgets(self.resolved_attack(), self.threat)
 
 
 class _Shared:
