@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
-from crossguard.checks import lookup
+from crossguard.checks import lookup, nearest
 from crossguard.data.augmented import load_augmented
+from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
-from crossguard.data.json_pairs import load_json
+from crossguard.data.json_pairs import load_coco, load_flickr30k, load_json
 from crossguard.data.kitti_road import load_kitti_road
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pothole import load_pothole
@@ -17,6 +19,8 @@ from crossguard.data.referring import ReferringExpressions
 from crossguard.data.roads import load_roads
 from crossguard.data.samples import MultiModalSamples
 from crossguard.data.watch import load_watch
+from crossguard.data.webdataset import load_webdataset
+from crossguard.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ DATASETS: dict[str, DatasetRow] = {
             load_emoji,
         ),
         DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
+        DatasetRow("flickr30k", "Flickr30k, Karpathy's split (`root`: its folder)", "pairs", load_flickr30k),
+        DatasetRow("coco", "COCO's captions, Karpathy's split (`root`: its folder)", "pairs", load_coco),
+        DatasetRow("csv", "an image folder and a table of captions, as Flickr8k's captions.txt", "pairs", load_csv),
+        DatasetRow("webdataset", "tar shards of images and captions, for large training", "pairs", load_webdataset),
         DatasetRow("augmented", "what `crossguard augment` made (`folder`: its run folder)", "pairs", load_augmented),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
         DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
@@ -61,17 +69,21 @@ DATASETS: dict[str, DatasetRow] = {
 }
 
 
-def load_pairs(name: str, *, split: str = "test", **options: Any) -> OneToManyPairs:
+def load_pairs(name: str, *, split: str = "test", progress: Reporter | None = None, **options: Any) -> OneToManyPairs:
     """Load a split of an image-text data set.
 
     Args:
         name: a name of the table (`crossguard list datasets`).
         split: "train", "val" or "test" for built-in data.
-        options: the data set's own (for "json": `annotations`, `root`).
+        progress: where reading shards and checking images are shown.
+        options: the data set's own (for "json": `annotations`, `root`; for "flickr30k" and "coco": `root`).
 
     Raises:
-        ValueError: an unknown name, or one that holds labelled samples.
+        ValueError: an unknown name or option, one that is missing, or a name that holds labelled samples.
     """
+    row = lookup(DATASETS, name, what="data set")
+    if "progress" in signature(row.load).parameters:
+        options["progress"] = progress
     return _load(name, "pairs", split=split, **options)
 
 
@@ -102,4 +114,11 @@ def _load(name: str, gives: str, **options: Any) -> Any:
     row = lookup(DATASETS, name, what="data set")
     if row.gives != gives:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
+    known = signature(row.load).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"Unknown option {option!r} of data set {name!r}: {nearest(option, known)}.")
+    lacking = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in options]
+    if lacking:
+        raise ValueError(f"Expected the option{'s' * (len(lacking) > 1)} {', '.join(lacking)} of data set {name!r}.")
     return row.load(**options)

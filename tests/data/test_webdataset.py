@@ -1,0 +1,152 @@
+"""Tar shards: every image is read in place, as webdataset itself would give it, and damage is named."""
+
+import importlib.util
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossguard.data import load_pairs, shards
+
+
+def encoded(seed):
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(path, members, **options):
+    with tarfile.open(path, options.pop("mode", "w"), **options) as shard:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSGUARD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Three shards of two samples: long names (two headers), folders, members that nobody asked for."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(3):
+        members = []
+        for sample in range(2):
+            key = f"{'long/' * 30 if number == 1 else ''}{number}{sample}"
+            members += [
+                (f"{key}.png", encoded(10 * number + sample)),
+                (f"{key}.json", json.dumps({"caption": [f"json {key}", "shared"], "width": 7}).encode()),
+                (f"{key}.txt", f"text {number}{sample}\n".encode()),
+                (f"{key}.cls", b"3"),
+            ]
+        write(folder / f"part-{number:03d}.tar", members)
+    return folder
+
+
+def test_every_image_and_text(home):
+    pairs = load_pairs("webdataset", shards=f"{home}/part-{{000..002}}.tar")
+    assert pairs.texts == ("text 00", "text 01", "text 10", "text 11", "text 20", "text 21")
+    for place, picture in enumerate(pairs.images):
+        expected = encoded(10 * (place // 2) + place % 2)
+        assert picture.read() == expected
+        assert np.array_equal(np.asarray(pairs.image(place)), np.asarray(Image.open(io.BytesIO(expected))))
+    assert (pairs.name, pairs.split) == ("mine", "test")
+
+
+def test_as_webdataset_reads_them(home):
+    if importlib.util.find_spec("webdataset") is None:
+        pytest.skip("webdataset is not installed")
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    paths, theirs = sorted(home.glob("*.tar")), []
+    for path in paths:
+        with path.open("rb") as shard:
+            theirs += group_by_keys({**member, "__url__": path.name} for member in tar_file_iterator(shard))
+    pairs = load_pairs("webdataset", shards=paths)
+    assert [sample["png"] for sample in theirs] == [picture.read() for picture in pairs.images]
+    assert [sample["txt"].decode().strip() for sample in theirs] == list(pairs.texts)
+    assert [sample["__key__"] for sample in theirs] == [p.key.split("/", 1)[1] for p in pairs.images]
+
+
+def test_captions_in_json(home):
+    pairs = load_pairs("webdataset", shards=f"{home}/*.tar", captions="json")
+    assert len(pairs.images_of(pairs.texts.index("shared"))) == 6
+    with pytest.raises(ValueError, match=r"6 with no image path or no caption \(part-000\.tar/00, "):
+        load_pairs("webdataset", shards=f"{home}/*.tar", captions="json", field="width")
+
+
+def test_captions_in_anything_else(home, unchecked):
+    with pytest.raises(ValueError, match="'txt' or 'json'"):
+        load_pairs("webdataset", shards=f"{home}/*.tar", captions="yaml")
+
+
+def test_the_index_is_kept_until_a_shard_changes(home, cache, monkeypatch):
+    def scan(path, **_):
+        raise AssertionError(f"{path.name} read again")
+
+    first = load_pairs("webdataset", shards=f"{home}/*.tar")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_scan", scan)
+        assert load_pairs("webdataset", shards=f"{home}/*.tar").images == first.images
+        write(home / "part-001.tar", [("x.png", encoded(5)), ("x.txt", b"new")])
+        with pytest.raises(AssertionError, match="part-001"):
+            load_pairs("webdataset", shards=f"{home}/*.tar")
+    assert "new" in load_pairs("webdataset", shards=f"{home}/*.tar").texts
+    for file in (cache / "shards").iterdir():
+        file.write_text("{")
+    assert "new" in load_pairs("webdataset", shards=f"{home}/*.tar").texts
+
+
+def test_a_cut_off_shard(home):
+    path = home / "part-002.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[:700])
+    with pytest.raises(ValueError, match=r"1 with an early end \(it ends inside 20\.png\) \(part-002\.tar\)"):
+        load_pairs("webdataset", shards=f"{home}/*.tar")
+    pairs = load_pairs("webdataset", shards=f"{home}/*.tar", skip_bad=True)
+    assert len(pairs.images) == 4
+    assert "early end" in pairs.notes[0]
+
+
+def test_bad_samples(home):
+    write(home / "part-001.tar", [("a.txt", b"no image"), ("b.png", encoded(0)), ("c.png", b"<html>"), ("c.txt", b"c")])
+    with pytest.raises(ValueError, match=r"2 with no image path or no caption \(part-001\.tar/a, part-001\.tar/b\)"):
+        load_pairs("webdataset", shards=f"{home}/*.tar")
+    pairs = load_pairs("webdataset", shards=f"{home}/*.tar", skip_bad=True)
+    assert len(pairs.images) == 4
+    assert "do not decode" not in pairs.notes[0]
+    assert "part-001.tar/c (no known image format)" in pairs.notes[1]
+
+
+@pytest.mark.parametrize("damage", ["gzip", "html", "nothing"])
+def test_what_is_no_plain_tar(home, damage):
+    path = home / "part-000.tar"
+    if damage == "gzip":
+        write(path, [("a.txt", b"x")], mode="w:gz")
+    else:
+        path.write_bytes(b"<html>" if damage == "html" else b"")
+    with pytest.raises(ValueError, match=r"uncompressed tar at .*part-000"):
+        load_pairs("webdataset", shards=path)
+
+
+def test_missing_shards(home):
+    with pytest.raises(ValueError, match=r"4 of 7 are missing: .*part-003\.tar"):
+        load_pairs("webdataset", shards=f"{home}/part-{{000..006}}.tar")
+    with pytest.raises(ValueError, match="0 of 0 are missing"):
+        load_pairs("webdataset", shards=f"{home}/none-*.tar")
+
+
+def test_braces():
+    names = [str(path) for path in shards.expand_braces("{a,b}/x-{098..101}.tar")]
+    assert names == [f"{folder}/x-{number}.tar" for folder in "ab" for number in ("098", "099", "100", "101")]
+    assert [str(path) for path in shards.expand_braces("plain.tar")] == ["plain.tar"]
