@@ -4,6 +4,7 @@ from crossguard.models.albef import ALBEF, AlbefConfig
 from crossguard.models.base import (
     Captioner,
     FusionModel,
+    GroundingModel,
     MultiModalClassifier,
     MultiModalSegmenter,
     Packed,
@@ -18,6 +19,7 @@ from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
 from crossguard.models.emotion_net import EmotionNet
+from crossguard.models.heatmap import GROUNDING_LAYER, attention_maps, enlarge
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.road_net import RoadNet
@@ -31,12 +33,14 @@ __all__ = [
     "ALBEF",
     "BLIP",
     "CLIP",
+    "GROUNDING_LAYER",
     "MODELS",
     "AlbefConfig",
     "BlipCaptioner",
     "Captioner",
     "EmotionNet",
     "FusionModel",
+    "GroundingModel",
     "ImageToText",
     "ModelRow",
     "MomentumTraining",
@@ -53,7 +57,9 @@ __all__ = [
     "TwoTowers",
     "VisionLanguageModel",
     "WatchNet",
+    "attention_maps",
     "cosine",
+    "enlarge",
     "load_model",
     "load_weights",
     "save_weights",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -168,6 +168,27 @@ class FusionModel(VisionLanguageModel, Protocol):
 
 
 @runtime_checkable
+class GroundingModel(FusionModel, Protocol):
+    """A fusion model that shows where in the image it looks for a text (see `models.heatmap`).
+
+    Attributes:
+        patch_grid: (rows, columns) of the image's patches; their states follow the class token's, row by row.
+    """
+
+    patch_grid: tuple[int, int]
+
+    def match_with_attention(
+        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"], *, layer: int | None
+    ) -> tuple[Float[Tensor, "pairs 2"], Float[Tensor, "pairs heads tokens places"] | None]:
+        """As `match`, with the attention of one layer to the image, in the graph; None for no attention.
+
+        Raises:
+            ValueError: `layer` is no layer that attends to the image.
+        """
+        ...
+
+
+@runtime_checkable
 class Captioner(Protocol):
     """A model that writes a caption for an image. Subclass `torch.nn.Module` and add what follows.
 
@@ -244,13 +265,13 @@ class Packed:
     """The elements of one modality that were kept, packed together, and where each stood.
 
     Args:
-        values: float [samples, kept, ...], in the order of their positions; zeros where there is padding.
+        values: [samples, kept, ...], of the modality's own type, in the order of positions; zeros where there is padding.
         positions: int64 [samples, kept], ascending, in [0, size); 0 on padding.
         size: number of elements before any was dropped.
         real: bool [samples, kept], False on padding; None where all are real, because every sample keeps as many.
     """
 
-    values: Float[Tensor, "samples kept *features"]
+    values: Shaped[Tensor, "samples kept *features"]
     positions: Int64[Tensor, "samples kept"]
     size: int
     real: Bool[Tensor, "samples kept"] | None = None
@@ -273,7 +294,7 @@ class PackingClassifier(MultiModalClassifier, Protocol):
 
     def classify_kept(
         self,
-        inputs: Mapping[str, Packed | Float[Tensor, "samples ..."]],
+        inputs: Mapping[str, Packed | Shaped[Tensor, "samples ..."]],
         kept: Mapping[str, Bool[Tensor, "samples elements"]],
     ) -> Float[Tensor, "samples labels"]:
         """Return logits from what was kept.

@@ -1,6 +1,7 @@
 """BLIP for retrieval, through Transformers, behind the `FusionModel` protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,6 +58,8 @@ class BLIP(nn.Module):
         self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
         self.encode_id = encode_token(tokenizer, vocabulary=text.vocab_size)
         self.image_size = pixel_rule.size
+        patch = int(network.config.vision_config.patch_size)
+        self.patch_grid = (pixel_rule.size[0] // patch, pixel_rule.size[1] // patch)
         self.context_length = min(CONTEXT_LENGTH, int(text.max_position_embeddings))
         self.mask_token = str(tokenizer.mask_token)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
@@ -164,15 +167,30 @@ class BLIP(nn.Module):
 
     def match(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs 2"]:
         """Return the logits (no match, match) of the chosen pairs."""
-        rows, columns = pairs.to(images.hidden.device).unbind(dim=1)
-        output = self.network.text_encoder(
-            encoder_embeds=texts.hidden[columns],
-            attention_mask=texts.mask[columns].long(),
-            encoder_hidden_states=images.hidden[rows],
-            encoder_attention_mask=images.mask[rows].long(),
-        )
-        logits: Tensor = self.network.itm_head(output.last_hidden_state[:, 0])
+        logits, _ = self.match_with_attention(images, texts, pairs, layer=None)
         return logits
+
+    def match_with_attention(
+        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"], *, layer: int | None
+    ) -> tuple[Float[Tensor, "pairs 2"], Float[Tensor, "pairs heads tokens places"] | None]:
+        """As `match`, with the attention of one of BERT's layers to the image, in the graph, for grounding.
+
+        Raises:
+            ValueError: `layer` is no layer of BERT.
+        """
+        layers = self.network.text_encoder.encoder.layer
+        if layer is not None and not 0 <= layer < len(layers):
+            raise ValueError(f"Expected a layer in [0, {len(layers)}), but got {layer}.")
+        rows, columns = pairs.to(images.hidden.device).unbind(dim=1)
+        with _attention_of(None if layer is None else layers[layer].crossattention.self) as weights:
+            output = self.network.text_encoder(
+                encoder_embeds=texts.hidden[columns],
+                attention_mask=texts.mask[columns].long(),
+                encoder_hidden_states=images.hidden[rows],
+                encoder_attention_mask=images.mask[rows].long(),
+            )
+        logits: Tensor = self.network.itm_head(output.last_hidden_state[:, 0])
+        return logits, weights[0] if weights else None
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
@@ -205,6 +223,20 @@ class BLIP(nn.Module):
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
         self.network.config.contrastive_temperature = float(self.temperature.detach())
         write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
+
+
+@contextmanager
+def _attention_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Catch the attention weights that a layer of Transformers computes and drops."""
+    caught: list[Tensor] = []
+    if layer is None:
+        yield caught
+        return
+    hook = layer.register_forward_hook(lambda _layer, _inputs, output: caught.append(output[1]))
+    try:
+        yield caught
+    finally:
+        hook.remove()
 
 
 def encode_token(tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> int:

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from fusion_models import make_albef
+from fusion_models import make_albef, make_blip, released_blip
 from fusion_reference import bert, embed, gelu, linear, norm, sublayer, vit
 
-from crossguard.models.albef import attention_maps, enlarge
-from crossguard.models.albef.heatmap import token_maps
+from crossguard.models import GroundingModel, attention_maps, enlarge
+from crossguard.models.heatmap import token_maps
 
 TEXTS = ["a red disc", "the small blue square on the left side"]
 PAIRS = torch.tensor([[0, 0], [1, 1], [2, 1], [0, 1]])
@@ -24,31 +24,30 @@ def pixels():
     return torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
 
 
-def reference(state, pixels, ids, layer):
-    """The map of one pair, heads and tokens in loops."""
-    image = vit(state, pixels, 2)
-    mask = torch.ones(1, ids.shape[1])
-    x = bert(state, embed(state, ids, "text_encoder."), mask, 2, (0, 1))
-    x = bert(state, x, mask, 2, range(2, layer), image=image)
+def reference(state, image, x, layer, fusion, heads):
+    """The map of one pair, heads and tokens in loops; `x` is what the first of the fusion layers reads."""
+    size = x.shape[-1] // heads
+    mask = torch.ones(1, x.shape[1])
+    x = bert(state, x, mask, heads, range(fusion.start, layer), image=image)
     name = f"text_encoder.encoder.layer.{layer}."
-    x = sublayer(state, f"{name}attention", x, x, 2, mask)
+    x = sublayer(state, f"{name}attention", x, x, heads, mask)
     q = linear(state, f"{name}crossattention.self.query", x)[0]
     k, v = (linear(state, f"{name}crossattention.self.{part}", image)[0] for part in ("key", "value"))
-    attention = [(q[:, h * 8 : h * 8 + 8] @ k[:, h * 8 : h * 8 + 8].T / math.sqrt(8)).softmax(-1) for h in range(2)]
-    attention = [weights.detach().requires_grad_() for weights in attention]
-    mixed = torch.cat([weights @ v[:, h * 8 : h * 8 + 8] for h, weights in enumerate(attention)], -1).unsqueeze(0)
+    cuts = [slice(h * size, (h + 1) * size) for h in range(heads)]
+    attention = [(q[:, cut] @ k[:, cut].T / math.sqrt(size)).softmax(-1).detach().requires_grad_() for cut in cuts]
+    mixed = torch.cat([weights @ v[:, cut] for cut, weights in zip(cuts, attention, strict=True)], -1).unsqueeze(0)
     out = f"{name}crossattention.output"
     x = norm(state, f"{out}.LayerNorm", linear(state, f"{out}.dense", mixed) + x, 1e-12)
     wide = gelu(linear(state, f"{name}intermediate.dense", x))
     x = norm(state, f"{name}output.LayerNorm", linear(state, f"{name}output.dense", wide) + x, 1e-12)
-    x = bert(state, x, mask, 2, range(layer + 1, 5), image=image)
+    x = bert(state, x, mask, heads, range(layer + 1, fusion.stop), image=image)
     gradients = torch.autograd.grad(linear(state, "itm_head", x[:, 0])[0, 1], attention)
     total = torch.zeros(9)
     for weights, gradient in zip(attention, gradients, strict=True):
-        for token in range(ids.shape[1]):
+        for token in range(x.shape[1]):
             for patch in range(9):
                 total[patch] += weights[token, patch + 1] * max(gradient[token, patch + 1], 0.0)
-    return (total / (2 * ids.shape[1])).view(3, 3).detach()
+    return (total / (heads * x.shape[1])).view(3, 3).detach()
 
 
 @pytest.mark.parametrize("layer", [2, 3, 4])
@@ -57,9 +56,29 @@ def test_maps_equal_the_second_implementation_one_pair_at_a_time(model, pixels, 
     state = {key: value.detach() for key, value in model.network.state_dict().items()}
     for found, (image, text) in zip(maps, PAIRS, strict=True):
         ids = model.tokenize([TEXTS[text]]).ids
-        expected = reference(state, pixels[image : image + 1], ids, layer)
+        x = bert(state, embed(state, ids, "text_encoder."), torch.ones(1, ids.shape[1]), 2, (0, 1))
+        expected = reference(state, vit(state, pixels[image : image + 1], 2), x, layer, range(2, 5), 2)
         torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
         assert expected.max() > 0
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_maps_of_blip_equal_the_second_implementation(tmp_path, pixels, layer):
+    blip = make_blip(tmp_path)
+    assert isinstance(blip, GroundingModel)
+    assert blip.patch_grid == (3, 3)
+    maps = attention_maps(blip, blip.encode_image_states(pixels), blip.encode_text_states(TEXTS), PAIRS, layer=layer)
+    state = released_blip(len((tmp_path / "vocab.txt").read_text().splitlines()))
+    for found, (image, text) in zip(maps, PAIRS, strict=True):
+        ids = blip.tokenize([TEXTS[text]]).ids
+        ids[:, 0] = blip.encode_id
+        x = embed(state, ids, "text_encoder.")
+        expected = reference(state, vit(state, pixels[image : image + 1], 4), x, layer, range(2), 2)
+        torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
+        assert expected.max() > 0
+    assert not blip.network.text_encoder.encoder.layer[layer].crossattention.self._forward_hooks
+    with pytest.raises(ValueError, match=r"a layer in \[0, 2\), but got 2"):
+        attention_maps(blip, blip.encode_image_states(pixels), blip.encode_text_states(TEXTS), PAIRS, layer=2)
 
 
 def test_frozen_weights_and_no_grad_around(model, pixels):

@@ -1,4 +1,4 @@
-"""Where ALBEF looks for a text: gradient-weighted attention to the image, for visual grounding."""
+"""Where a fusion model looks for a text: gradient-weighted attention to the image, for visual grounding."""
 
 from contextlib import nullcontext
 
@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import interpolate
 
-from crossguard.models.albef.adapter import ALBEF
-from crossguard.models.base import States
+from crossguard.models.base import GroundingModel, States
 
 GROUNDING_LAYER = 8
 """The layer that ALBEF grounds with: the third of its fusion layers, counted among all of BERT's from 0."""
@@ -17,7 +16,7 @@ GROUNDING_LAYER = 8
 
 @torch.enable_grad()
 def attention_maps(
-    model: ALBEF,
+    model: GroundingModel,
     images: States,
     texts: States,
     pairs: Int64[Tensor, "pairs 2"],
@@ -82,5 +81,5 @@ def token_maps(
 def enlarge(
     maps: Float[Tensor, "pairs rows columns"], *, height: int, width: int
 ) -> Float[Tensor, "pairs height width"]:
-    """Interpolate maps to the size of the photo, bicubic; ALBEF squeezes a photo of any shape into its square."""
+    """Interpolate maps to the size of the photo, bicubic; the model squeezed a photo of any shape into its square."""
     return interpolate(maps.unsqueeze(1), size=(height, width), mode="bicubic", align_corners=False)[:, 0]
