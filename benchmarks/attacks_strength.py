@@ -13,6 +13,8 @@ import torch
 import crossguard as cg
 from crossguard.attacks import ATTACKS
 
+FINDING = [name for name in ATTACKS if name != "saved"]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--eps", type=float, default=2.0, help="grey levels")
     parser.add_argument("--words", type=int, default=1)
-    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=list(ATTACKS))
+    parser.add_argument("--attacks", nargs="+", default=FINDING, choices=FINDING)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

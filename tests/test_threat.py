@@ -10,7 +10,9 @@ from crossguard import Elements, LInf, ThreatModel, WordEdits
 
 budgets = st.one_of(
     st.builds(LInf, eps=st.floats(0, 1)),
-    st.builds(WordEdits, words=st.integers(0, 9)),
+    st.sampled_from(
+        [WordEdits(n, kinds) for n in (0, 1, 9) for kinds in (("substitution",), ("deletion", "insertion"))]
+    ),
     st.builds(Elements, r=st.integers(0, 99), kind=st.sampled_from(["substitution", "insertion", "deletion", "edit"])),
 )
 
@@ -37,6 +39,17 @@ def test_eps_outside_the_unit_interval_is_refused(eps, unchecked):
 def test_words_must_be_a_whole_number(words, unchecked):
     with pytest.raises(ValueError, match="`words` to be a whole number"):
         WordEdits(words=words)
+
+
+def test_kinds_of_word_edits_are_checked_and_told(unchecked):
+    assert WordEdits(words=1, kinds=["insertion", "substitution"]) == WordEdits(1, ("substitution", "insertion"))
+    assert str(WordEdits(words=2, kinds=("deletion",))) == "2 word edits (deletion)"
+    assert str(WordEdits(words=1)) == "1 word"
+    with pytest.raises(ValueError, match="did you mean 'deletion'"):
+        WordEdits(words=1, kinds=("deletions",))
+    for nothing in ((), "deletion"):
+        with pytest.raises(ValueError, match="Expected `kinds` of edit"):
+            WordEdits(words=1, kinds=nothing)
 
 
 def test_wrong_kinds_and_targets_name_the_nearest(unchecked):

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from crossguard.checks import lookup, nearest
 
 EditKind = Literal["substitution", "insertion", "deletion", "edit"]
+WordEdit = Literal["substitution", "insertion", "deletion"]
 Target = Literal["query", "gallery", "both"]
 
 
@@ -37,19 +38,32 @@ class LInf:
 
 @dataclass(frozen=True)
 class WordEdits:
-    """At most `words` words of a text are substituted.
+    """At most `words` words of a text are edited: substituted and, if `kinds` says so, inserted or deleted.
+
+    Words are white-space pieces; what counts is the Levenshtein distance in words with the allowed kinds of edit.
 
     Raises:
-        ValueError: `words` is not a whole number >= 0.
+        ValueError: `words` is not a whole number >= 0, or `kinds` is empty or names an unknown kind.
     """
 
     words: int
+    kinds: tuple[WordEdit, ...] = ("substitution",)
 
     def __post_init__(self) -> None:
         _whole_number(self.words, "words")
+        known = get_args(WordEdit)
+        if isinstance(self.kinds, str) or not self.kinds:
+            raise ValueError(f"Expected `kinds` of edit, some of {', '.join(known)}, but got {self.kinds!r}.")
+        for kind in self.kinds:
+            if kind not in known:
+                raise ValueError(f"Unknown kind of word edit {kind!r}: {nearest(str(kind), known)}.")
+        object.__setattr__(self, "kinds", tuple(kind for kind in known if kind in self.kinds))
 
     def __str__(self) -> str:
-        return f"{self.words} word" + ("" if self.words == 1 else "s")
+        plural = "" if self.words == 1 else "s"
+        if self.kinds == ("substitution",):
+            return f"{self.words} word{plural}"
+        return f"{self.words} word edit{plural} ({', '.join(self.kinds)})"
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,7 @@ class ThreatModel(Mapping[str, Budget]):
             if modality == "target":
                 continue
             kind = lookup(_BUDGETS, row["type"], what="budget type")
-            given = {key: value for key, value in row.items() if key != "type"}
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "type"}
             for key in given:
                 lookup({f.name: f for f in fields(kind)}, key, what=f"field of {row['type']}")
             budgets[modality] = kind(**given)

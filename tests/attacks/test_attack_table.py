@@ -23,7 +23,8 @@ QUICK = {
 }
 # These weigh a sample against the others of its batch, by their definition.
 BATCH_BOUND = {"adaptive"}
-EVERY = sorted(ATTACKS)
+# `saved` only looks up what another one found: tests of its own.
+EVERY = sorted(set(ATTACKS) - {"saved"})
 
 
 def quick(name):
@@ -35,7 +36,7 @@ def threat(eps, words):
 
 
 def test_the_quick_options_cover_the_table():
-    assert set(QUICK) == set(ATTACKS)
+    assert set(QUICK) == set(EVERY)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,9 +1,13 @@
+from itertools import combinations
+from math import inf
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossguard.attacks import count_word_edits, project_pixels
+from crossguard.attacks import count_word_edits, project_pixels, within_words
+from crossguard.threat import WordEdits
 
 GREY = st.integers(0, 255)
 
@@ -37,3 +41,29 @@ def slow_distance(a, b):
 @given(*[st.lists(st.sampled_from("ab"), max_size=5)] * 2)
 def test_word_edits_are_the_least_number_of_edits(a, b):
     assert count_word_edits(" ".join(a), " ".join(b)) == slow_distance(a, b)
+
+
+def slow_distance_of(a, b, kinds):
+    """Every way to turn one list of words into the other by the allowed edits, tried out."""
+    if a == b:
+        return 0
+    ways = [slow_distance_of(a[1:], b[1:], kinds) + (a[0] != b[0])] if a and b and keeps(a, b, kinds) else []
+    ways += [slow_distance_of(a[1:], b, kinds) + 1] if a and "deletion" in kinds else []
+    ways += [slow_distance_of(a, b[1:], kinds) + 1] if b and "insertion" in kinds else []
+    return min(ways, default=inf)
+
+
+def keeps(a, b, kinds):
+    return a[0] == b[0] or "substitution" in kinds
+
+
+@given(
+    *[st.lists(st.sampled_from("ab"), max_size=4)] * 2,
+    st.sampled_from([k for n in (1, 2, 3) for k in combinations(("substitution", "insertion", "deletion"), n)]),
+    st.integers(0, 3),
+)
+def test_only_the_allowed_kinds_of_edit_count(a, b, kinds, words):
+    source, edited = " ".join(a), " ".join(b)
+    slow = slow_distance_of(a, b, kinds)
+    assert count_word_edits(source, edited, kinds=kinds) == (None if slow == inf else slow)
+    assert within_words(source, edited, WordEdits(words=words, kinds=kinds)) == (slow <= words)

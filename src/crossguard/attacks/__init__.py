@@ -4,7 +4,7 @@ from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD, auto_maximise
 from crossguard.attacks.ascent import maximise, random_start, step_size
 from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
-from crossguard.attacks.budget import count_word_edits, project_pixels
+from crossguard.attacks.budget import count_word_edits, project_pixels, within_words
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.co_attack import CoAttack
@@ -12,6 +12,8 @@ from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
 from crossguard.attacks.pgd import PGD
+from crossguard.attacks.saved import Saved
+from crossguard.attacks.saved_set import AdversarialSet, load_adversarial, save_adversarial
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SOURCES, SourceRow, make_source
@@ -27,6 +29,7 @@ __all__ = [
     "SOURCES",
     "Adaptive",
     "Adversarial",
+    "AdversarialSet",
     "Attack",
     "AttackRow",
     "Budgets",
@@ -36,6 +39,7 @@ __all__ = [
     "CoAttack",
     "EmbeddingNeighbours",
     "MaskedLM",
+    "Saved",
     "Sep",
     "SourceRow",
     "Thesaurus",
@@ -45,11 +49,14 @@ __all__ = [
     "fast_precision",
     "frozen",
     "image_loss",
+    "load_adversarial",
     "make_attack",
     "make_source",
     "maximise",
     "project_pixels",
     "random_start",
+    "save_adversarial",
     "step_size",
     "swap_words",
+    "within_words",
 ]

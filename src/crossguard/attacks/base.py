@@ -15,7 +15,7 @@ from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel, cosine
-from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
+from crossguard.threat import Elements, LInf, ThreatModel, WordEdit, WordEdits
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Attack(ABC):
             eps=image.eps if isinstance(image, LInf) else 0.0,
             words=text.words if isinstance(text, WordEdits) else text.r if isinstance(text, Elements) else 0,
             patches=image.r if isinstance(image, Elements) else 0,
+            kinds=text.kinds if isinstance(text, WordEdits) else ("substitution",),
         )
 
     @abstractmethod
@@ -126,11 +127,15 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class Budgets:
-    """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text, `patches` per image."""
+    """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text, `patches` per image.
+
+    `kinds` are the edits that `words` counts.
+    """
 
     eps: float
     words: int
     patches: int = 0
+    kinds: tuple[WordEdit, ...] = ("substitution",)
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -185,7 +190,8 @@ def _measure(
     grid: tuple[int, int] | None,
 ) -> Adversarial:
     linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
-    words = torch.tensor([count_word_edits(a, b) for a, b in zip(batch.texts, texts, strict=True)], dtype=torch.int64)
+    edits = [count_word_edits(a, b, kinds=budget.kinds) for a, b in zip(batch.texts, texts, strict=True)]
+    words = torch.tensor([budget.words + 1 if n is None else n for n in edits], dtype=torch.int64)
     patches = None if grid is None else changed_patches(pixels, batch.pixels, grid)
     kept = linf.max() <= budget.eps + 1e-6 if patches is None else patches.max() <= budget.patches
     if not kept or words.max() > budget.words or not all(text.strip() for text in texts):

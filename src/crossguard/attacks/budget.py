@@ -1,8 +1,16 @@
 """Staying within a budget: projection of pixels onto the 8-bit grid inside the L-inf ball, counting word edits."""
 
+from collections.abc import Collection
+from math import inf
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from crossguard.threat import WordEdit, WordEdits
+
+ALL_KINDS: tuple[WordEdit, ...] = get_args(WordEdit)
 
 
 def project_pixels(
@@ -29,17 +37,39 @@ def project_pixels(
     return torch.where(moved, grid, source)
 
 
-def count_word_edits(source: str, edited: str) -> int:
+def count_word_edits(source: str, edited: str, *, kinds: Collection[WordEdit] = ALL_KINDS) -> int | None:
     """Return the Levenshtein distance between two texts in words (split at white space).
+
+    Args:
+        source: the original.
+        edited: what became of it.
+        kinds: the edits that may be used; None is returned where they do not lead from one text to the other.
 
     Example:
         >>> count_word_edits("a cat on a mat", "a dog on mat")
         2
+        >>> count_word_edits("a b", "b a"), count_word_edits("a b", "b a", kinds=["insertion", "deletion"])
+        (2, 2)
+        >>> count_word_edits("a cat", "a black cat", kinds=["substitution"]) is None
+        True
     """
     a, b = source.split(), edited.split()
-    row = list(range(len(b) + 1))
+    insert, delete, substitute = (1 if k in kinds else inf for k in ("insertion", "deletion", "substitution"))
+    row = [j * insert if j else 0 for j in range(len(b) + 1)]
     for i, word in enumerate(a, start=1):
-        corner, row[0] = row[0], i
+        corner, row[0] = row[0], i * delete
         for j, other in enumerate(b, start=1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (word != other))
-    return row[-1]
+            change = 0 if word == other else substitute
+            corner, row[j] = row[j], min(row[j] + delete, row[j - 1] + insert, corner + change)
+    return None if row[-1] == inf else int(row[-1])
+
+
+def within_words(source: str, edited: str, budget: WordEdits) -> bool:
+    """Whether a text is within a word budget of its source.
+
+    Example:
+        >>> within_words("a cat", "a black cat", WordEdits(words=1)), within_words("a cat", "a dog", WordEdits(words=1))
+        (False, True)
+    """
+    edits = count_word_edits(source, edited, kinds=budget.kinds)
+    return edits is not None and edits <= budget.words

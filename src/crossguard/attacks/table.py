@@ -10,6 +10,7 @@ from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.options import check_options
 from crossguard.attacks.pgd import PGD
+from crossguard.attacks.saved import Saved
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.swap import WordSwap
@@ -40,6 +41,7 @@ ATTACKS: dict[str, AttackRow] = {
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text"),
         _row(SGA, "set-level guidance: captions, then images at several scales, then captions again"),
         _row(Adaptive, "alternating Auto-PGD and word-swap on the ranking's own loss: judge defences by it"),
+        _row(Saved, "transfer: a set that an attack found earlier, on this model or another (`folder`)"),
     )
 }
 
