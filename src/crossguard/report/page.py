@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crossguard import __version__
+from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
 from crossguard.report.views import CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
@@ -15,6 +16,7 @@ from crossguard.runs import write_atomically
 
 _THUMBNAIL = 128
 _LARGE = 224
+_WIDE = 640
 
 
 def write_report(
@@ -93,7 +95,7 @@ def render_report(
         columns=columns,
         attacked=[column for column in columns if column != "clean"],
         charts=[bar_chart(retrieval, metric) for metric in ("tr@1", "ir@1")] if retrieval else [],
-        certificates=[(view, _maps(view)) for view in certificates],
+        certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
         galleries=galleries,
         version=__version__,
     )
@@ -110,11 +112,27 @@ def _environment() -> Environment:
     environment.filters["column_name"] = column_name
     environment.filters["thumbnail"] = _thumbnail
     environment.filters["strip"] = _strip
+    environment.filters["wide"] = _wide
+    environment.filters["metric_name"] = metric_name
+    environment.filters["along"] = _along
+    environment.filters["percent"] = _percent
     return environment
 
 
 def _thumbnail(picture: Picture) -> str:
     return data_uri(picture, longest=_THUMBNAIL)
+
+
+def _wide(picture: Picture) -> str:
+    return data_uri(picture, longest=_WIDE)
+
+
+def _along(view: CertificateView) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if view.curve is None else along(view.curve, view.modalities)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,7 @@ def _tiny(picture: Picture) -> bool:
 
 
 def _maps(view: CertificateView) -> list[object]:
-    title = "Certified accuracy, %"
+    title = f"{metric_name('accuracy', of_pixels=view.of_pixels)}, %"
     if view.baseline is None:
         return [heat_map(view, view.accuracy, title=title)]
     return [
@@ -162,7 +180,9 @@ def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[Certificate
         attacks = _all_of(f"{view.attack}, {view.threat}" for view in retrieval if view.attack)
         said.append(f"{models} on {sets}" + (f", clean and attacked: {attacks}." if attacks else ", without attack."))
     said.extend(
-        f"{view.label} certified on {view.samples:,} samples of {view.data} ({view.split})." for view in certificates
+        f"{view.label} certified on {view.samples:,} {'images' if view.of_pixels else 'samples'} of {view.data} "
+        f"({view.split})."
+        for view in certificates
     )
     return said
 

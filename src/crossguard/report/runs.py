@@ -13,6 +13,7 @@ from crossguard.report.tables import (
     certificate_heading,
     certificate_records,
     certificate_rich,
+    curve_rich,
     retrieval_records,
     retrieval_rich,
 )
@@ -81,7 +82,7 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
 
 
 def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
-    """Print certified accuracy over the radii, one table per certificate.
+    """Print what is certified along the curve, or else over the grid of radii, one table per certificate.
 
     Raises:
         ValueError: a folder holds no run.
@@ -89,4 +90,4 @@ def print_certificates(paths: Sequence[Path | str], *, console: Console | None =
     console = console or Console()
     for view in certificate_views(open_runs(paths)):
         console.print(certificate_heading(view), style="bold", markup=False, highlight=False)
-        console.print(certificate_rich(view))
+        console.print(certificate_rich(view) if view.curve is None else curve_rich(view))

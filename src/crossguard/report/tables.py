@@ -6,6 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from crossguard.report.curves import along, metric_name
 from crossguard.report.views import CertificateView, RetrievalView
 from crossguard.report.words import column_name, columns_of
 
@@ -61,7 +62,7 @@ def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
 
 
 def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]]:
-    """Return one object per certificate: settings, and certified accuracy in [0, 1] over the grid of radii."""
+    """Return one object per certificate: settings, certified metrics in [0, 1] over grid and curve."""
     return [
         {
             "model": view.label,
@@ -80,6 +81,8 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "radii": [list(values) for values in view.radii],
             "accuracy": view.accuracy.tolist(),
             "baseline": None if view.baseline is None else view.baseline.tolist(),
+            "positive": view.positive or None,
+            "curve": None if view.curve is None else vars(view.curve),
             "note": view.note,
         }
         for view in views
@@ -89,11 +92,43 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
 def certificate_heading(view: CertificateView) -> str:
     """Return what the certificate's table shows, and the numbers it rests on, in two lines."""
     kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
+    what = metric_name("accuracy", of_pixels=view.of_pixels).lower()
     down = f", of {view.modalities[0]} down" if len(view.modalities) > 1 else ""
+    shown = f"{what} in percent; r of {view.modalities[-1]} across{down}"
+    if view.curve is not None:
+        shown = f"certified in percent; radii: {along(view.curve, view.modalities)[0]}"
+        shown += f"; positive: {view.positive}" if view.of_pixels else ""
     return (
-        f"{view.label}: certified accuracy in percent; r of {view.modalities[-1]} across{down}\n"
-        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}"
+        f"{view.label}: {shown}\n"
+        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}; without guarantee "
+        f"{100 * view.clean_accuracy:.1f}"
     )
+
+
+def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
+    """Return the certified metrics along a certificate's curve in percent, with those of the baseline.
+
+    Args:
+        view: a certificate that has a curve.
+        most: radius vectors shown at most, evenly chosen.
+
+    Raises:
+        ValueError: it has no curve.
+    """
+    if view.curve is None:
+        raise ValueError(f"Expected a certificate with a curve, but {view.label!r} has none.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("r", justify="right")
+    columns = [("", view.curve.certified)]
+    columns += [] if view.curve.baseline is None else [("baseline ", view.curve.baseline)]
+    for title, metrics in columns:
+        for metric in metrics:
+            table.add_column(title + metric.replace("_", "-"), justify="right")
+    _, texts = along(view.curve, view.modalities)
+    for row in _spread(len(texts), most):
+        values = [metrics[metric][row] for _, metrics in columns for metric in metrics]
+        table.add_row(texts[row], *("–" if value is None else f"{100 * value:.1f}" for value in values))
+    return table
 
 
 def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:

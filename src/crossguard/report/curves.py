@@ -1,0 +1,162 @@
+"""Geometry of certified curves: a metric along a line of radius vectors, with the baseline beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from crossguard.report.figures import Label
+from crossguard.report.views import CertificateView, CurveView
+
+METRIC_NAMES = {
+    "accuracy": "Certified accuracy",
+    "recall": "Certified recall",
+    "precision": "Certified precision",
+    "f_score": "Certified F-score",
+    "iou": "Certified IoU",
+}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One radius vector of a line."""
+
+    x: float
+    y: float
+    tip: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line, cut where its metric is not defined.
+
+    Args:
+        name: "certified" or "baseline".
+        pieces: the points of each uncut piece, as SVG's "x,y x,y ...".
+        dots: its points.
+    """
+
+    name: str
+    pieces: tuple[str, ...]
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    """A metric on a scale of 0 to 100 % over the radii."""
+
+    title: str
+    width: float
+    height: float
+    left: float
+    right: float
+    base: float
+    lines: tuple[Line, ...]
+    ticks: tuple[Label, ...]
+    across: tuple[Label, ...]
+    across_name: str
+
+
+def curve_charts(view: CertificateView, *, width: float = 460.0, height: float = 260.0) -> list[CurveChart]:
+    """Lay out one chart per metric of a certificate's curve; none when it has no curve.
+
+    Args:
+        view: the certificate.
+        width: in units of the drawing.
+        height: in units of the drawing.
+    """
+    if view.curve is None:
+        return []
+    return [
+        _chart(view.curve, view.modalities, metric, of_pixels=view.of_pixels, width=width, height=height)
+        for metric in view.curve.certified
+    ]
+
+
+def metric_name(metric: str, *, of_pixels: bool) -> str:
+    """Return what a metric is called in headings.
+
+    Example:
+        >>> metric_name("accuracy", of_pixels=True)
+        'Certified pixel accuracy'
+    """
+    name = METRIC_NAMES.get(metric, metric)
+    return name.replace("accuracy", "pixel accuracy") if of_pixels else name
+
+
+def along(curve: CurveView, modalities: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return what the radius axis of a curve is called, and the text of each of its radius vectors.
+
+    Example:
+        >>> curve = CurveView(((0, 0), (2, 4), (4, 8)), {"accuracy": (1.0, 0.5, 0.0)})
+        >>> along(curve, ("rgb", "depth"))
+        ('r edited elements of rgb, 2 r of depth', ('0', '2', '4'))
+    """
+    direction = _direction(curve.radii)
+    if direction is None:
+        return f"edited elements of {', '.join(modalities)}", tuple(
+            "(" + ", ".join(map(str, vector)) + ")" for vector in curve.radii
+        )
+    first = next(axis for axis, share in enumerate(direction) if share)
+    parts = [
+        f"{'r' if share == 1 else f'{share} r'} of {m}" for m, share in zip(modalities, direction, strict=True) if share
+    ]
+    parts[0] = parts[0].replace(" of ", " edited elements of ", 1)
+    return ", ".join(parts), tuple(str(vector[first] // direction[first]) for vector in curve.radii)
+
+
+def _direction(vectors: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+    """Return the smallest whole vector that all are multiples of, or None where there is none."""
+    moved = [vector for vector in vectors if any(vector)]
+    if not moved:
+        return None
+    divisor = gcd(*moved[0])
+    unit = tuple(r // divisor for r in moved[0])
+    first = next(axis for axis, share in enumerate(unit) if share)
+    if all(
+        tuple(share * vector[first] for share in unit) == tuple(unit[first] * r for r in vector) for vector in moved
+    ):
+        return unit
+    return None
+
+
+def _chart(
+    curve: CurveView, modalities: Sequence[str], metric: str, *, of_pixels: bool, width: float, height: float
+) -> CurveChart:
+    left, right, top, base = 34.0, width - 10, 26.0, height - 46
+    name, texts = along(curve, modalities)
+    step = (right - left) / max(1, len(texts) - 1)
+    places = [round(left + i * step, 2) for i in range(len(texts))]
+
+    def line(title: str, values: Sequence[float | None]) -> Line:
+        dots = [
+            None
+            if value is None
+            else Dot(x, round(base - value * (base - top), 2), f"{title}, r = {text}: {100 * value:.1f} %")
+            for x, value, text in zip(places, values, texts, strict=True)
+        ]
+        pieces: list[list[str]] = [[]]
+        for dot in dots:
+            if dot is None:
+                pieces.append([])
+            else:
+                pieces[-1].append(f"{dot.x},{dot.y}")
+        return Line(title, tuple(" ".join(piece) for piece in pieces if piece), tuple(dot for dot in dots if dot))
+
+    lines = [] if curve.baseline is None else [line("baseline", curve.baseline[metric])]
+    lines.append(line("certified", curve.certified[metric]))
+    every = max(1, -(-len(texts) // max(1, int((right - left) / (9 * max(map(len, texts)) + 8)))))
+    return CurveChart(
+        title=f"{metric_name(metric, of_pixels=of_pixels)}, %",
+        width=width,
+        height=height,
+        left=left,
+        right=right,
+        base=base,
+        lines=tuple(lines),
+        ticks=tuple(
+            Label(left - 6, round(base - value / 100 * (base - top), 2), (str(value),))
+            for value in (0, 25, 50, 75, 100)
+        ),
+        across=tuple(Label(places[i], base + 18, (texts[i],)) for i in range(0, len(texts), every)),
+        across_name=name,
+    )
