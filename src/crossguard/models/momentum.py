@@ -28,6 +28,27 @@ class Believed:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What a batch is compared with, and what it should look like: functions of the copy and the queues alone.
+
+    Args:
+        texts: float [batch texts + queue, dim], unit embeddings of the copy; the batch's first.
+        images: float [batch images + queue, dim], the same of images.
+        among_texts: bool [images, batch texts + queue], true pairs.
+        among_images: bool [texts, batch images + queue], true pairs.
+        for_texts: float [images, batch texts + queue], soft targets of each image; 0 for one without a true pair.
+        for_images: float [texts, batch images + queue], soft targets of each text; 0 for one without a true pair.
+    """
+
+    texts: Float[Tensor, "text_keys dim"]
+    images: Float[Tensor, "image_keys dim"]
+    among_texts: Bool[Tensor, "images text_keys"]
+    among_images: Bool[Tensor, "texts image_keys"]
+    for_texts: Float[Tensor, "images text_keys"]
+    for_images: Float[Tensor, "texts image_keys"]
+
+
+@dataclass(frozen=True)
 class FusionLosses:
     """The two losses of a batch, in nats: contrastive (ITC) and matching (ITM)."""
 
@@ -171,27 +192,73 @@ class MomentumTraining(nn.Module):
             ValueError: an image or a text of the batch has no partner among batch and queue.
         """
         model: FusionModel = self.model  # type: ignore[assignment]
-        scale, copied = model.logit_scale, model.logit_scale.detach()
+        scale = model.logit_scale
         image, text = normalize(images.embedding, dim=-1), normalize(texts.embedding, dim=-1)
+        keys = self.keys(believed, image_ids=image_ids, text_ids=text_ids)
+        for among in (keys.among_texts, keys.among_images):
+            alone = int((~among.any(dim=1)).sum())
+            if alone:
+                raise ValueError(f"Expected a true pair in every row, but {alone} of {len(among)} have none.")
+        true = keys.among_texts[:, : len(text)]
+        positive = torch.nonzero(true) if matched is None else matched.to(image.device)
+        to_texts, to_images = scale * image @ keys.texts[: len(text)].T, scale * text @ keys.images[: len(image)].T
+        hard_texts = draw_negatives(to_texts, true, generator=generator)
+        hard_images = draw_negatives(to_images, true.T, generator=generator).flip(1)
+        logits = model.match(images, texts, torch.cat([positive, hard_images, hard_texts]))
+        itm = matching_loss(logits[: len(positive)], logits[len(positive) :])
+        return FusionLosses(self.contrast(image, text, keys), itm)
+
+    @torch.no_grad()
+    def keys(
+        self, believed: Believed, *, image_ids: Int64[Tensor, " images"], text_ids: Int64[Tensor, " texts"]
+    ) -> Keys:
+        """Return what a batch is compared with in ITC: the copy's embeddings, in batch and queues, and soft targets.
+
+        Args:
+            believed: the copy's embeddings of the batch or its clean version.
+            image_ids: the images' ids in `links`.
+            text_ids: the texts' ids in `links`.
+        """
+        model: FusionModel = self.model  # type: ignore[assignment]
         queued_texts, queued_text_ids = self.texts.entries()
         queued_images, queued_image_ids = self.images.entries()
-        all_texts = torch.cat([believed.texts, queued_texts])
-        all_images = torch.cat([believed.images, queued_images])
-        image_ids, text_ids = image_ids.to(image.device), text_ids.to(image.device)
+        texts, images = torch.cat([believed.texts, queued_texts]), torch.cat([believed.images, queued_images])
+        image_ids, text_ids = image_ids.to(texts.device), text_ids.to(texts.device)
         among_texts = linked(self._links, image_ids, torch.cat([text_ids, queued_text_ids]))
         among_images = linked(self._links, torch.cat([image_ids, queued_image_ids]), text_ids).T
+        return Keys(
+            texts=texts,
+            images=images,
+            among_texts=among_texts,
+            among_images=among_images,
+            for_texts=self._targets(among_texts, model.logit_scale * believed.images @ texts.T),
+            for_images=self._targets(among_images, model.logit_scale * believed.texts @ images.T),
+        )
 
-        to_texts, to_images = scale * image @ all_texts.T, scale * text @ all_images.T
-        for_texts = soft_targets(among_texts, copied * believed.images @ all_texts.T, alpha=self.alpha)
-        for_images = soft_targets(among_images, copied * believed.texts @ all_images.T, alpha=self.alpha)
-        itc = (soft_cross_entropy(to_texts, for_texts).mean() + soft_cross_entropy(to_images, for_images).mean()) / 2
+    def _targets(
+        self, among: Bool[Tensor, "rows keys"], believed_logits: Float[Tensor, "rows keys"]
+    ) -> Float[Tensor, "rows keys"]:
+        paired = among.any(dim=1)
+        targets = torch.zeros_like(believed_logits)
+        targets[paired] = soft_targets(among[paired], believed_logits[paired], alpha=self.alpha)
+        return targets
 
-        true = among_texts[:, : len(text)]
-        positive = torch.nonzero(true) if matched is None else matched.to(image.device)
-        hard_texts = draw_negatives(to_texts[:, : len(text)], true, generator=generator)
-        hard_images = draw_negatives(to_images[:, : len(image)], true.T, generator=generator).flip(1)
-        logits = model.match(images, texts, torch.cat([positive, hard_images, hard_texts]))
-        return FusionLosses(itc, matching_loss(logits[: len(positive)], logits[len(positive) :]))
+    def contrast(
+        self, images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"], keys: Keys
+    ) -> Float[Tensor, ""]:
+        """Return ITC of unit embeddings; images and texts without a true pair are left out of the means.
+
+        Args:
+            images: of the model, unit length.
+            texts: of the model, unit length.
+            keys: of the same batch or its clean version.
+        """
+        model: FusionModel = self.model  # type: ignore[assignment]
+        scale = model.logit_scale
+        by_image = soft_cross_entropy(scale * images @ keys.texts.T, keys.for_texts)
+        by_text = soft_cross_entropy(scale * texts @ keys.images.T, keys.for_images)
+        paired_images, paired_texts = keys.among_texts.any(dim=1), keys.among_images.any(dim=1)
+        return (by_image.sum() / paired_images.sum().clamp(min=1) + by_text.sum() / paired_texts.sum().clamp(min=1)) / 2
 
     @torch.no_grad()
     def enqueue(
