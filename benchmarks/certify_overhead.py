@@ -13,7 +13,8 @@ import time
 import numpy as np
 import torch
 
-from crossguard.certify.sampling import Design, pixel_votes, sub_samples
+from crossguard.certify.design import Design
+from crossguard.certify.sampling import pixel_votes, sub_samples
 from crossguard.models.road_net import RoadNet
 from crossguard.progress import Silent
 
@@ -36,7 +37,7 @@ def main() -> None:
     }
     model = RoadNet({"rgb": 3, "depth": 1}, ("other", "road"), encoder=options.encoder).eval()
     sizes = dict.fromkeys(KEEP, HEIGHT * WIDTH)
-    design = Design(KEEP, sizes, 0, 0.0, options.batch_size, "cpu")
+    design = Design(KEEP, sizes, batch_size=options.batch_size)
     draws = torch.arange(options.batch_size)
     inputs, kept = sub_samples(values, np.array([0]), torch.zeros_like(draws), draws, design)
     shaped = {name: mask.reshape(-1, HEIGHT, WIDTH) for name, mask in kept.items()}
@@ -53,7 +54,6 @@ def main() -> None:
             model=model,
             values=values,
             image=0,
-            shape=(HEIGHT, WIDTH),
             design=design,
             task=task,
         )

@@ -14,7 +14,7 @@ from crossguard.certify.frontier import maximal_radii
 from crossguard.certify.overlap import Overlap, joint_overlap, overlap, worst_case
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds
 from crossguard.certify.preflight import Preflight, draws_to_reach, preflight
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.thresholds import JointMargins, Margins
 
 if TYPE_CHECKING:
     from crossguard.certify.certificate import Certificate, Grid
@@ -30,6 +30,7 @@ __all__ = [
     "EarlyDecision",
     "Edits",
     "Grid",
+    "JointMargins",
     "Margins",
     "Overlap",
     "PixelBounds",

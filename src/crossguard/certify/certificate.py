@@ -12,7 +12,7 @@ from crossguard.certify.bounds import Bound, gap_bounds, majority_bounds
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import SCOPES, most_votes
 from crossguard.certify.frontier import maximal_radii, share_at_least
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.thresholds import RadiusMargins, Scheme
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 
@@ -47,6 +47,7 @@ class Certificate:
         kinds: kind of edit by modality.
         bound: "majority" or "gap".
         seconds: wall time of drawing and counting.
+        ablation: what became of elements that were not kept, in words.
     """
 
     model: str
@@ -57,11 +58,17 @@ class Certificate:
     kinds: Mapping[str, str]
     bound: Bound
     seconds: float
+    ablation: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The names of the modalities, in the order of radius vectors."""
         return tuple(self.counts.n)
+
+    @property
+    def scheme(self) -> Scheme:
+        """How sub-samples were drawn: "independent", or "joint" for the baseline."""
+        return self.counts.scheme
 
     @property
     def scope(self) -> str:
@@ -87,9 +94,9 @@ class Certificate:
         return 2 * bounds - 1
 
     @cached_property
-    def margins(self) -> Margins:
+    def margins(self) -> RadiusMargins:
         """The margins that radii ask for."""
-        return Margins(tuple(self.counts.n.values()), tuple(self.counts.k.values()), tuple(self.kinds.values()))
+        return self.counts.margins(self.kinds)
 
     @cached_property
     def abstained(self) -> Bool[np.ndarray, " samples"]:
@@ -179,6 +186,7 @@ class Certificate:
             "n": dict(self.counts.n),
             "k": dict(self.counts.k),
             "kind": dict(self.kinds),
+            "scheme": self.scheme,
             "alpha": self.alpha,
             "seed": self.counts.seed,
             "draws": self.counts.draws,
@@ -209,11 +217,13 @@ class Certificate:
             "n": dict(self.counts.n),
             "k": dict(self.counts.k),
             "kind": dict(self.kinds),
+            "scheme": self.scheme,
             "draws": self.counts.draws,
             "selection_draws": self.selection.draws if self.selection else 0,
             "alpha": self.alpha,
             "bound": self.bound,
             "scope": self.scope,
+            "ablation": self.ablation,
             "seed": self.counts.seed,
             "clean_accuracy": self.clean_accuracy,
             "certified_accuracy_unattacked": self.accuracy(),

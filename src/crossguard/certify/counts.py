@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int64
 
+from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 from crossguard.runs import write_atomically
 
 FORMAT = 1
@@ -28,6 +29,8 @@ class Counts:
         n: number of elements of each modality, by its name.
         k: number of elements kept of each modality, by its name.
         source: fingerprint of the model and the inputs; counts of different ones do not add.
+        scheme: how sub-samples were drawn: "independent" of each other, k_i of each modality, or "joint", the sum of
+            all k_i of all elements together.
 
     Raises:
         ValueError: votes are negative or do not add up to the number of draws, or spans overlap.
@@ -45,6 +48,7 @@ class Counts:
     n: Mapping[str, int]
     k: Mapping[str, int]
     source: str
+    scheme: Scheme = "independent"
 
     def __post_init__(self) -> None:
         votes = np.array(self.votes, dtype=np.int64)
@@ -65,13 +69,18 @@ class Counts:
         """N, the number of draws that voted."""
         return sum(stop - start for start, stop in self.spans)
 
+    def margins(self, kinds: Mapping[str, str]) -> RadiusMargins:
+        """Return the margins that radii ask for, under edits of these kinds by modality."""
+        n, k = tuple(self.n.values()), tuple(self.k.values())
+        return margins_of(self.scheme, n, k, tuple(kinds[modality] for modality in self.n))
+
     def __add__(self, other: "Counts") -> "Counts":
         """Return the votes of both.
 
         Raises:
             ValueError: the two do not belong together, or share a draw.
         """
-        for name in ("seed", "n", "k", "source"):
+        for name in ("seed", "n", "k", "source", "scheme"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise ValueError(f"Expected counts of the same `{name}`, but got {mine!r} and {theirs!r}.")
@@ -99,6 +108,7 @@ class Counts:
             "n": dict(self.n),
             "k": dict(self.k),
             "source": self.source,
+            "scheme": self.scheme,
         }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, votes=self.votes, about=np.array(json.dumps(about)))
@@ -123,7 +133,7 @@ class Counts:
         if about["format"] != FORMAT:
             raise ValueError(f"Expected format {FORMAT}, but got {about['format']!r}.")
         spans = tuple((int(start), int(stop)) for start, stop in about["spans"])
-        return cls(votes, spans, about["seed"], about["n"], about["k"], about["source"])
+        return cls(votes, spans, about["seed"], about["n"], about["k"], about["source"], about["scheme"])
 
 
 def share_of(span: Span, rank: int, processes: int) -> Span:

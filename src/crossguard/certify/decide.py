@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int64
 from crossguard.certify.arguments import choice, probability, vote_counts
 from crossguard.certify.bounds import fewest_votes, log_p_values
 from crossguard.certify.families import holm_critical_counts
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.thresholds import Scheme, margins_of
 
 Correction = Literal["holm", "bonferroni"]
 
@@ -59,6 +59,7 @@ def certify_counts(
     radii: Sequence[Sequence[int]],
     alpha: float,
     kind: str | Sequence[str] = "substitution",
+    scheme: Scheme = "independent",
     correction: Correction = "holm",
     selection: npt.ArrayLike | None = None,
 ) -> CountCertificate:
@@ -75,6 +76,8 @@ def certify_counts(
         radii: radius vectors, one entry per modality.
         alpha: probability of any wrong certificate among the elements, in (0, 0.5).
         kind: "substitution", "insertion", "deletion" or "edit" (any mix), one word or one per modality.
+        scheme: how sub-samples were drawn: "independent", k_i of every modality, or "joint", the sum of all k_i of all
+            elements together (`joint_overlap`).
         correction: "holm" holds alpha for each radius vector taken alone; "bonferroni" for all of them at once.
         selection: integers [..., labels] of separate draws that choose the label; None chooses by `counts` and pays
             for it in the p-value.
@@ -90,7 +93,7 @@ def certify_counts(
     alpha = probability(alpha)
     choice(correction, "correction", tuple(SCOPES))
     votes, draws = vote_counts(counts)
-    thresholds = np.minimum(0.5 + Margins(n, k, kind).at(radii) / 2, 1.0)
+    thresholds = np.minimum(0.5 + margins_of(scheme, n, k, kind).at(radii) / 2, 1.0)
     if selection is None:
         label, top = most_votes(votes)
     else:

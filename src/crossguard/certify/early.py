@@ -5,23 +5,26 @@ first round whose p-value is at most alpha / rounds; by the union bound a wrong 
 alpha, whatever is looked at in between. Giving a sample up early costs certificates, never the guarantee.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
+from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import clopper_pearson, log_p_values
-from crossguard.certify.classify import kept_counts, kinds_of
 from crossguard.certify.decide import most_votes
+from crossguard.certify.design import Ablation, design_for, kinds_of, values_of
+from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.preflight import draws_to_reach
-from crossguard.certify.sampling import Design, class_votes, element_count, evaluation_mode
-from crossguard.certify.subsample import Fill
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.sampling import class_votes, evaluation_mode
+from crossguard.certify.thresholds import Scheme, margins_of
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier
@@ -65,9 +68,11 @@ def certify_early(
     alpha: float = 0.001,
     seed: int = 0,
     kind: EditKind | Mapping[str, EditKind] = "substitution",
-    fill: Fill = 0.0,
+    scheme: Scheme = "independent",
+    fill: Ablation | None = None,
     batch_size: int = 4096,
     device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
     progress: Reporter | None = None,
 ) -> EarlyDecision:
     """Decide for each sample whether its smoothed label is certified at `radii`, with as few draws as it takes.
@@ -81,37 +86,45 @@ def certify_early(
         alpha: probability of a wrong certificate, per sample.
         seed: of the masks, the same as in `certify`.
         kind: the attacker's kind of edit, one for all modalities or by name.
-        fill: what ablated elements become.
+        scheme: how sub-samples are drawn, as in `certify`.
+        fill: what ablated elements become, as in `certify`.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
+        folder: where the counts of each round are kept. A call that was interrupted goes on where it stopped, and
+            decides what it would have decided; under torch.distributed processes share the draws of each round.
         progress: shows sub-samples counted.
 
     Raises:
         ValueError: wrong names or numbers as in `certify`, radii that no number of draws reaches, or `draws` that do
-        not
-            reach them even with unanimous votes (the message names the number needed).
+            not reach them even with unanimous votes (the message names the number needed).
     """
-    values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
-    sizes = {m: element_count(array) for m, array in values.items()}
-    kept = kept_counts(keep, sizes)
+    values = values_of(model, samples)
+    design = design_for(
+        model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
+    )
     for modality in radii:
-        lookup(sizes, modality, what="modality in `radii`")
-    margins = Margins(tuple(sizes.values()), tuple(kept.values()), kinds_of(kind, model.modalities))
+        lookup(design.sizes, modality, what="modality in `radii`")
+    kinds = kinds_of(kind, model.modalities)
+    margins = margins_of(scheme, tuple(design.sizes.values()), tuple(design.keep.values()), kinds)
     margin = float(margins.at([[radii.get(m, 0) for m in model.modalities]])[0])
     if margin >= 1:
         raise ValueError(f"Expected radii within reach of some number of draws, but {dict(radii)} are of none.")
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
-    design = Design(
-        kept, sizes, whole_number(seed, "seed"), fill, whole_number(batch_size, "batch_size", least=1), device
-    )
     if isinstance(model, torch.nn.Module):
         model.to(device)
+    weights = model_fingerprint(model)
     total = len(samples) * schedule[-1]
     with evaluation_mode(model), (progress or Silent()).task("certify early", total=total) as task:
 
         def vote(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
-            ask = partial(class_votes, model=model, values=values, design=design, task=task)
-            return ask((start, stop), ids=ids)
+            ask = partial(class_votes, model=model, values=values, ids=ids, design=design, task=task)
+            # Which samples are still open is a part of what these counts are of.
+            source = fingerprint(weights, values, design, hashlib.sha256(ids.tobytes()).hexdigest())
+            empty = design.no_votes((len(ids), len(model.classes)), source)
+            path = None if folder is None else Path(folder) / design.file(f"early-{start:09d}-{stop:09d}")
+            found = resume(path, empty, stop - start)
+            task.advance(found.draws * len(ids))
+            return np.asarray(add_draws(found, ask, (start, stop), path=path).votes)
 
         found = decide_in_rounds(
             vote, len(samples), len(model.classes), threshold=0.5 + margin / 2, alpha=alpha, rounds=schedule

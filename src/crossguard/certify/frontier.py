@@ -5,10 +5,10 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.thresholds import RadiusMargins
 
 
-def maximal_radii(margins: Margins, gap: float) -> Int64[np.ndarray, "points modalities"]:
+def maximal_radii(margins: RadiusMargins, gap: float) -> Int64[np.ndarray, "points modalities"]:
     """Return the maximal radius vectors whose margin is at most `gap`, in ascending order.
 
     Args:
@@ -19,15 +19,14 @@ def maximal_radii(margins: Margins, gap: float) -> Int64[np.ndarray, "points mod
         int64 [points, modalities]; no row when not even radius 0 is certified. Nothing beyond a row is certified, and
         everything below one is.
     """
-    return _maximal(margins.n, margins.k, margins.kinds, float(gap)).copy()
+    return _maximal(margins, float(gap)).copy()
 
 
 @lru_cache(maxsize=4096)  # inputs share few different counts
-def _maximal(n: tuple[int, ...], k: tuple[int, ...], kinds: tuple[str, ...], gap: float) -> np.ndarray:
-    margins = Margins(n, k, kinds)
+def _maximal(margins: RadiusMargins, gap: float) -> np.ndarray:
     reach = margins.reach(gap)
     if reach[0] < 0:
-        return np.empty((0, len(n)), dtype=np.int64)
+        return np.empty((0, len(reach)), dtype=np.int64)
     inside = margins.grid([range(r + 1) for r in reach]) <= gap
     return np.argwhere(maximal_cells(inside)).astype(np.int64)
 

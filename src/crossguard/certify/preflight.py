@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, log_p_values, majority_bounds
 from crossguard.certify.frontier import maximal_radii
-from crossguard.certify.thresholds import Margins
+from crossguard.certify.thresholds import Scheme, margins_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Preflight:
         gap: the largest lower bound on p_A - p_B that N draws can give; 0 or less when they can only abstain.
         reach: per modality, the largest certifiable radius when no other one is attacked; -1 when none is.
         frontier: int64 [points, modalities], all maximal certifiable radius vectors.
+        seconds: expected time of the draws, from a few forward passes that were timed; None where none was.
     """
 
     draws: int
@@ -36,6 +37,7 @@ class Preflight:
     gap: float
     reach: tuple[int, ...]
     frontier: Int64[np.ndarray, "points modalities"]
+    seconds: float | None = None
 
     @property
     def possible(self) -> bool:
@@ -60,9 +62,10 @@ class Preflight:
         if not self.possible:
             return f"{self.draws} draws can only abstain: {self.fewest_draws} are needed (alpha {self.alpha:g})"
         reach = ", ".join(map(str, self.reach))
+        time = "" if self.seconds is None else f"; about {_duration(self.seconds)}"
         return (
             f"{self.draws} draws, alpha {self.alpha:g}: at least {self.fewest_votes} votes for a certificate; "
-            f"unanimous votes reach radius {reach} (one modality attacked at a time)"
+            f"unanimous votes reach radius {reach} (one modality attacked at a time){time}"
         )
 
 
@@ -73,6 +76,7 @@ def preflight(
     draws: int,
     alpha: float,
     kind: str | Sequence[str] = "substitution",
+    scheme: Scheme = "independent",
     elements: int = 1,
     labels: int = 2,
     bound: Bound = "majority",
@@ -86,6 +90,7 @@ def preflight(
         draws: N.
         alpha: per input.
         kind: kind of edit, one word or one per modality.
+        scheme: "independent", or "joint" for the baseline, which keeps the sum of all k of all elements together.
         elements: m, elements of an input that share alpha (1 for a classification, the pixels of a segmentation).
         labels: number of labels; only the "gap" bound depends on it.
         bound: "majority" (p_B <= 1 - p_A) or "gap" (a bound for every label).
@@ -94,7 +99,7 @@ def preflight(
     Raises:
         ValueError: k > n, alpha outside (0, 0.5), or numbers that are not whole.
     """
-    margins = Margins(n, k, kind)
+    margins = margins_of(scheme, n, k, kind)
     draws, elements = whole_number(draws, "draws", least=1), whole_number(elements, "elements", least=1)
     level = probability(alpha) / elements
     gap = best_gap(draws, level, labels=labels, bound=bound, separate=separate)
@@ -156,3 +161,9 @@ def _fewest_votes(draws: int, level: float, *, labels: int, bound: Bound, separa
         won = 2 * middle > draws and gap_bounds(votes, draws, level) > 0
         low, high = (low, middle) if won else (middle, high)
     return high
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

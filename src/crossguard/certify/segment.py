@@ -1,5 +1,6 @@
 """`certify_segmentation`: a certificate per pixel, one family of alpha per image."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,23 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
-from crossguard.certify.classify import kept_counts, kinds_of
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import Correction, CountCertificate, certify_counts
+from crossguard.certify.design import design_for, kinds_of, values_of
+from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
-from crossguard.certify.sampling import (
-    Design,
-    add_draws,
-    element_count,
-    evaluation_mode,
-    fingerprint,
-    model_fingerprint,
-    pixel_votes,
-    resume,
-)
+from crossguard.certify.rehearsal import show_preflight
+from crossguard.certify.sampling import evaluation_mode, pixel_votes
 from crossguard.certify.subsample import Fill
+from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
@@ -42,6 +38,8 @@ class SegmentationCertificate:
         counts: votes [height, width, labels] of each image.
         alpha: probability that any pixel of an image is wrongly certified, per image.
         kinds: kind of edit by modality.
+        seconds: wall time of drawing and counting.
+        ablation: what became of pixels that were not kept, in words.
     """
 
     model: str
@@ -49,6 +47,13 @@ class SegmentationCertificate:
     counts: tuple[Counts, ...]
     alpha: float
     kinds: Mapping[str, str]
+    seconds: float = 0.0
+    ablation: str = ""
+
+    @property
+    def scheme(self) -> Scheme:
+        """How sub-samples were drawn: "independent", or "joint" for the baseline."""
+        return self.counts[0].scheme
 
     def image(
         self, index: int, radii: Sequence[Mapping[str, int]], *, correction: Correction | None = None
@@ -75,6 +80,7 @@ class SegmentationCertificate:
             radii=[[row.get(m, 0) for m in counts.n] for row in radii],
             alpha=self.alpha,
             kind=tuple(self.kinds.values()),
+            scheme=counts.scheme,
             correction=correction or ("holm" if len(radii) == 1 else "bonferroni"),
         )
 
@@ -109,13 +115,14 @@ def certify_segmentation(
     alpha: float = 0.001,
     seed: int = 0,
     kind: EditKind | Mapping[str, EditKind] = "substitution",
+    scheme: Scheme = "independent",
     fill: Fill = 0.0,
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
     progress: Reporter | None = None,
 ) -> SegmentationCertificate:
-    """Certify every pixel of a segmentation by independent sub-sampling of every modality.
+    """Certify every pixel of a segmentation by sub-sampling of every modality.
 
     Args:
         model: the base segmenter; used in evaluation mode, moved to `device`.
@@ -125,7 +132,9 @@ def certify_segmentation(
         alpha: probability that any pixel of an image is wrongly certified, per image.
         seed: of the masks; as `certify`.
         kind: the attacker's kind of edit, one for all modalities or by name.
-        fill: what ablated elements become: a constant, or "mean" of those kept.
+        scheme: "independent" keeps exactly k_i pixels of every modality i, "joint" the sum of all k_i of the pixels of
+            all modalities together: the baseline, see `certify`.
+        fill: what ablated pixels become: a constant, or "mean" of those kept.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
         folder: where counts are kept, one file per image; what is there is not drawn again.
@@ -135,53 +144,54 @@ def certify_segmentation(
         ValueError: wrong names or numbers, draws that can only abstain (the message names the N needed), or counts in
             `folder` that are not of this model and data.
     """
-    values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
-    if samples.labels.ndim != 3:
-        raise ValueError(f"Expected masks [samples, height, width], but got labels of shape {samples.labels.shape}.")
-    height, width = samples.labels.shape[1:]
-    if tuple(samples.classes) != tuple(model.classes):
-        raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
-    for m, array in values.items():
-        if array.ndim != 4 or array.shape[2:] != samples.labels.shape[1:]:
-            raise ValueError(f"Expected {m!r} [samples, channels, {height}, {width}], as masks, but got {array.shape}.")
-    sizes = {m: element_count(array) for m, array in values.items()}
-    kept, kinds = kept_counts(keep, sizes), kinds_of(kind, model.modalities)
+    started = time.perf_counter()
+    values = values_of(model, samples)
+    height, width = _image_size(values, samples)
+    kinds = kinds_of(kind, model.modalities)
+    design = design_for(
+        model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
+    )
     draws = whole_number(draws, "draws", least=1)
-    preflight(
-        n=tuple(sizes.values()),
-        k=tuple(kept.values()),
+    found = preflight(
+        n=tuple(design.sizes.values()),
+        k=tuple(design.keep.values()),
         draws=draws,
         alpha=probability(alpha),
         kind=kinds,
+        scheme=scheme,
         elements=height * width,
     ).require()
-    design = Design(
-        kept, sizes, whole_number(seed, "seed"), fill, whole_number(batch_size, "batch_size", least=1), device
-    )
     if isinstance(model, torch.nn.Module):
         model.to(device)
-    weights, counts = model_fingerprint(model), []
-    with evaluation_mode(model), (progress or Silent()).task("certify", total=len(samples) * draws) as task:
-        for i in range(len(samples)):
-            empty = Counts(
-                votes=np.zeros((height, width, len(model.classes)), dtype=np.int64),
-                spans=(),
-                seed=design.seed,
-                n=sizes,
-                k=kept,
-                source=fingerprint(weights, {m: array[i : i + 1] for m, array in values.items()}, fill=fill),
-            )
-            path = None if folder is None else Path(folder) / f"image-{i:05d}.npz"
-            before = resume(path, empty, draws)
-            task.advance(before.draws)
-            vote = partial(
-                pixel_votes, model=model, values=values, image=i, shape=(height, width), design=design, task=task
-            )
-            counts.append(add_draws(before, vote, (0, draws), path=path))
+    weights, shape = model_fingerprint(model), (height, width, len(model.classes))
+    places = [None if folder is None else Path(folder) / design.file(f"image-{i:05d}") for i in range(len(samples))]
+    counts = []
+    for i, place in enumerate(places):
+        image = {m: array[i : i + 1] for m, array in values.items()}
+        counts.append(resume(place, design.no_votes(shape, fingerprint(weights, image, design)), draws))
+    total, done = len(samples) * draws, sum(one.draws for one in counts)
+    with evaluation_mode(model):
+        show_preflight(found, model, values, design, rows=total - done, progress=progress, segments=True)
+        with (progress or Silent()).task("certify", total=total, done=done) as task:
+            for i, place in enumerate(places):
+                vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
+                counts[i] = add_draws(counts[i], vote, (0, draws), path=place)
     return SegmentationCertificate(
         model=model.name,
         samples=samples,
         counts=tuple(counts),
         alpha=alpha,
         kinds=dict(zip(model.modalities, kinds, strict=True)),
+        seconds=time.perf_counter() - started,
+        ablation=design.ablation,
     )
+
+
+def _image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:
+    if samples.labels.ndim != 3:
+        raise ValueError(f"Expected masks [samples, height, width], but got labels of shape {samples.labels.shape}.")
+    height, width = samples.labels.shape[1:]
+    for m, array in values.items():
+        if array.ndim != 4 or array.shape[2:] != (height, width):
+            raise ValueError(f"Expected {m!r} [samples, channels, {height}, {width}], as masks, but got {array.shape}.")
+    return height, width

@@ -8,7 +8,7 @@ is drawn in, on the device, or on which process draws it.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from crossguard.certify.arguments import whole_number
@@ -74,12 +74,12 @@ def draw_masks(
 
 
 def ablate(
-    values: Float[Tensor, "rows elements *features"], kept: Bool[Tensor, "rows elements"], *, fill: Fill = 0.0
-) -> Float[Tensor, "rows elements *features"]:
+    values: Shaped[Tensor, "rows elements *features"], kept: Bool[Tensor, "rows elements"], *, fill: Fill = 0.0
+) -> Shaped[Tensor, "rows elements *features"]:
     """Return the values with everything that is not kept replaced.
 
     Args:
-        values: float [rows, elements, ...]; not changed.
+        values: [rows, elements, ...], floats for a mean; not changed.
         kept: bool [rows, elements].
         fill: a constant, or "mean": the mean over the row's *kept* elements (a mean over all of them would tell the
             model about ablated ones, and the certificate would not hold).
@@ -94,8 +94,21 @@ def ablate(
         counted = torch.where(mask, values, torch.zeros_like(values)).sum(dim=1, keepdim=True)
         other = counted / mask.sum(dim=1, keepdim=True).clamp_min(1)
     else:
-        other = torch.full_like(values[:1, :1], float(fill))
+        other = torch.full_like(values[:1, :1], fill)
     return torch.where(mask, values, other)
+
+
+def ablate_elements(
+    values: Shaped[Tensor, "rows ..."], kept: Bool[Tensor, "rows elements"], *, fill: Fill = 0.0
+) -> Shaped[Tensor, "rows ..."]:
+    """Ablate [rows, elements, ...], or the pixels of [rows, channels, height, width] across their channels."""
+    if values.ndim != 4:
+        return ablate(values, kept, fill=fill)
+    if fill == "mean":
+        pixels = values.flatten(2).transpose(1, 2)
+        return ablate(pixels, kept, fill=fill).transpose(1, 2).reshape(values.shape)
+    mask = kept.reshape(len(values), 1, *values.shape[2:])
+    return torch.where(mask, values, torch.tensor(fill, dtype=values.dtype, device=values.device))
 
 
 def _mix(state: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

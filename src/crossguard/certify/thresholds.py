@@ -5,13 +5,15 @@ split of each r_i into edits of its kind. `a` and `rho` are products over the mo
 outer sum of one short vector of logarithms per modality.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from crossguard.certify.arguments import edit_kinds, radius_vectors, sizes
+from crossguard.certify.arguments import choice, edit_kinds, radius_vectors, sizes
 from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
 
 NEVER = 2.0  # p_A - p_B <= 1, so no probabilities reach this margin
@@ -20,25 +22,21 @@ Log = Float[np.ndarray, " radii"]
 
 
 @dataclass(frozen=True)
-class Margins:
-    """Margins of radius vectors under sub-sampling of k_i of n_i elements.
+class RadiusMargins(ABC):
+    """Margins of radius vectors (r_1, ..., r_T) under one scheme of sub-sampling; `at` says what they are.
 
     Args:
         n: number of elements of each modality.
-        k: number of elements kept of each modality.
+        k: what is kept; what it means is the scheme's.
         kind: kind of edit, one word for all modalities or one per modality.
 
-    Raises:
-        ValueError: k > n, an unknown kind, or lengths that differ.
-
-    Example:
-        >>> Margins((10, 20), (3, 4)).at([(0, 0), (1, 0)]).round(12)
-        array([0. , 0.6])
+    Attributes:
+        kinds: one kind of edit per modality.
     """
 
     n: Sequence[int]
     k: Sequence[int]
-    kind: str | Sequence[str] = "substitution"
+    kind: str | Sequence[str] = field(default="substitution", compare=False)
     kinds: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,19 +45,13 @@ class Margins:
         object.__setattr__(self, "k", k)
         object.__setattr__(self, "kinds", edit_kinds(self.kind, len(n)))
 
+    @abstractmethod
     def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
         """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
 
         Raises:
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
-        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
-        paths = [self._paths(i, int(vectors[:, i].max())) for i in range(len(self.n))]
-        if "edit" in self.kinds:
-            return np.array([self._worst_split(paths, vector) for vector in vectors])
-        grown = sum(paths[i].grown(vectors[:, i]) for i in range(len(paths)))
-        clean = sum(path.clean[vectors[:, i]] for i, path in enumerate(paths))
-        return _margin(np.asarray(grown), np.asarray(clean), vectors.sum(axis=1))
 
     def grid(self, axes: Sequence[Sequence[int]]) -> Float[np.ndarray, "*axes"]:
         """Return the margins of all combinations of the radii of each modality, [len(axes[0]), len(axes[1]), ...].
@@ -94,6 +86,38 @@ class Margins:
             best.append(max(low, int(np.searchsorted(path, margin, side="right")) - 1))
         return tuple(best)
 
+
+@dataclass(frozen=True)
+class Margins(RadiusMargins):
+    """Margins of radius vectors under independent sub-sampling of k_i of n_i elements.
+
+    Args:
+        n: number of elements of each modality.
+        k: number of elements kept of each modality.
+        kind: kind of edit, one word for all modalities or one per modality.
+
+    Raises:
+        ValueError: k > n, an unknown kind, or lengths that differ.
+
+    Example:
+        >>> Margins((10, 20), (3, 4)).at([(0, 0), (1, 0)]).round(12)
+        array([0. , 0.6])
+    """
+
+    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
+
+        Raises:
+            ValueError: a vector of another length, a radius that is not whole or > n.
+        """
+        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
+        paths = [self._paths(i, int(vectors[:, i].max())) for i in range(len(self.n))]
+        if "edit" in self.kinds:
+            return np.array([self._worst_split(paths, vector) for vector in vectors])
+        grown = sum(paths[i].grown(vectors[:, i]) for i in range(len(paths)))
+        clean = sum(path.clean[vectors[:, i]] for i, path in enumerate(paths))
+        return _margin(np.asarray(grown), np.asarray(clean), vectors.sum(axis=1))
+
     def _paths(self, modality: int, largest: int) -> "_Paths":
         n, k, kind = self.n[modality], self.k[modality], self.kinds[modality]
         nothing = np.zeros(largest + 1)
@@ -113,6 +137,66 @@ class Margins:
             grown = (grown[:, None] + more_grown).ravel()
             clean = (clean[:, None] + more_clean).ravel()
         return float(_margin(grown, clean, np.asarray(vector.sum())).max())
+
+
+@dataclass(frozen=True)
+class JointMargins(RadiusMargins):
+    """Margins of radius vectors under joint sub-sampling: k_1 + ... + k_T of all n_1 + ... + n_T elements together.
+
+    This is randomized ablation (Levine and Feizi, AAAI 2020) extended to several modalities, the baseline of MMCert
+    (CVPR 2024, section 5), see `joint_overlap`. Only the totals matter: an edit costs the same in every modality.
+
+    Args:
+        n: number of elements of each modality.
+        k: the numbers whose sum is kept of all elements together.
+        kind: kind of edit, one word for all modalities or one per modality.
+
+    Raises:
+        ValueError: k > n, an unknown kind, or lengths that differ.
+
+    Example:
+        >>> JointMargins((10, 20), (3, 4)).at([(0, 0), (1, 0), (0, 1)]).round(6)
+        array([0.      , 0.466667, 0.466667])
+    """
+
+    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
+
+        Raises:
+            ValueError: a vector of another length, a radius that is not whole or > n.
+        """
+        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
+        kinds = ("substitution", "insertion", "deletion", "edit")
+        totals = np.stack([vectors[:, [kind == own for own in self.kinds]].sum(axis=1) for kind in kinds], axis=1)
+        distinct, inverse = np.unique(totals, axis=0, return_inverse=True)
+        largest, n, k = int(vectors.sum(axis=1).max()), sum(self.n), sum(self.k)
+        removed, inserted = _removed(n, k, min(largest, n)), _inserted(n, k, largest)
+        margins = np.array([_pooled(removed, inserted, *row) for row in distinct.tolist()])
+        return margins[inverse.reshape(-1)]
+
+
+def _pooled(removed: Log, inserted: Log, substituted: int, added: int, deleted: int, free: int) -> float:
+    """Return the margin of edits to one pool of elements, `free` of which are substitutions or insertions."""
+    q = np.arange(min(free, len(removed) - 1 - substituted - deleted) + 1)  # so many of them substitute
+    growth = added + free - q - deleted
+    grown = np.where(growth >= 0, inserted[np.maximum(growth, 0)], removed[np.maximum(-growth, 0)])
+    terms = np.asarray(substituted + added + deleted + free)
+    return float(_margin(grown, removed[substituted + deleted + q], terms).max())
+
+
+Scheme = Literal["independent", "joint"]
+
+
+def margins_of(
+    scheme: Scheme, n: Sequence[int], k: Sequence[int], kind: str | Sequence[str] = "substitution"
+) -> RadiusMargins:
+    """Return the margins of a scheme of sub-sampling: "independent" (`Margins`) or "joint" (`JointMargins`).
+
+    Raises:
+        ValueError: an unknown scheme, or as the classes.
+    """
+    choice(scheme, "scheme", get_args(Scheme))
+    return Margins(n, k, kind) if scheme == "independent" else JointMargins(n, k, kind)
 
 
 @dataclass(frozen=True)

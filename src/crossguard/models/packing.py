@@ -1,13 +1,13 @@
 """From values and masks to the kept elements alone."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from crossguard.models.base import Packed
 
 
-def pack(values: Float[Tensor, "samples elements *features"], kept: Bool[Tensor, "samples elements"]) -> Packed:
+def pack(values: Shaped[Tensor, "samples elements *features"], kept: Bool[Tensor, "samples elements"]) -> Packed:
     """Gather the kept elements of each sample in their order, padded to the most that a sample keeps.
 
     Args:
@@ -29,7 +29,7 @@ def pack(values: Float[Tensor, "samples elements *features"], kept: Bool[Tensor,
 
 
 def pack_rows(
-    values: Float[Tensor, "samples elements *features"],
+    values: Shaped[Tensor, "samples elements *features"],
     sample: Int64[Tensor, " rows"],
     kept: Bool[Tensor, "rows elements"],
 ) -> Packed:

@@ -1,0 +1,73 @@
+"""Adding up votes: over parts that are saved, over interrupted runs, over processes."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from crossguard.certify.counts import Counts, Span, share_of
+
+Vote = Callable[[Span], Int64[np.ndarray, "*elements labels"]]
+
+
+def add_draws(counts: Counts, vote: Vote, span: Span, *, path: Path | None = None, saves: int = 10) -> Counts:
+    """Return the counts with those draws of `span` added that have not voted yet.
+
+    Under torch.distributed every process draws its share and all return the same sum. With a path the counts are saved
+    after each of about `saves` parts, so an interrupted run loses at most one of them.
+    """
+    rank, processes = process_rank()
+    for missing in counts.missing(*span):
+        for part in _parts(missing, math.ceil((span[1] - span[0]) / saves)):
+            votes = _summed(vote(share_of(part, rank, processes)))
+            counts = counts + replace(counts, votes=votes, spans=(part,))
+            if path is not None and rank == 0:
+                counts.save(path)
+    return counts
+
+
+def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
+    """Return the counts that a file holds, or `empty` where there is none.
+
+    Raises:
+        ValueError: the file is broken, its counts are not of this model, data and design, or has more than `draws`.
+    """
+    if path is None or not path.exists():
+        return empty
+    found = Counts.load(path)
+    for name in ("source", "seed", "n", "k", "scheme"):
+        if getattr(found, name) != getattr(empty, name):
+            what = "model and data" if name == "source" else f"`{name}`"
+            raise ValueError(
+                f"Expected counts of the same {what} in {path}; choose another folder, or remove the file."
+            )
+    if found.draws > draws:
+        raise ValueError(
+            f"Expected at most {draws} draws in {path}, but it has {found.draws}: ask for as many or more."
+        )
+    return found
+
+
+def process_rank() -> tuple[int, int]:
+    """Return which process of how many this is; (0, 1) without torch.distributed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _parts(span: Span, size: int) -> Iterator[Span]:
+    for start in range(span[0], span[1], size):
+        yield start, min(start + size, span[1])
+
+
+def _summed(votes: Int64[np.ndarray, "*elements labels"]) -> Int64[np.ndarray, "*elements labels"]:
+    if process_rank()[1] == 1:
+        return votes
+    nccl = torch.distributed.get_backend() == "nccl"
+    total = torch.from_numpy(votes).to("cuda" if nccl else "cpu")
+    torch.distributed.all_reduce(total)
+    return total.cpu().numpy()

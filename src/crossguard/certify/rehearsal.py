@@ -1,0 +1,77 @@
+"""The pre-flight with its expected time, from a few forward passes that are timed before anything is drawn."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from crossguard.certify.accumulate import process_rank
+from crossguard.certify.design import Design
+from crossguard.certify.preflight import Preflight
+from crossguard.certify.sampling import class_votes, pixel_votes
+from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.progress import Reporter, Silent
+
+PASSES = 3
+"""Forward passes that are made; the first warms up and is not timed."""
+WORTH = 20
+"""Batches below which nothing is timed: the draws would be done as soon."""
+
+
+def show_preflight(
+    found: Preflight,
+    model: MultiModalClassifier | MultiModalSegmenter,
+    values: Mapping[str, np.ndarray],
+    design: Design,
+    *,
+    rows: int,
+    progress: Reporter | None,
+    segments: bool = False,
+) -> Preflight:
+    """Show the pre-flight before anything is drawn, with the expected time where somebody looks and it takes a while.
+
+    Args:
+        found: what the setting can reach.
+        model: in evaluation mode, on the design's device.
+        values: of the model's modalities.
+        design: how sub-samples are drawn.
+        rows: sub-samples that are to be drawn.
+        progress: where it is shown; None shows and times nothing.
+        segments: the model labels pixels.
+
+    Returns:
+        The pre-flight, with `seconds` where passes were timed.
+    """
+    if progress is None or isinstance(progress, Silent):
+        return found
+    timed = rows > WORTH * design.batch_size
+    with progress.task("pre-flight", total=PASSES if timed else 1) as task:
+        if timed:
+            seconds: list[float] = []
+            for _ in range(PASSES):
+                if seconds:
+                    task.advance()
+                seconds.append(_seconds_per_row(model, values, design, segments=segments))
+            found = replace(found, seconds=min(seconds[1:]) * rows / process_rank()[1])
+        task.advance(note=str(found))
+    return found
+
+
+def _seconds_per_row(
+    model: MultiModalClassifier | MultiModalSegmenter,
+    values: Mapping[str, np.ndarray],
+    design: Design,
+    *,
+    segments: bool,
+) -> float:
+    """Return the time that drawing, asking about and counting take, per sub-sample of one batch."""
+    ids = np.arange(1 if segments else min(len(next(iter(values.values()))), design.batch_size))
+    draws = design.batch_size // len(ids)
+    with Silent().task("", total=1) as task:
+        start = time.perf_counter()  # votes end on the CPU, so a GPU has done its work by then
+        if segments:
+            pixel_votes((0, draws), model=model, values=values, image=0, design=design, task=task)
+        else:
+            class_votes((0, draws), model=model, values=values, ids=ids, design=design, task=task)
+        return (time.perf_counter() - start) / (draws * len(ids))
