@@ -1,5 +1,6 @@
 """Recipes: YAML files that say everything about a run, the ones shipped with the package, and how they are run."""
 
+from crossguard.recipes.certify import Certified, perform_certify
 from crossguard.recipes.load import (
     VERBS,
     RecipeError,
@@ -12,10 +13,8 @@ from crossguard.recipes.load import (
 )
 from crossguard.recipes.names import check_names
 from crossguard.recipes.perform import (
-    Certified,
     choose_device,
     open_run,
-    perform_certify,
     perform_evaluate,
     perform_train,
 )

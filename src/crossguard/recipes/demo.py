@@ -11,8 +11,9 @@ from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.evaluate import evaluate_modalities
 from crossguard.models import load_model
 from crossguard.progress import Reporter
+from crossguard.recipes.certify import perform_certify
 from crossguard.recipes.load import read_recipe, the_recipe
-from crossguard.recipes.perform import choose_device, perform_certify
+from crossguard.recipes.perform import choose_device
 from crossguard.recipes.schema import CertifyRecipe
 from crossguard.report import report_runs
 from crossguard.runs import RunFolder

@@ -146,6 +146,8 @@ def _explain(problem: Any, schema: type[BaseModel]) -> str:
         return f"{key}: unknown key; {nearest(path[-1], known)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
+    if problem["type"] == "value_error":  # of a section as a whole
+        return f"{key or 'recipe'}: {problem['ctx']['error']}"
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}"
 
 

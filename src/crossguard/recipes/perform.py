@@ -1,25 +1,20 @@
 """Carry a checked recipe out: build what it names, run it in its run folder, leave rows, summary and report there."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crossguard.certify import Certificate, certify
-from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
 from crossguard.evaluate import RetrievalResult, evaluate, evaluate_modalities
-from crossguard.models import MODELS, load_model
+from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
 from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
-from crossguard.report import certificate_entry, certificate_view
 from crossguard.runs import RunFolder
-from crossguard.training import train, train_ablated
-from crossguard.training.ablated import turn_sensors
+from crossguard.training import train
 
 Settings = EvaluateRecipe | TrainRecipe | CertifyRecipe
 
@@ -111,73 +106,6 @@ def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) ->
     )
     trained.save_pretrained(target)
     return target
-
-
-@dataclass(frozen=True)
-class Certified:
-    """What a certify recipe gave: the certificate and the samples it is about."""
-
-    certificate: Certificate
-    samples: MultiModalSamples
-
-
-def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter) -> Certified:
-    """Certify a classifier as the recipe says, training it first if the recipe says how.
-
-    Counts are kept in the run folder; an interrupted run draws only what is missing. Rows and summary go there too.
-    """
-    samples = read_samples(recipe.data, recipe.max_samples)
-    device = choose_device(recipe.device)
-    certificate = certify(
-        _classifier(recipe, run, device=device, progress=progress),
-        samples,
-        keep=recipe.keep,
-        draws=recipe.draws,
-        alpha=recipe.alpha,
-        seed=recipe.seed,
-        kind=recipe.kind,
-        device=device,
-        folder=run.path / "counts",
-        progress=progress,
-    )
-    radii = {modality: range(largest + 1) for modality, largest in recipe.radii.items()}
-    keep_certificate(run, certificate, label=certificate.model, radii=radii)
-    return Certified(certificate, samples)
-
-
-def keep_certificate(
-    run: RunFolder, certificate: Certificate, *, label: str, radii: Mapping[str, Sequence[int]] | None = None
-) -> None:
-    """Put a certificate into a run: one row per sample that has none yet, and its grid into the summary."""
-    known = {row["sample"] for row in run.rows if row.get("section") == f"certificate/{label}"}
-    new = [row for row in certificate.rows() if row["sample"] not in known]
-    run.rows.append(*({"section": f"certificate/{label}", **row} for row in new))
-    run.summarise("certificates", label, certificate_entry(certificate_view(certificate, label=label, radii=radii)))
-
-
-def _classifier(recipe: CertifyRecipe, run: RunFolder, *, device: str, progress: Reporter) -> Any:
-    if recipe.train is None:
-        return load_model(recipe.model, device=device)
-    folder = run.path / "model"
-    if not folder.is_dir():
-        row = lookup(MODELS, recipe.model, what="model")
-        if row.fresh is None:
-            raise ValueError(f"Expected a family that can be trained from nothing, but got {recipe.model!r}.")
-        training = read_samples(recipe.train.data, None)
-        model = row.fresh(training, seed=recipe.seed)
-        train_ablated(
-            model,
-            training,
-            keep=recipe.train.keep or recipe.keep,
-            steps=recipe.train.steps,
-            seed=recipe.seed,
-            device=device,
-            progress=progress,
-            augment=turn_sensors if recipe.train.turn else None,
-            **recipe.train.options,
-        )
-        model.save_pretrained(folder)
-    return load_model(folder, device=device)
 
 
 def read_pairs(data: Data, max_samples: int | None) -> OneToManyPairs:

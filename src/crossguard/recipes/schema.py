@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from crossguard.threat import EditKind, LInf, Target, ThreatModel, WordEdits
 
@@ -107,30 +107,93 @@ class TrainRecipe(_Recipe):
     options: Annotated[dict[str, Any], Field(description="the trainer's other settings")] = Field(default_factory=dict)
 
 
-class SensorTraining(_Section):
-    """How a classifier is trained on ablated inputs before it is certified."""
+class AblatedTraining(_Section):
+    """How a model is trained on ablated inputs before it is certified."""
 
-    data: Data
+    data: Annotated[
+        Data,
+        Field(description="options that it does not name are those of the certified data, where the name is equal"),
+    ]
     steps: PositiveInt
     keep: Annotated[
         dict[str, PositiveInt] | None, Field(description="elements kept in training; default: as the certificate")
     ] = None
-    turn: Annotated[bool, Field(description="turn the three axes of all sensors by small random rotations")] = False
-    options: dict[str, Any] = Field(default_factory=dict)
+    augment: Annotated[
+        Literal["turn-sensors", "flip-and-tint"] | None,
+        Field(description="turn all sensors' axes by a small rotation; or mirror images and change their colours"),
+    ] = None
+    model: Annotated[dict[str, Any], Field(description="the untrained model's settings: encoder, start, width")] = (
+        Field(default_factory=dict)
+    )
+    options: Annotated[dict[str, Any], Field(description="batch_size, lr, weight_decay, ...")] = Field(
+        default_factory=dict
+    )
+
+
+class Curve(_Section):
+    """Radius vectors that a curve is drawn along: 0, 1, ... `steps` times `direction`, or a list of them."""
+
+    direction: Annotated[
+        dict[str, NonNegativeInt], Field(description="radii of one step: {rgb: 1, depth: 2} is r_2 = 2 r_1")
+    ] = Field(default_factory=dict)
+    steps: Annotated[NonNegativeInt, Field(description="steps of the curve, after the first at radius 0")] = 0
+    vectors: Annotated[list[dict[str, NonNegativeInt]], Field(description="the radii one by one")] = Field(
+        default_factory=list
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Curve":
+        if bool(self.vectors) == bool(self.direction):
+            raise ValueError("expected `direction` and `steps`, or `vectors`")
+        return self
+
+    def build(self) -> list[dict[str, int]]:
+        """Return the radius vectors."""
+        along = [{m: step * r for m, r in self.direction.items()} for step in range(self.steps + 1)]
+        return [dict(vector) for vector in self.vectors] or along
+
+
+class Maps(_Section):
+    """Pictures of a segmentation: truth, prediction, and what is certified."""
+
+    radii: Annotated[dict[str, NonNegativeInt], Field(description="the radii that certified pixels withstand")]
+    shown: Annotated[PositiveInt, Field(description="images that the report shows; the run folder has all")] = 4
 
 
 class CertifyRecipe(_Recipe):
-    """Certify a classifier by independent sub-sampling of every modality."""
+    """Certify a classifier or a segmenter by independent sub-sampling of every modality."""
 
     verb: Literal["certify"]
     model: Annotated[str, Field(description="a folder, or a family of the table together with `train`")]
-    train: SensorTraining | None = None
+    train: AblatedTraining | None = None
     data: Data
     keep: Annotated[dict[str, PositiveInt], Field(description="elements kept of each modality")]
     draws: PositiveInt = 1000
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
     kind: Annotated[EditKind, Field(description="the attacker's kind of edit")] = "substitution"
-    radii: Annotated[dict[str, NonNegativeInt], Field(description="largest radius of each modality on the grid")]
+    radii: Annotated[
+        dict[str, NonNegativeInt] | None,
+        Field(description="largest radius of each modality on the grid; default: the radii of the curve"),
+    ] = None
+    curve: Curve | None = None
+    baseline: Annotated[
+        bool, Field(description="also certify by sub-sampling all modalities together (randomized ablation)")
+    ] = False
+    correction: Annotated[
+        Literal["holm", "bonferroni"],
+        Field(description="segmentation: alpha for each radius vector alone, or for all at once"),
+    ] = "bonferroni"
+    positive: Annotated[
+        str | None, Field(description="segmentation: class of recall, precision, F-score and IoU; default: the second")
+    ] = None
+    maps: Maps | None = None
+    batch_size: Annotated[PositiveInt | None, Field(description="sub-samples per forward pass")] = None
+
+    @model_validator(mode="after")
+    def _some_radii(self) -> "CertifyRecipe":
+        if self.radii is None and self.curve is None:
+            raise ValueError("expected `radii`, `curve`, or both")
+        return self
 
 
 class Originals(_Section):

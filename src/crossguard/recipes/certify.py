@@ -1,0 +1,283 @@
+"""Carry out a recipe of `certify`: train on ablated inputs, draw and count, leave rows, maps and summary in the run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from crossguard.certify import (
+    Certificate,
+    SegmentationCertificate,
+    certify,
+    certify_segmentation,
+    preflight,
+)
+from crossguard.certify.design import element_count, kept_counts
+from crossguard.certify.pixel_metrics import pixel_bounds_over
+from crossguard.certify.thresholds import Margins, Scheme
+from crossguard.checks import lookup
+from crossguard.data import MultiModalSamples
+from crossguard.models import MODELS, load_model
+from crossguard.progress import Reporter
+from crossguard.recipes.perform import choose_device, read_samples
+from crossguard.recipes.schema import AblatedTraining, CertifyRecipe, Data
+from crossguard.report import MapsView, certificate_entry, certificate_view, segmentation_view
+from crossguard.report.certificates import save_maps
+from crossguard.report.maps import label_map, legend
+from crossguard.runs import RunFolder
+from crossguard.training import train_ablated
+from crossguard.training.ablated import turn_sensors
+from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
+
+Radii = Mapping[str, int]
+AnyCertificate = Certificate | SegmentationCertificate
+BASELINE = "joint sub-sampling"
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What a certify recipe gave.
+
+    Args:
+        certificate: by independent sub-sampling of every modality.
+        baseline: by joint sub-sampling (randomized ablation); None unless the recipe asks for it.
+        samples: what they are about.
+    """
+
+    certificate: AnyCertificate
+    baseline: AnyCertificate | None
+    samples: MultiModalSamples
+
+
+def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter) -> Certified:
+    """Certify a classifier or a segmenter as the recipe says, training it first if the recipe says how.
+
+    Counts are kept in the run folder; an interrupted run draws only what is missing. Rows, maps and summary go there
+    too. Data, radii and the number of draws are checked before any training.
+
+    Raises:
+        ValueError: data that are not there, radii or numbers of elements that do not fit them, draws that can only
+            abstain, a model that does not take such samples.
+    """
+    samples = read_samples(recipe.data, recipe.max_samples)
+    axes, curve = _radii(recipe)
+    positive = _positive(recipe, samples)
+    _check(recipe, samples, [*curve, {m: max(radii) for m, radii in axes.items()}])
+    device = choose_device(recipe.device)
+    model = _base_model(recipe, run, samples, device=device, progress=progress)
+
+    def certified(scheme: Scheme) -> AnyCertificate:
+        ask: Any = certify if positive is None else certify_segmentation
+        batch = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+        return cast(
+            AnyCertificate,
+            ask(
+                model,
+                samples,
+                keep=recipe.keep,
+                draws=recipe.draws,
+                alpha=recipe.alpha,
+                seed=recipe.seed,
+                kind=recipe.kind,
+                scheme=scheme,
+                device=device,
+                folder=run.path / "counts",
+                progress=progress,
+                **batch,
+            ),
+        )
+
+    own = certified("independent")
+    baseline = certified("joint") if recipe.baseline else None
+    label = own.model
+    if isinstance(own, Certificate):
+        _keep_rows(run, f"certificate/{label}", own.rows())
+        if isinstance(baseline, Certificate):
+            _keep_rows(run, f"certificate/{label}/{BASELINE}", baseline.rows())
+        view = certificate_view(own, label=label, radii=axes, curve=curve, baseline=cast(Certificate | None, baseline))
+    else:
+        other = cast(SegmentationCertificate | None, baseline)
+        _keep_rows(run, f"certificate/{label}", _image_rows(own, recipe, curve, cast(int, positive)))
+        if other is not None:
+            rows = _image_rows(other, recipe, curve, cast(int, positive))
+            _keep_rows(run, f"certificate/{label}/{BASELINE}", rows)
+        view = segmentation_view(
+            own,
+            radii=axes,
+            curve=curve,
+            correction=recipe.correction,
+            positive=cast(int, positive),
+            label=label,
+            baseline=other,
+        )
+        if recipe.maps is not None:
+            maps = _maps(own, other, recipe)
+            save_maps(run, label, maps)
+            picked = np.unique(np.linspace(0, len(maps.rows) - 1, recipe.maps.shown).round().astype(int))
+            view = replace(view, maps=replace(maps, rows=tuple(maps.rows[i] for i in picked)))
+    run.summarise("certificates", label, certificate_entry(view))
+    return Certified(own, baseline, samples)
+
+
+def _radii(recipe: CertifyRecipe) -> tuple[dict[str, list[int]], list[dict[str, int]]]:
+    """Return the grid's radii by modality, in the order of `keep`, and the curve's radius vectors."""
+    curve = recipe.curve.build() if recipe.curve is not None else []
+    named = dict.fromkeys([*(recipe.radii or {}), *(m for vector in curve for m in vector)])
+    for modality in named:
+        lookup(recipe.keep, modality, what="modality in `radii` or `curve`")
+    if recipe.radii is not None:
+        return {m: list(range(recipe.radii.get(m, 0) + 1)) for m in recipe.keep}, curve
+    return {m: sorted({vector.get(m, 0) for vector in curve}) for m in recipe.keep}, curve
+
+
+def _positive(recipe: CertifyRecipe, samples: MultiModalSamples) -> int | None:
+    """Return the positive class of a segmentation, None for a classification."""
+    if samples.labels.ndim == 1:
+        unused = [name for name, value in (("maps", recipe.maps), ("positive", recipe.positive)) if value is not None]
+        if unused or recipe.correction != "bonferroni":
+            raise ValueError(
+                f"Expected no {', '.join([*unused, *(['correction'] if not unused else [])])} in the recipe: "
+                f"{samples.name!r} holds one label per sample, and these are for masks."
+            )
+        return None
+    if recipe.positive is None:
+        return 1
+    return lookup({name: index for index, name in enumerate(samples.classes)}, recipe.positive, what="class")
+
+
+def _check(recipe: CertifyRecipe, samples: MultiModalSamples, radii: Sequence[Radii]) -> None:
+    """Refuse what cannot be certified, before any training."""
+    sizes = {m: element_count(lookup(samples.modalities, m, what="modality in `keep`")) for m in recipe.keep}
+    kept = kept_counts(recipe.keep, sizes)
+    n, k = tuple(sizes.values()), tuple(kept.values())
+    Margins(n, k, recipe.kind).at([[vector.get(m, 0) for m in sizes] for vector in radii])  # refuses r > n
+    preflight(
+        n=n,
+        k=k,
+        draws=recipe.draws,
+        alpha=recipe.alpha,
+        kind=recipe.kind,
+        elements=int(np.prod(samples.labels.shape[1:])),
+        labels=len(samples.classes),
+    ).require()
+
+
+def _base_model(
+    recipe: CertifyRecipe, run: RunFolder, samples: MultiModalSamples, *, device: str, progress: Reporter
+) -> Any:
+    """Return the base model, trained on ablated inputs where the recipe says how and the run has none yet."""
+    if recipe.train is None:
+        return load_model(recipe.model, device=device)
+    row = lookup(MODELS, recipe.model, what="model")
+    kind = "classifier" if samples.labels.ndim == 1 else "segmenter"
+    if row.fresh is None or row.kind != kind:
+        known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
+        raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
+    folder = run.path / "model"
+    if not folder.is_dir():
+        _train(recipe.train, recipe, row.fresh, kind, device=device, progress=progress).save_pretrained(folder)
+    return load_model(folder, device=device)
+
+
+def _train(
+    plan: AblatedTraining, recipe: CertifyRecipe, fresh: Any, kind: str, *, device: str, progress: Reporter
+) -> Any:
+    training = read_samples(_training_data(plan.data, recipe.data), None)
+    model = fresh(training, seed=recipe.seed, **plan.model)
+    common: dict[str, Any] = {
+        "keep": plan.keep or recipe.keep,
+        "steps": plan.steps,
+        "seed": recipe.seed,
+        "device": device,
+        **plan.options,
+    }
+    if kind == "segmenter":
+        if plan.augment == "turn-sensors":
+            raise ValueError("Expected `train.augment` 'flip-and-tint' or none for images, but got 'turn-sensors'.")
+        augment_images = flip_and_tint if plan.augment is not None else None
+        return train_ablated_segmenter(model, training, augment=augment_images, reporter=progress, **common)
+    if plan.augment == "flip-and-tint":
+        raise ValueError("Expected `train.augment` 'turn-sensors' or none here, but got 'flip-and-tint'.")
+    augment = turn_sensors if plan.augment is not None else None
+    return train_ablated(model, training, augment=augment, progress=progress, **common)
+
+
+def _training_data(data: Data, certified: Data) -> Data:
+    """Return the training data, with the options of the certified data where they name the same data set."""
+    if data.name != certified.name:
+        return data
+    return data.model_copy(update={"options": {**certified.options, **data.options}})
+
+
+def _keep_rows(run: RunFolder, section: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put one row per sample into a run, of those that have none yet."""
+    known = {row["sample"] for row in run.rows if row.get("section") == section}
+    run.rows.append(*({"section": section, **row} for row in rows if row["sample"] not in known))
+
+
+def _image_rows(
+    certificate: SegmentationCertificate, recipe: CertifyRecipe, curve: Sequence[Radii], positive: int
+) -> list[dict[str, Any]]:
+    """Return one row per image: its settings and, along the curve, the pixel numbers that all metrics are made of."""
+    samples = certificate.samples
+    rows = []
+    for index, (counts, truth) in enumerate(zip(certificate.counts, samples.labels, strict=True)):
+        found = certificate.image(index, curve or [{}], correction=recipe.correction)
+        bounds = pixel_bounds_over(found.label, found.votes, truth, found.needed, positive=positive)
+        rows.append(
+            {
+                "model": certificate.model,
+                "data": samples.name,
+                "split": samples.split,
+                "n": dict(counts.n),
+                "k": dict(counts.k),
+                "kind": dict(certificate.kinds),
+                "alpha": certificate.alpha,
+                "correction": found.correction,
+                "scope": found.scope,
+                "seed": counts.seed,
+                "draws": counts.draws,
+                "sample": index,
+                "group": int(samples.groups[index]),
+                "positive": samples.classes[positive],
+                "smoothed_right": int((found.label == truth)[truth >= 0].sum()),
+                "bounds": [
+                    {"radii": dict(vector), **vars(bound)} for vector, bound in zip(curve or [{}], bounds, strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def _maps(own: SegmentationCertificate, baseline: SegmentationCertificate | None, recipe: CertifyRecipe) -> MapsView:
+    """Return the maps of every image."""
+    radii = recipe.maps.radii if recipe.maps is not None else {}
+    samples = own.samples
+    pictured = next((m for m, values in samples.modalities.items() if m == "rgb" and values.shape[1] == 3), None)
+    panels = (
+        *(["input"] if pictured else []),
+        "truth",
+        "prediction",
+        "certified",
+        *(["certified by the baseline"] if baseline is not None else []),
+    )
+
+    def pictures(index: int) -> Iterator[np.ndarray]:
+        if pictured is not None:
+            pixels = samples.modalities[pictured][index].transpose(1, 2, 0)
+            yield (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+        found = own.image(index, [radii], correction=recipe.correction)
+        yield label_map(samples.labels[index])
+        yield label_map(found.label)
+        yield label_map(found.label, certified=found.certified[0])
+        if baseline is not None:
+            other = baseline.image(index, [radii], correction=recipe.correction)
+            yield label_map(other.label, certified=other.certified[0])
+
+    return MapsView(
+        radii=", ".join(f"{m} r = {r}" for m, r in radii.items()),
+        legend=legend(samples.classes),
+        panels=panels,
+        rows=tuple((f"image-{index:05d}", tuple(pictures(index))) for index in range(len(samples))),
+    )
