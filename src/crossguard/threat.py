@@ -156,7 +156,11 @@ class ThreatModel(Mapping[str, Budget]):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or YAML; `from_dict` reads them back."""
         names = {cls: name for name, cls in _BUDGETS.items()}
-        rows = {m: {"type": names[type(budget)], **asdict(budget)} for m, budget in self.budgets}
+        rows = {
+            m: {"type": names[type(budget)]}
+            | {field: list(v) if isinstance(v, tuple) else v for field, v in asdict(budget).items()}
+            for m, budget in self.budgets
+        }
         return {"target": self.target, **rows}
 
     @classmethod

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossguard.attacks.base import Attack
+from crossguard.attacks.saved import Saved
 from crossguard.threat import ThreatModel
 
 
@@ -41,6 +42,11 @@ def resolve_attack(attack: Attack | str | None, options: Mapping[str, Any] | Non
             "Expected `attack_options` only with an attack given by its name: give an `Attack` its options itself."
         )
     return attack
+
+
+def own_threat(attack: Attack | None) -> ThreatModel | None:
+    """Return the threat model that an attack brings along (a saved set was made within one), or None."""
+    return attack.threat if isinstance(attack, Saved) else None
 
 
 def check_budgets(attack: Attack | None, threat: ThreatModel | None) -> None:

@@ -13,8 +13,9 @@ from jaxtyping import Int64
 
 from crossguard import __version__
 from crossguard.attacks.base import Attack, frozen
+from crossguard.attacks.saved import Saved
 from crossguard.data import OneToManyPairs
-from crossguard.evaluate.asked import check_budgets, part_name, parts_of, resolve_attack
+from crossguard.evaluate.asked import check_budgets, own_threat, part_name, parts_of, resolve_attack
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import Example, Examples, choose_queries, top
 from crossguard.evaluate.features import (
@@ -29,6 +30,7 @@ from crossguard.evaluate.features import (
 from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
+from crossguard.evaluate.saving import check_target, save_found
 from crossguard.evaluate.store import AdversarialStore, StoredBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
@@ -52,6 +54,7 @@ def evaluate(
     device: torch.device | str | None = None,
     attack_options: Mapping[str, Any] | None = None,
     examples: int = 4,
+    save_to: Path | str | None = None,
 ) -> RetrievalResult:
     """Measure text and image retrieval, clean and under an attack.
 
@@ -76,6 +79,7 @@ def evaluate(
         device: where to compute; None: where the model is.
         attack_options: options of an attack given by name.
         examples: how many queries per direction are kept as examples.
+        save_to: a new folder for the adversarial pictures and texts, which the attack "saved" takes to other models.
 
     Returns:
         Clean and robust recalls, attack success, intervals and rows.
@@ -83,9 +87,12 @@ def evaluate(
     Raises:
         TypeError: the model lacks members of the protocol.
         ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
-            modality the attack cannot use, or a run begun with other settings.
+            modality the attack cannot use, a run begun with other settings, or a `save_to` that holds something.
     """
-    job = _Job(model, pairs, attack, threat, seed, batch_size, label, run, progress, attack_options, examples)
+    found = resolve_attack(attack, attack_options)
+    folder = None if save_to is None else Path(save_to)
+    given = own_threat(found) if threat is None else threat
+    job = _Job(model, pairs, found, given, seed, batch_size, label, run, progress, examples, folder)
     job.check()
     with on_device(check_model(model), device) as where, frozen(model):
         return _measure(job, where, _Shared())
@@ -105,10 +112,11 @@ def evaluate_modalities(
     device: torch.device | str | None = None,
     attack_options: Mapping[str, Any] | None = None,
     examples: int = 4,
+    save_to: Path | str | None = None,
 ) -> dict[str, RetrievalResult]:
     """Measure retrieval under an attack on each modality alone and on all of them together.
 
-    The clean embeddings are computed once. Arguments are those of `evaluate`.
+    The clean embeddings are computed once. Arguments are those of `evaluate`; each part has a folder in `save_to`.
 
     Returns:
         By modality ("image", "text") and, if the threat has several, "joint": the result under that part of the
@@ -118,10 +126,11 @@ def evaluate_modalities(
         TypeError: the model lacks members of the protocol.
         ValueError: as `evaluate`.
     """
-    jobs = {
-        name: _Job(model, pairs, attack, part, seed, batch_size, label, run, progress, attack_options, examples)
-        for name, part in (parts_of(threat) or {"": threat}).items()
-    }
+    found = resolve_attack(attack, attack_options)
+    jobs = {}
+    for name, part in (parts_of(threat) or {"": threat}).items():
+        folder = None if save_to is None else Path(save_to) / name
+        jobs[name] = _Job(model, pairs, found, part, seed, batch_size, label, run, progress, examples, folder)
     for job in jobs.values():
         job.check()
     with on_device(check_model(model), device) as where, frozen(model):
@@ -133,15 +142,15 @@ def evaluate_modalities(
 class _Job:
     model: VisionLanguageModel
     pairs: OneToManyPairs
-    attack: Attack | str | None
+    attack: Attack | None
     threat: ThreatModel | None
     seed: int
     batch_size: int
     label: str | None
     run: RunFolder | None
     progress: Reporter
-    attack_options: Mapping[str, Any] | None
     examples: int
+    save_to: Path | None
 
     @property
     def name(self) -> str:
@@ -155,9 +164,6 @@ class _Job:
     def section(self) -> str:
         return f"{self.name}/{self.part}"
 
-    def resolved_attack(self) -> Attack | None:
-        return resolve_attack(self.attack, self.attack_options)
-
     def check(self) -> None:
         check_model(self.model)
         if not self.pairs.images or not self.pairs.texts:
@@ -169,7 +175,13 @@ class _Job:
             raise ValueError(
                 f"Expected `batch_size` >= 1 and `examples` >= 0, but got {self.batch_size} and {self.examples}."
             )
-        check_budgets(self.resolved_attack(), self.threat)
+        check_budgets(self.attack, self.threat)
+        if isinstance(self.attack, Saved) and self.threat is not None:
+            self.attack.check(self.model, self.pairs, self.threat)
+        if self.save_to is not None:
+            if self.attack is None:
+                raise ValueError("Expected an attack whose findings go to `save_to`, but `attack` is None.")
+            check_target(self.save_to)
 
 
 class _Shared:
@@ -185,13 +197,14 @@ class _Shared:
 
 
 def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResult:
-    attack = job.resolved_attack()
+    attack = job.attack
     settings = _settings(job, attack, shared)
     with _store(job, settings) as store:
+        groups = shared.get("groups", lambda: linked_groups(job.pairs, batch_size=job.batch_size))
         finished = _finished(job, settings)
         if finished is not None:
+            _save_found(job, store, groups, settings)
             return finished
-        groups = shared.get("groups", lambda: linked_groups(job.pairs, batch_size=job.batch_size))
         clean: Side = shared.get(
             "clean",
             lambda: clean_side(
@@ -205,6 +218,7 @@ def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResul
             kept = _keep_rows(job, rows)
             return _summarised(job, RetrievalResult(kept, settings))
         attacked, edits = _attack_all(job, attack, store, groups, clean, device)
+        _save_found(job, store, groups, settings)
         target = job.threat.target if job.threat is not None else "both"
         queries = clean if target == "gallery" else attacked
         gallery = clean if target == "query" else attacked
@@ -258,6 +272,11 @@ def _attack_all(
             task.advance(len(image_ids))
     embedded = attacked_texts(job.model, clean.texts, job.pairs.texts, texts, batch_size=4 * job.batch_size)
     return Side(images, embedded), _Edits(tuple(texts), words, linf)
+
+
+def _save_found(job: _Job, store: AdversarialStore, groups: Sequence[np.ndarray], settings: Mapping[str, Any]) -> None:
+    if job.save_to is not None and job.threat is not None:
+        save_found(job.save_to, store, groups, model=job.model, pairs=job.pairs, threat=job.threat, settings=settings)
 
 
 def _settings(job: _Job, attack: Attack | None, shared: _Shared) -> dict[str, Any]:
