@@ -29,7 +29,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from crossguard.attacks import Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
-from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.sga import rescale
 from crossguard.data import OneToManyPairs, PairBatch, links_among, load_pairs
 from crossguard.models import CLIP, cosine
@@ -110,7 +109,7 @@ def word_swap(model: CLIP, batch: PairBatch) -> None:
 
 
 def pgd_step(model: CLIP, batch: PairBatch) -> None:
-    loss = image_loss(model, batch, encode_unit_texts(model, batch.texts))
+    loss = image_loss(model, batch, batch.texts)
 
     def bare() -> None:
         for _ in range(STEPS):

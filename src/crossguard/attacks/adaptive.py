@@ -1,39 +1,54 @@
-"""The attack that a defence must be judged by: joint, alternating, on the score the task ranks by, with Auto-PGD."""
+"""The attack that a defence must be judged by: on the very score the task ranks by, with Auto-PGD."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
 from crossguard.attacks.apgd import auto_maximise
-from crossguard.attacks.ascent import Pixels, better, random_start
+from crossguard.attacks.ascent import LossPerSample, Pixels, better, random_start
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_images, encode_unit_texts
+from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.image_loss import Objective, image_loss
+from crossguard.attacks.mixture import worst_mixture
 from crossguard.attacks.options import check_choice, check_steps
+from crossguard.attacks.ranking import ranking_loss, text_states
+from crossguard.attacks.remember import Remember
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.attacks.swap import Order, TextObjective, score_texts, swap_words
+from crossguard.attacks.swap import Order, swap_words
+from crossguard.attacks.text_score import TextScore, text_score
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 
+Mode = Literal["joint", "alternating"]
+Texts = tuple[str, ...]
+
 
 class Adaptive(Attack):
-    """Alternating ascent on images and texts; no half-step ever gives back what another one gained.
+    """Ascent on images and texts together; no half-step gives back what another one gained.
 
-    Each round, (1) every text is attacked from its original under the present images, and the better of its present and
-    its new form is kept; (2) every image is attacked by Auto-PGD against the present texts, once per objective and
-    start, from a random start and, after the first round, from where it stands; the best is kept per image. Both
-    sides are judged by `judge`: "contrastive" is the cross-entropy of the true partners among the images and texts of
-    the batch, which is what retrieval ranks by and what contrastive defences train on; give it batches of the size the
-    defence was trained with, or larger. With "cosine" and no "contrastive" objective results do not depend on the
-    batch.
+    Each round, (1) every text is attacked from its original under the present images, and the worse for the victim of
+    its present and its new form is kept; (2) every image is attacked by Auto-PGD against the present texts, once per
+    objective and start, from a random start and, after the first round, from where it stands; the best is kept per
+    image. What is better is said by `judge`. At the end the images and the worst `variants` of every text that were
+    met on the way are mixed, sample by sample, into the one set under which retrieval of the batch
+    fails most (`worst_mixture`).
+
+    "ranking" is what retrieval ranks by: the cross-entropy of the true partners among the images and texts of the batch
+    by the cosine, and for fusion models the same by the match score among own and nearest partners. Give it batches of
+    the size the defence was trained with, or larger. With "cosine" as judge and sole objective, results do not depend
+    on the batch, and nothing is mixed.
 
     Args:
+        mode: "alternating" holds the texts still while images move; "joint" lets every text be the worst of its
+            `variants` for the images as they are at each gradient step.
         rounds: of texts, then images.
         steps: Auto-PGD steps per round, objective and start.
         restarts: random starts per round.
-        objectives: losses of the image steps, see `image_loss`; "distance" is that of FARE.
-        judge: "contrastive" or "cosine"; also the loss of the text steps.
+        objectives: losses to raise, of images (`image_loss`) and of texts (`text_score`): name the defence's own.
+            "distance" is that of FARE and LEAF, "contrastive" that of TeCoA, MMCoA, MAT and MAT+.
+        judge: "ranking" or "cosine".
+        variants: how many forms of a text are kept in play.
         source: as for `WordSwap`.
         order: as for `WordSwap`.
 
@@ -47,89 +62,102 @@ class Adaptive(Attack):
     def __init__(
         self,
         *,
+        mode: str = "joint",
         rounds: int = 2,
         steps: int = 10,
         restarts: int = 1,
-        objectives: Sequence[str] = ("contrastive", "cosine"),
-        judge: str = "contrastive",
+        objectives: Sequence[str] = ("ranking",),
+        judge: str = "ranking",
+        variants: int = 8,
         source: SourceLike = "thesaurus",
         order: str = "all",
     ) -> None:
         check_steps(steps)
-        for option, value in (("rounds", rounds), ("restarts", restarts), ("objectives", len(objectives))):
+        sizes = {"rounds": rounds, "restarts": restarts, "objectives": len(objectives), "variants": variants}
+        for option, value in sizes.items():
             if value < 1:
                 raise ValueError(f"Expected `{option}` of at least one, but got {value}.")
-        self.rounds, self.steps, self.restarts = rounds, steps, restarts
+        self.mode: Mode = check_choice(mode, get_args(Mode), "mode")
+        self.rounds, self.steps, self.restarts, self.variants = rounds, steps, restarts, variants
         self.objectives: tuple[Objective, ...] = tuple(
             check_choice(objective, get_args(Objective), "objectives") for objective in objectives
         )
-        self.judge: TextObjective = check_choice(judge, get_args(TextObjective), "judge")
+        self.judge: Objective = check_choice(judge, ("ranking", "cosine"), "judge")
         self.order: Order = check_choice(order, get_args(Order), "order")
         self.source = make_source(source)
 
-    def run(
-        self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
-    ) -> tuple[Pixels, tuple[str, ...]]:
-        """Alternate text and image steps."""
-        pixels, texts = batch.pixels, batch.texts
+    def run(self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int) -> tuple[Pixels, Texts]:
+        """Attack in rounds, then mix what was found."""
+        search = _Search(self, model, batch, budget, seed)
         for turn in range(self.rounds):
-            if budget.words:
-                texts = self._texts(model, batch, pixels, texts, words=budget.words)
-            if budget.eps:
-                pixels = self._images(model, batch, pixels, texts, eps=budget.eps, seed=seed, turn=turn)
-        if budget.words and budget.eps:
-            texts = self._texts(model, batch, pixels, texts, words=budget.words)
-        return pixels, texts
+            search.change_texts()
+            search.change_images(turn)
+        if budget.eps:
+            search.change_texts()
+        if self.judge == "cosine":
+            return search.pixels, search.texts
+        return worst_mixture(model, batch, [search.pixels, *search.images], [search.texts, *search.variants])
 
-    @torch.no_grad()
-    def _texts(
-        self,
-        model: VisionLanguageModel,
-        batch: PairBatch,
-        pixels: Pixels,
-        texts: tuple[str, ...],
-        *,
-        words: int,
-    ) -> tuple[str, ...]:
-        features, links = encode_images(model, pixels), batch.positives
-        found = swap_words(
-            model,
-            batch.texts,
-            features,
-            links,
-            words=words,
-            source=self.source,
-            order=self.order,
-            objective=self.judge,
-        )
-        before, after = (score_texts(model, t, features, links, objective=self.judge) for t in (texts, found))
-        return tuple(new if a < b else old for old, new, b, a in zip(texts, found, before, after, strict=True))
 
-    def _images(
-        self,
-        model: VisionLanguageModel,
-        batch: PairBatch,
-        pixels: Pixels,
-        texts: tuple[str, ...],
-        *,
-        eps: float,
-        seed: int,
-        turn: int,
-    ) -> Pixels:
-        features = encode_unit_texts(model, texts)
-        judge = image_loss(model, batch, features, objective=self.judge)
+class _Search:
+    """One batch under attack: as it stands, and what was met on the way."""
+
+    def __init__(self, how: Adaptive, model: VisionLanguageModel, batch: PairBatch, budget: Budgets, seed: int) -> None:
+        self.how, self.model, self.batch, self.budget, self.seed = how, model, batch, budget, seed
+        self.pixels, self.texts = batch.pixels, batch.texts
+        self.images: list[Pixels] = []
+        self.variants: list[Texts] = []
+
+    def change_texts(self) -> None:
+        """Attack the texts from the originals under the present images."""
+        if not self.budget.words:
+            return
+        judge = Remember(self._text_score(self.how.judge), self.batch.texts, hidden=self.model.mask_token)
+        for objective in self.how.objectives:
+            found = swap_words(
+                self.model,
+                self.batch.texts,
+                None,
+                self.batch.positives,
+                words=self.budget.words,
+                source=self.how.source,
+                order=self.how.order,
+                score=judge if objective == self.how.judge else self._text_score(objective),
+            )
+            before, after = (judge(texts, range(len(texts))) for texts in (self.texts, found))
+            better_texts = zip(self.texts, found, before, after, strict=True)
+            self.texts = tuple(new if a < b else old for old, new, b, a in better_texts)
+        self.variants = judge.worst(self.texts, size=self.how.variants)
+
+    def _text_score(self, objective: Objective) -> TextScore:
+        return text_score(self.model, self.batch, self.pixels, objective=objective)
+
+    def change_images(self, turn: int) -> None:
+        """Attack the images against the present texts, or against the worst of their variants."""
+        eps, how = self.budget.eps, self.how
+        if not eps:
+            return
+        judge = self._image_loss(how.judge)
         with torch.no_grad():
-            best, best_loss = pixels, judge(pixels)
+            best, best_loss = self.pixels, judge(self.pixels)
         starts = [
-            random_start(batch, eps=eps, seed=seed, stream=turn * self.restarts + restart)
-            for restart in range(self.restarts)
+            random_start(self.batch, eps=eps, seed=self.seed, stream=turn * how.restarts + restart)
+            for restart in range(how.restarts)
         ]
         if turn:
-            starts.append(pixels)
-        for objective in self.objectives:
-            loss = image_loss(model, batch, features, objective=objective)
+            starts.append(self.pixels)
+        for objective in how.objectives:
+            loss = judge if objective == how.judge else self._image_loss(objective)
             for start in starts:
-                found = auto_maximise(loss, batch.pixels, eps=eps, steps=self.steps, start=start)
+                found = auto_maximise(loss, self.batch.pixels, eps=eps, steps=how.steps, start=start)
+                found = project_pixels(found, self.batch.pixels, eps=eps)
+                self.images.append(found)
                 with torch.no_grad():
                     best, best_loss = better(best, best_loss, found, judge(found))
-        return best
+        self.pixels = best
+
+    def _image_loss(self, objective: Objective) -> LossPerSample:
+        if objective == "ranking" and self.how.mode == "joint" and self.variants:
+            flat = [text for forms in zip(*self.variants, strict=True) for text in forms]
+            return ranking_loss(self.model, self.batch.positives, text_states(self.model, flat))
+        return image_loss(self.model, self.batch, self.texts, objective=objective)

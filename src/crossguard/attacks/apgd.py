@@ -18,7 +18,6 @@ from crossguard.attacks.ascent import (
     with_gradient,
 )
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.image_loss import Objective, image_loss
 from crossguard.attacks.options import check_choice, check_starts, check_steps
 from crossguard.data import PairBatch
@@ -133,8 +132,8 @@ class APGD(Attack):
         steps: gradient steps per restart.
         start: "uniform" in [-eps, eps], or "clean".
         restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
-        objective: "cosine" (own texts), "contrastive" (own texts among the batch's) or "distance" (from the clean
-            image, which needs a random start).
+        objective: "cosine" (own texts), "contrastive" (own texts among the batch's), "ranking" and "match" (of fusion
+            models) or "distance" (from the clean image, which needs a random start), see `image_loss`.
 
     Raises:
         ValueError: an option out of range.
@@ -162,7 +161,7 @@ class APGD(Attack):
         """Attack the images against their clean texts."""
         if budget.eps == 0:
             return batch.pixels, batch.texts
-        loss = image_loss(model, batch, encode_unit_texts(model, batch.texts), objective=self.objective)
+        loss = image_loss(model, batch, batch.texts, objective=self.objective)
 
         def once(start: Pixels | None) -> Pixels:
             return auto_maximise(loss, batch.pixels, eps=budget.eps, steps=self.steps, start=start)

@@ -12,7 +12,6 @@ from crossguard.attacks.ascent import (
     step_size,
 )
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.image_loss import Objective, image_loss
 from crossguard.attacks.options import check_choice, check_starts, check_step_rule, check_steps
 from crossguard.data import PairBatch
@@ -28,8 +27,8 @@ class PGD(Attack):
         start: "uniform" in [-eps, eps], or "clean".
         restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
         keep_best: keep the best iterate per sample instead of the last.
-        objective: "cosine" (own texts), "contrastive" (own texts among the batch's) or "distance" (from the clean
-            image, which needs a random start).
+        objective: "cosine" (own texts), "contrastive" (own texts among the batch's), "ranking" and "match" (of fusion
+            models) or "distance" (from the clean image, which needs a random start), see `image_loss`.
 
     Raises:
         ValueError: an option out of range.
@@ -60,7 +59,7 @@ class PGD(Attack):
         """Attack the images against their clean texts."""
         if budget.eps == 0:
             return batch.pixels, batch.texts
-        loss = image_loss(model, batch, encode_unit_texts(model, batch.texts), objective=self.objective)
+        loss = image_loss(model, batch, batch.texts, objective=self.objective)
         return self.images(loss, batch, eps=budget.eps, seed=seed), batch.texts
 
     def images(self, loss: LossPerSample, batch: PairBatch, *, eps: float, seed: int) -> Pixels:

@@ -17,7 +17,6 @@ from crossguard.attacks.ascent import (
     with_gradient,
 )
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.noise import normal
 from crossguard.attacks.options import check_step_rule, check_steps
@@ -79,7 +78,7 @@ class SGA(Attack):
         texts = self.words.texts(model, batch, batch.pixels, words=budget.words)
         if budget.eps == 0:
             return batch.pixels, texts
-        loss = image_loss(model, batch, encode_unit_texts(model, texts))
+        loss = image_loss(model, batch, texts)
         pixels = self.images(loss, batch, eps=budget.eps, seed=seed)
         return pixels, self.words.texts(model, batch, pixels, words=budget.words)
 

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
-from crossguard.attacks.encode import encode_images
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.attacks.text_score import EmbeddingScore, TextScore
+from crossguard.attacks.text_score import EmbeddingScore, TextObjective, TextScore, text_score
 from crossguard.attacks.words import replace_word, split_words
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 
 Order = Literal["importance", "all"]
-TextObjective = Literal["cosine", "contrastive"]
 MARGIN = 1e-6
 """A change must lower the score by more than float32 noise, or the text stays as it is."""
 
@@ -28,13 +26,12 @@ MARGIN = 1e-6
 def swap_words(
     model: VisionLanguageModel,
     texts: Sequence[str],
-    image_features: Float[Tensor, "images dim"],
+    image_features: Float[Tensor, "images dim"] | None,
     positives: Bool[Tensor, "images texts"],
     *,
     words: int,
     source: CandidateSource,
     order: Order = "importance",
-    objective: TextObjective = "cosine",
     score: TextScore | None = None,
 ) -> tuple[str, ...]:
     """Substitute up to `words` words of every text, so that its score with its own images falls.
@@ -46,20 +43,24 @@ def swap_words(
     Args:
         model: the victim, in evaluation mode.
         texts: the originals.
-        image_features: embeddings of images (clean or adversarial), constant.
+        image_features: embeddings of images (clean or adversarial), constant; not needed with a `score`.
         positives: the links; a text without any stays as it is.
         words: most substitutions per text.
         source: where candidates come from.
         order: "importance" visits words as above; "all" scores every candidate of every word in each round and takes
             the best one (stronger, and dearer by about the number of attackable words).
-        objective: "cosine" scores a text by its mean cosine with its own images; "contrastive" by the log-likelihood
-            of its own images among all that are given, so that results depend on the batch.
-        score: how variants are scored in place of `objective` and `image_features`, for example by a match logit.
+        score: how variants are scored, see `text_score`; None is the mean cosine with the text's own images.
 
     Returns:
         One text per original; each substitution keeps the number of white-space words.
+
+    Raises:
+        ValueError: neither `image_features` nor a `score`.
     """
-    score = score or EmbeddingScore(model, image_features, positives, among_all=objective == "contrastive")
+    if score is None:
+        if image_features is None:
+            raise ValueError("Expected `image_features` or a `score`, but got neither.")
+        score = EmbeddingScore(model, image_features, positives, among_all=False)
     proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
     states = [_Text(text, c) for text, c in zip(texts, proposals, strict=True)]
     linked = positives.any(dim=0).tolist()
@@ -144,26 +145,13 @@ def _argmin(score: TextScore, variants: list[list[str]], active: list[int], stat
     return chosen
 
 
-def score_texts(
-    model: VisionLanguageModel,
-    texts: Sequence[str],
-    image_features: Float[Tensor, "images dim"],
-    positives: Bool[Tensor, "images texts"],
-    *,
-    objective: TextObjective = "cosine",
-) -> Float[np.ndarray, " texts"]:
-    """Return the scores that `swap_words` lowers, one per text."""
-    score = EmbeddingScore(model, image_features, positives, among_all=objective == "contrastive")
-    return score(texts, range(len(texts)))
-
-
 class WordSwap(Attack):
     """BERT-Attack on texts alone, against the clean images.
 
     Args:
         source: a name of the table of candidate sources, a mapping of its name and options, or a source of your own.
         order: "importance" or "all", see `swap_words`.
-        objective: "cosine" or "contrastive", see `swap_words`.
+        objective: "cosine", "contrastive", "ranking", "match" or "distance", see `text_score`.
 
     Raises:
         ValueError: an unknown source, order or objective.
@@ -197,14 +185,7 @@ class WordSwap(Attack):
         """Attack the batch's texts from the originals, under any pixels of its images."""
         if words == 0:
             return batch.texts
-        features = encode_images(model, pixels)
+        score = text_score(model, batch, pixels, objective=self.objective)
         return swap_words(
-            model,
-            batch.texts,
-            features,
-            batch.positives,
-            words=words,
-            source=self.source,
-            order=self.order,
-            objective=self.objective,
+            model, batch.texts, None, batch.positives, words=words, source=self.source, order=self.order, score=score
         )
