@@ -98,6 +98,7 @@ def certificate_heading(view: CertificateView) -> str:
     if view.curve is not None:
         shown = f"certified in percent; radii: {along(view.curve, view.modalities)[0]}"
         shown += f"; positive: {view.positive}" if view.of_pixels else ""
+        shown += "; beside: randomized ablation, the baseline" if view.curve.baseline is not None else ""
     return (
         f"{view.label}: {shown}\n"
         f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}; without guarantee "
@@ -117,17 +118,18 @@ def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
     """
     if view.curve is None:
         raise ValueError(f"Expected a certificate with a curve, but {view.label!r} has none.")
+    curve = view.curve
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("r", justify="right")
-    columns = [("", view.curve.certified)]
-    columns += [] if view.curve.baseline is None else [("baseline ", view.curve.baseline)]
-    for title, metrics in columns:
-        for metric in metrics:
-            table.add_column(title + metric.replace("_", "-"), justify="right")
-    _, texts = along(view.curve, view.modalities)
+    for metric in curve.certified:
+        table.add_column(metric.replace("_", "-"), justify="right", no_wrap=True)
+    _, texts = along(curve, view.modalities)
     for row in _spread(len(texts), most):
-        values = [metrics[metric][row] for _, metrics in columns for metric in metrics]
-        table.add_row(texts[row], *("–" if value is None else f"{100 * value:.1f}" for value in values))
+        cells = []
+        for metric, values in curve.certified.items():
+            beside = "" if curve.baseline is None else f" [dim]{_percent(curve.baseline[metric][row]):>5}[/dim]"
+            cells.append(_percent(values[row]) + beside)
+        table.add_row(texts[row], *cells)
     return table
 
 
@@ -155,6 +157,10 @@ def _spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _plain(text: str) -> str:
