@@ -37,3 +37,12 @@ def smoothed(left, right):
         for side, k in zip(values, KEEP.values(), strict=True)
     ]
     return np.mean([a + b > 0 for a, b in product(*sums)])
+
+
+def attacked(vector, r):
+    """All vectors that differ from one in at most r places, with worst values."""
+    for places in combinations(range(len(vector)), r):
+        for values in product((-9.0, 9.0), repeat=r):
+            other = vector.copy()
+            other[list(places)] = values
+            yield other

@@ -1,12 +1,12 @@
 """Certificates of a classifier: true under every attack on small inputs, the same however they were drawn."""
 
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from certify_toys import KEEP, SignNet, smoothed
+from certify_toys import KEEP, SignNet, attacked, smoothed
 
 import crossguard
 from crossguard.certify import Counts, certify
@@ -22,15 +22,6 @@ def test_votes_estimate_the_exact_probabilities(sign_net, sensors):
         exact = smoothed(sensors.modalities["left"][i, :, 0], sensors.modalities["right"][i, :, 0])
         assert found.counts.votes[i, 1] / 4000 == pytest.approx(exact, abs=5 * 0.5 / 4000**0.5)
     assert found.counts.votes[:, 2].sum() == 0
-
-
-def attacked(vector, r):
-    """All vectors that differ from one in at most r places, with worst values."""
-    for places in combinations(range(len(vector)), r):
-        for values in product((-9.0, 9.0), repeat=r):
-            other = vector.copy()
-            other[list(places)] = values
-            yield other
 
 
 @pytest.mark.parametrize("bound", ["majority", "gap"])

@@ -1,14 +1,14 @@
 """Overlap and worst case against big-integer fractions, and against a linear programme over all base classifiers."""
 
 from fractions import Fraction
-from itertools import combinations, product
+from itertools import product
 from math import comb, inf, prod
 
 import numpy as np
 import pytest
+from all_classifiers import before_and_after, least_lead, sub_samples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
 
 from crossguard.certify import Edits, Margins, joint_overlap, overlap, worst_case
 from crossguard.threat import Elements
@@ -94,33 +94,6 @@ def test_a_tiny_complement_is_not_lost_in_the_worst_case():
     assert low < high
 
 
-def sub_samples(elements, k):
-    return list(product(*[combinations(sorted(ids), kept) for ids, kept in zip(elements, k, strict=True)]))
-
-
-def programme(n, k, edits, p_a, p_b):
-    """Least p'_A - p'_B over all randomised base classifiers with the given p_A and p_B, by brute force."""
-    clean = [set(range(size)) for size in n]
-    attacked = [
-        set(range(e.common(size))) | {100 + j for j in range(e.substitutions + e.insertions)}
-        for size, e in zip(n, edits, strict=True)
-    ]
-    before, after = sub_samples(clean, k), sub_samples(attacked, k)
-    index = {z: i for i, z in enumerate(dict.fromkeys(before + after))}
-    size = len(index)
-    objective, equal = np.zeros(2 * size), np.zeros((2, 2 * size))
-    for z in after:
-        objective[index[z]] += 1 / len(after)
-        objective[size + index[z]] -= 1 / len(after)
-    for z in before:
-        equal[0, index[z]] += 1 / len(before)
-        equal[1, size + index[z]] += 1 / len(before)
-    together = np.hstack([np.eye(size), np.eye(size)])
-    found = linprog(objective, A_ub=together, b_ub=np.ones(size), A_eq=equal, b_eq=[p_a, p_b], bounds=(0, 1))
-    assert found.status == 0
-    return found.fun
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_worst_case_is_the_optimum_over_all_base_classifiers(data):
@@ -139,7 +112,8 @@ def test_worst_case_is_the_optimum_over_all_base_classifiers(data):
     o = overlap(n=n, k=k, edits=edits)
     assume(o.clean > 0)
     low, high = worst_case(p_a, p_b, o)
-    assert low - high == pytest.approx(programme(n, k, edits, p_a, p_b), abs=1e-7)
+    before, after = (sub_samples(elements, k) for elements in before_and_after(n, edits))
+    assert low - high == pytest.approx(least_lead(before, after, p_a, p_b), abs=1e-7)
     if abs(p_a - p_b - o.margin) > 1e-9:
         assert (low > high) == (p_a - p_b > o.margin)
 
