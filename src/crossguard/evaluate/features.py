@@ -107,7 +107,7 @@ def encode_texts(model: VisionLanguageModel, texts: Sequence[str], *, batch_size
 def clean_side(
     model: VisionLanguageModel,
     pairs: OneToManyPairs,
-    groups: Sequence[Int64[np.ndarray, " some"]],
+    groups: Sequence[Int64[np.ndarray, " _"]],
     *,
     batch_size: int,
     device: torch.device,
