@@ -1,0 +1,274 @@
+"""Where a sparse attack puts its elements, and what it puts there: greedy and gradient-ranked placement.
+
+The threat is that of certificates by sub-sampling: at most r elements of each modality take any values in range.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from crossguard.attacks.noise import uniform
+from crossguard.attacks.parts import Part, Parts, PartsLoss, all_rows, choose, climb_in_box, gradient_of
+
+Placement = Literal["greedy", "gradient"]
+_NEVER = -torch.inf
+
+
+@dataclass(frozen=True)
+class SparseSearch:
+    """How a sparse attack searches.
+
+    Args:
+        placement: "greedy" tries elements one at a time with several contents, by forward passes, and takes the best
+            one; "gradient" takes the elements of the largest first-order gain.
+        shortlist: greedy tries only so many elements of a modality per turn, those of the largest first-order gain;
+            None tries all of them.
+        rounds: turns in which gradient placement spends its budget; gradients are taken anew in each.
+        trials: random contents that greedy tries of every element, beside its values pushed to the ends of their range
+            along the gradient, all to the lower end, and all to the upper.
+        word_trials: random words that are tried in the place of every word.
+        steps: Auto-PGD steps on the contents of all chosen elements after each turn; 0 leaves the contents that were
+            tried.
+        rows_per_forward: elements tried at once.
+    """
+
+    placement: Placement = "greedy"
+    shortlist: int | None = None
+    rounds: int = 4
+    trials: int = 0
+    word_trials: int = 16
+    steps: int = 10
+    rows_per_forward: int = 256
+
+
+def sparse_ascent(
+    loss: PartsLoss,
+    clean: Mapping[str, Part],
+    *,
+    budgets: Mapping[str, int],
+    search: SparseSearch,
+    ids: Int64[Tensor, " samples"],
+    seed: int,
+    words: Mapping[str, int] | None = None,
+) -> Parts:
+    """Maximise a loss of every sample by giving at most so many elements of each modality any values in [0, 1].
+
+    Elements are chosen turn by turn and stay chosen; after each turn the contents of all chosen ones climb together.
+    The best state of each sample is returned, so that a turn that helped nothing costs nothing.
+
+    Args:
+        loss: see `parts.PartsLoss`.
+        clean: the inputs as elements; not changed.
+        budgets: elements that may change, by modality; a modality that is not named stays as it is.
+        search: how to search.
+        ids: what the samples are called, for random contents.
+        seed: of the random contents.
+        words: modalities whose elements are the whole numbers 0, ..., size - 1, scaled by 1 / (size - 1), and their
+            sizes. There is no way between two of them: they are placed greedily and never climb.
+
+    Returns:
+        Parts of the shapes of `clean`, detached.
+    """
+    words = dict(words or {})
+    budgets = {name: min(r, clean[name].shape[1]) for name, r in budgets.items() if r > 0}
+    current: Parts = {name: values.detach() for name, values in clean.items()}
+    chosen = {name: torch.zeros(v.shape[:2], dtype=torch.bool, device=v.device) for name, v in current.items()}
+    best, best_loss = current, None
+    for turn, (ranked, tried) in enumerate(_turns(budgets, search, set(words))):
+        value, gradient = gradient_of(loss, current)
+        best, best_loss = _keep(best, best_loss, current, value)
+        if ranked:
+            current = _place_ranked(current, gradient, chosen, ranked)
+        for place in range(tried):
+            left = {name: r - chosen[name].sum(dim=1) for name, r in budgets.items() if name not in ranked}
+            stream = (turn * tried + place) * len(current)
+            current = _place_best(
+                loss, current, gradient, chosen, left, search=search, words=words, ids=ids, seed=seed, stream=stream
+            )
+        if search.steps:
+            current = _climb(loss, current, chosen, steps=search.steps, fixed=set(words))
+    if not budgets:
+        return current
+    with torch.no_grad():
+        return _keep(best, best_loss, current, loss(current, all_rows(current)))[0]
+
+
+def first_order_gain(values: Part, gradient: Part) -> Float[Tensor, "samples elements"]:
+    """Return what each element would gain at most in [0, 1], were the loss linear: sum of max(g (1 - x), -g x)."""
+    return (gradient.clamp(min=0) * (1 - values) + (-gradient).clamp(min=0) * values).sum(dim=2)
+
+
+def _turns(budgets: Mapping[str, int], search: SparseSearch, words: set[str]) -> list[tuple[dict[str, int], int]]:
+    """Return per turn how many elements of each modality are placed by rank, and how many of any are by trial."""
+    if search.placement == "greedy":
+        return [({}, 1) for _ in range(sum(budgets.values()))]
+    tried = sum(r for name, r in budgets.items() if name in words)
+    turns = min(search.rounds, max(budgets.values(), default=0))
+
+    def share(r: int, turn: int) -> int:
+        return r * (turn + 1) // turns - r * turn // turns
+
+    return [
+        (
+            {name: share(r, turn) for name, r in budgets.items() if name not in words},
+            share(tried, turn),
+        )
+        for turn in range(turns)
+    ]
+
+
+def _place_ranked(current: Parts, gradient: Parts, chosen: Mapping[str, Tensor], spend: Mapping[str, int]) -> Parts:
+    """Choose the elements of the largest gain, and push their values to the ends of the range along the gradient."""
+    moved = dict(current)
+    for name, amount in spend.items():
+        gain = first_order_gain(current[name], gradient[name]).masked_fill(chosen[name], _NEVER)
+        new = torch.zeros_like(chosen[name]).scatter(1, gain.topk(amount, dim=1).indices, True)
+        chosen[name] |= new
+        moved[name] = torch.where(new[:, :, None], _pushed(current[name], gradient[name]), current[name])
+    return moved
+
+
+@torch.no_grad()
+def _place_best(
+    loss: PartsLoss,
+    current: Parts,
+    gradient: Parts,
+    chosen: Mapping[str, Tensor],
+    left: Mapping[str, Int64[Tensor, " samples"]],
+    *,
+    search: SparseSearch,
+    words: Mapping[str, int],
+    ids: Int64[Tensor, " samples"],
+    seed: int,
+    stream: int,
+) -> Parts:
+    """Try elements with several contents, and give each sample the one of the highest loss."""
+    samples = len(ids)
+    best_loss = torch.full((samples,), _NEVER, device=ids.device)
+    best = {name: values.clone() for name, values in current.items()}
+    picked = {name: torch.zeros_like(mask) for name, mask in chosen.items()}
+    for position, (name, room) in enumerate(left.items()):
+        gain = first_order_gain(current[name], gradient[name])
+        open_ = ~chosen[name] & (room > 0)[:, None]
+        count = gain.shape[1] if search.shortlist is None or name in words else min(search.shortlist, gain.shape[1])
+        order = gain.masked_fill(~open_, _NEVER).topk(count, dim=1).indices
+        contents = _contents(
+            current[name],
+            gradient[name],
+            search=search,
+            size=words.get(name),
+            ids=ids,
+            seed=seed,
+            stream=stream + position,
+        )
+        sample, place, trial = torch.meshgrid(
+            torch.arange(samples, device=ids.device),
+            torch.arange(count, device=ids.device),
+            torch.arange(len(contents), device=ids.device),
+            indexing="ij",
+        )
+        sample, place, trial = sample.flatten(), place.flatten(), trial.flatten()
+        element = order[sample, place]
+        allowed = open_[sample, element]
+        sample, element, trial = sample[allowed], element[allowed], trial[allowed]
+        losses = torch.cat(
+            [best_loss.new_empty(0)]
+            + [
+                loss(_with_element(current, name, contents, s, e, t), s)
+                for s, e, t in zip(
+                    *(part.split(search.rows_per_forward) for part in (sample, element, trial)), strict=True
+                )
+            ]
+        )
+        top, row = _highest(losses, sample, samples)
+        winner = (top > best_loss) & (row >= 0)
+        who = winner.nonzero().flatten()
+        if not len(who):
+            continue
+        best_loss = torch.where(winner, top, best_loss)
+        for other in best:  # an earlier modality's winner is beaten
+            best[other][who] = current[other][who]
+            picked[other][who] = False
+        best[name][who, element[row[who]]] = contents[trial[row[who]], who, element[row[who]]]
+        picked[name][who, element[row[who]]] = True
+    for name, mask in picked.items():
+        chosen[name] |= mask
+    return best
+
+
+def _contents(
+    values: Part,
+    gradient: Part,
+    *,
+    search: SparseSearch,
+    size: int | None,
+    ids: Int64[Tensor, " samples"],
+    seed: int,
+    stream: int,
+) -> Float[Tensor, "trials samples elements features"]:
+    """Return what is tried in the place of each element."""
+    trials = search.trials if size is None else search.word_trials
+    drawn = uniform(ids, (trials, *values.shape[1:]), seed=seed, stream=stream, device=values.device)
+    drawn = drawn.transpose(0, 1)
+    if size is not None:
+        return (drawn * size).floor() / max(1, size - 1)
+    ends = torch.stack([_pushed(values, gradient), torch.zeros_like(values), torch.ones_like(values)])
+    return torch.cat([ends, drawn.to(values.dtype)])
+
+
+def _with_element(
+    current: Parts,
+    name: str,
+    contents: Float[Tensor, "trials samples elements features"],
+    sample: Int64[Tensor, " rows"],
+    element: Int64[Tensor, " rows"],
+    trial: Int64[Tensor, " rows"],
+) -> Parts:
+    rows = {other: values[sample] for other, values in current.items()}
+    rows[name][torch.arange(len(sample), device=sample.device), element] = contents[trial, sample, element]
+    return rows
+
+
+def _highest(
+    losses: Float[Tensor, " rows"], sample: Int64[Tensor, " rows"], samples: int
+) -> tuple[Float[Tensor, " samples"], Int64[Tensor, " samples"]]:
+    """Return each sample's highest loss and the first row that has it; -1 for a sample without rows."""
+    top = losses.new_full((samples,), _NEVER).scatter_reduce(0, sample, losses, "amax")
+    rows = torch.arange(len(losses), device=losses.device)
+    first = torch.where(losses == top[sample], rows, len(losses))
+    row = first.new_full((samples,), len(losses)).scatter_reduce(0, sample, first, "amin")
+    return top, torch.where(row < len(losses), row, -1)
+
+
+def _climb(
+    loss: PartsLoss,
+    current: Parts,
+    chosen: Mapping[str, Bool[Tensor, "samples elements"]],
+    *,
+    steps: int,
+    fixed: set[str],
+) -> Parts:
+    free = {
+        name: chosen[name][:, :, None] if name not in fixed else torch.zeros_like(chosen[name][:, :, None])
+        for name in current
+    }
+    low = {name: torch.where(free[name], 0.0, values) for name, values in current.items()}
+    high = {name: torch.where(free[name], 1.0, values) for name, values in current.items()}
+    return climb_in_box(loss, low, high, current, steps=steps)
+
+
+def _pushed(values: Part, gradient: Part) -> Part:
+    return torch.where(gradient > 0, 1.0, torch.where(gradient < 0, 0.0, values))
+
+
+def _keep(
+    best: Parts, best_loss: Float[Tensor, " samples"] | None, current: Parts, value: Float[Tensor, " samples"]
+) -> tuple[Parts, Float[Tensor, " samples"]]:
+    if best_loss is None:
+        return current, value
+    higher = value > best_loss
+    return choose(higher, current, best), torch.where(higher, value, best_loss)
