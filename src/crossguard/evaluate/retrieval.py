@@ -58,10 +58,10 @@ def partner_ranks(
     """
     queries, gallery = scores.shape
     links = links.to(scores.device)
-    _check_links(links, queries, gallery)
+    check_links(links, queries, gallery)
     step = max(1, _CHUNK // max(1, gallery))
     return torch.cat(
-        [_rank(scores[start : start + step], _window(links, start, step)) for start in range(0, queries, step)]
+        [_rank(scores[start : start + step], links_within(links, start, step)) for start in range(0, queries, step)]
     )
 
 
@@ -79,13 +79,13 @@ def embedding_ranks(
         ValueError: as `partner_ranks`; an embedding that is not finite gives NaN scores.
     """
     links = links.to(queries.device)
-    _check_links(links, len(queries), len(gallery))
+    check_links(links, len(queries), len(gallery))
     unit_queries = torch.nn.functional.normalize(queries, dim=-1)
     unit_gallery = torch.nn.functional.normalize(gallery, dim=-1)
     step = max(1, _CHUNK // max(1, len(gallery)))
     return torch.cat(
         [
-            _rank(unit_queries[start : start + step] @ unit_gallery.T, _window(links, start, step))
+            _rank(unit_queries[start : start + step] @ unit_gallery.T, links_within(links, start, step))
             for start in range(0, len(queries), step)
         ]
     )
@@ -133,12 +133,18 @@ def _rank(scores: Float[Tensor, "queries gallery"], links: Int64[Tensor, "links 
     return 1 + reached - own
 
 
-def _window(links: Int64[Tensor, "links 2"], start: int, step: int) -> Int64[Tensor, "some 2"]:
+def links_within(links: Int64[Tensor, "links 2"], start: int, step: int) -> Int64[Tensor, "some 2"]:
+    """Return the links of the queries `start` to `start + step - 1`, counted from `start`."""
     inside = links[(links[:, 0] >= start) & (links[:, 0] < start + step)]
     return torch.stack([inside[:, 0] - start, inside[:, 1]], dim=1)
 
 
-def _check_links(links: Int64[Tensor, "links 2"], queries: int, gallery: int) -> None:
+def check_links(links: Int64[Tensor, "links 2"], queries: int, gallery: int) -> None:
+    """Refuse links out of range or repeated, and queries without a partner.
+
+    Raises:
+        ValueError: saying what came.
+    """
     for column, (what, size) in enumerate((("query", queries), ("gallery", gallery))):
         ends = links[:, column]
         if len(ends) and (ends.min() < 0 or ends.max() >= size):
