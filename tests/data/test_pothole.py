@@ -8,22 +8,12 @@ import pytest
 from PIL import Image
 
 from crossguard.data import load_samples
+from files import write_potholes
 
 
 @pytest.fixture
 def root(tmp_path):
-    generator = np.random.default_rng(0)
-    for part in ("rgb", "disp", "label"):
-        (tmp_path / part).mkdir()
-    for stem in ("1_01", "1_02", "2_01", "3_01"):
-        Image.fromarray(generator.integers(0, 256, (12, 20, 3), dtype=np.uint8)).save(tmp_path / f"rgb/{stem}.jpg")
-        disparity = np.full((12, 20), 5000, dtype=np.uint16)
-        disparity[0, :3], disparity[5, 5] = 0, 5000 - 256
-        Image.fromarray(disparity).save(tmp_path / f"disp/{stem}.png")
-        label = np.zeros((12, 20), dtype=np.uint8)
-        label[5, 5] = 255
-        Image.fromarray(label).save(tmp_path / f"label/{stem}.png")
-    return tmp_path
+    return write_potholes(tmp_path)
 
 
 def test_recordings_are_held_out_and_values_are_offsets_from_the_road(root):

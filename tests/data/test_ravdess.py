@@ -8,32 +8,12 @@ import pytest
 
 from crossguard.data import load_samples
 from crossguard.data.ravdess import EMOTIONS, parse_name, split_of
+from files import write_clip, write_features
 
 av = pytest.importorskip("av", reason="PyAV is not installed (extra `video`)")
 pytest.importorskip("librosa", reason="librosa is not installed (extra `video`)")
 
 SMALL = {"frames": 6, "frame_size": 16, "steps": 10, "coefficients": 8}
-
-
-def write_clip(path: Path, *, pitch=440.0, seconds=1.0, sound=True, brightness=(20, 220)):
-    """A clip at 12.5 frames a second that grows brighter from first to last, with a tone."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=25)
-        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
-        stream = container.add_stream("aac", rate=48_000, layout="mono") if sound else None
-        for number in range(round(25 * seconds)):
-            level = brightness[0] + (brightness[1] - brightness[0]) * number / (25 * seconds)
-            picture = np.full((32, 48, 3), level, dtype=np.uint8)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode(None))
-        if stream is not None:
-            time = np.arange(round(48_000 * seconds)) / 48_000
-            tone = (0.4 * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
-            for start in range(0, len(tone), 1024):
-                frame = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], format="fltp", layout="mono")
-                frame.sample_rate, frame.pts = 48_000, start
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
 
 
 @pytest.fixture(scope="module")
@@ -148,21 +128,8 @@ def test_other_names_are_refused(tmp_path):
         load_samples("ravdess", root=tmp_path, split="train")
 
 
-def archive(path, **changes):
-    stems = ["01-01-01-01-01-01-01", "01-01-08-01-01-01-07", "01-01-05-01-01-01-05"]
-    values = {
-        "video_au": np.arange(12.0, dtype=np.float32).reshape(3, 4),
-        "audio_mfcc": np.ones((3, 5), dtype=np.float32),
-        "emotion": np.array([0, 7, 4]),
-        "actor": np.array([1, 7, 5]),
-        "clip": np.array(stems),
-    }
-    np.savez(path, **{**values, **changes})
-    return path
-
-
 def test_features_are_elements(tmp_path):
-    file = archive(tmp_path / "f.npz")
+    file = write_features(tmp_path / "f.npz")
     test = load_samples("ravdess-features", file=file)
     assert test.modalities["video_au"][0, :, 0].tolist() == [4, 5, 6, 7]
     assert (test.modalities["audio_mfcc"].shape, test.labels.tolist(), test.groups.tolist()) == ((1, 5, 1), [7], [7])
@@ -180,7 +147,7 @@ def test_features_are_elements(tmp_path):
 )
 def test_wrong_archives_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        load_samples("ravdess-features", file=archive(tmp_path / "f.npz", **changes))
+        load_samples("ravdess-features", file=write_features(tmp_path / "f.npz", **changes))
 
 
 def test_files_that_are_no_archives_are_refused(tmp_path):

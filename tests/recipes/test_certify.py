@@ -1,0 +1,269 @@
+"""Certify recipes: every shipped one runs on small files in the real layout, resumes, and checks first."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossguard.certify import Counts, certify_counts
+from crossguard.data.roads import write_roads
+from crossguard.models import MODELS
+from crossguard.models.road_net import RoadNet
+from crossguard.progress import Silent
+from crossguard.recipes import CertifyRecipe, RecipeError, open_run, perform_certify, read_recipe, shipped_recipes
+from crossguard.report import certificate_table, report_runs
+from crossguard.report.maps import ABSTAIN, label_map
+from files import write_features, write_potholes, write_ravdess
+
+ROADS = [
+    "keep={rgb: 60, depth: 20}",
+    "curve.steps=3",
+    "maps.radii={rgb: 1, depth: 2}",
+    "train.model={encoder: tiny}",
+    "train.options.batch_size=2",
+    "batch_size=70",
+    "max_samples=2",
+]
+
+
+def watch(folder):
+    pytest.importorskip("seglearn", reason="seglearn is not installed (extra `demo`)")
+    return ["max_samples=4"]
+
+
+def roads(folder):
+    return [*ROADS, "data.options={size: [32, 64], scenes: 9}"]
+
+
+def kitti(folder):
+    write_roads(folder / "kitti", size=(32, 64), scenes=15, progress=Silent())
+    return [*ROADS, f"data.options={{root: {folder / 'kitti'}, size: [32, 64]}}"]
+
+
+def pothole(folder):
+    write_potholes(folder / "pothole", size=(32, 48))
+    return [
+        f"data.options={{root: {folder / 'pothole'}, size: null}}",
+        "keep={rgb: 40, disparity: 40}",
+        "curve.steps=3",
+        "maps.radii={rgb: 1, disparity: 1}",
+        "train.options.batch_size=2",
+        "batch_size=70",
+    ]
+
+
+def ravdess(folder):
+    for module in ("av", "librosa"):
+        pytest.importorskip(module, reason="the extra `video` is not installed")
+    write_ravdess(folder / "clips")
+    small = "frames: 8, frame_size: 16, steps: 12"
+    return [f"data.options={{root: {folder / 'clips'}, {small}}}", "keep={video: 2, audio: 2}", "curve.steps=1"]
+
+
+def features(folder):
+    file = write_features(folder / "features.npz")
+    return [f"data.options={{file: {file}}}", "keep={video_au: 2, audio_mfcc: 2}", "curve.steps=1"]
+
+
+SMALL = {
+    "watch-certify": watch,
+    "roads-certify": roads,
+    "pothole-certify": pothole,
+    "kitti-certify": kitti,
+    "kitti-certify-better": kitti,
+    "ravdess-certify": ravdess,
+    "ravdess-certify-better": ravdess,
+    "ravdess-features-certify": features,
+}
+TRAINED = [
+    name
+    for name in shipped_recipes()
+    if isinstance(recipe := read_recipe(name), CertifyRecipe) and recipe.train is not None
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CROSSGUARD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def small(name, folder, *more):
+    overrides = ["train.steps=2", "draws=70", f"run={folder / 'run'}", "device=cpu", *SMALL[name](folder), *more]
+    return read_recipe(name, overrides)
+
+
+def carry_out(recipe):
+    with open_run(recipe, command=["test"]) as run:
+        found = perform_certify(recipe, run, progress=Silent())
+        run.finish()
+    return found, run
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
+    recipe = small(name, tmp_path)
+    found, run = carry_out(recipe)
+    (row,) = certificate_table([run.path])
+    assert row["model"] == recipe.model
+    assert (row["keep"], row["draws"]) == (list(recipe.keep.values()), 70)
+    assert row["curve"]["baseline"] is not None
+    assert row["baseline"] is not None
+    images = found.samples.labels.ndim == 3
+    assert set(row["curve"]["certified"]) == (
+        {"accuracy", "recall", "precision", "f_score", "iou"} if images else {"accuracy"}
+    )
+    sections = [line["section"] for line in map(json.loads, (run.path / "rows.jsonl").read_text().splitlines())]
+    assert len(sections) == 2 * len(found.samples)
+    assert len(set(sections)) == 2
+    assert len(list((run.path / "maps").rglob("*.png"))) == (5 * len(found.samples) if images else 0)
+    assert report_runs([run.path], tmp_path / "page.html").stat().st_size > 5_000
+
+
+def test_a_finished_certification_is_taken_up_without_drawing(tmp_path, monkeypatch):
+    recipe = small("roads-certify", tmp_path)
+    first, run = carry_out(recipe)
+    files = ("rows.jsonl", "summary.json", "maps/road-net/image-00001-certified.png")
+    before = [(run.path / name).read_bytes() for name in files]
+    monkeypatch.setattr(RoadNet, "forward", lambda *_, **__: pytest.fail("a sub-sample was drawn again"))
+    again, _ = carry_out(recipe)
+    assert [(run.path / name).read_bytes() for name in files] == before
+    for one, other in zip(first.certificate.counts, again.certificate.counts, strict=True):
+        assert (one.votes == other.votes).all()
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_figures_of_a_segmentation_follow_from_counts_and_truth(correction, tmp_path):
+    recipe = small("roads-certify", tmp_path, f"correction={correction}", "train.steps=12")
+    found, run = carry_out(recipe)
+    (row,) = certificate_table([run.path])
+    assert ("alone" in row["scope"]) == (correction == "holm")
+    samples, vectors = found.samples, [(step, 2 * step) for step in range(4)]
+
+    def certified(index, radii):
+        counts = found.certificate.counts[index]
+        return certify_counts(counts.votes, n=(2048, 2048), k=(60, 20), radii=radii, alpha=0.001, correction=correction)
+
+    right = hits = alarms = 0
+    for index, truth in enumerate(samples.labels):
+        c = certified(index, vectors)
+        right = right + (c.certified & (c.label == truth)).sum(axis=(1, 2))
+        hits = hits + (c.certified & (c.label == 1) & (truth == 1)).sum(axis=(1, 2))
+        alarms = alarms + ((truth == 0) & ~(c.certified & (c.label == 0))).sum(axis=(1, 2))
+    positives = (samples.labels == 1).sum()
+    along = row["curve"]["certified"]
+    np.testing.assert_allclose(along["accuracy"], right / (samples.labels >= 0).sum())
+    np.testing.assert_allclose(along["recall"], hits / positives)
+    np.testing.assert_allclose(along["iou"], hits / (positives + alarms))
+    np.testing.assert_allclose(along["f_score"], 2 * hits / (hits + positives + alarms))
+    # The grid holds the curve on its diagonal, as the radii are those of the curve.
+    assert row["radii"] == [[0, 1, 2, 3], [0, 2, 4, 6]]
+    np.testing.assert_allclose(np.diag(row["accuracy"]), along["accuracy"])
+    # Maps show the same labels, abstention in its own colour.
+    c = certified(0, [(1, 2)])
+    shown = np.asarray(Image.open(run.path / "maps/road-net/image-00000-certified.png"))
+    assert (shown == label_map(c.label, certified=c.certified[0])).all()
+    assert ((shown == ABSTAIN).all(axis=2) == ~c.certified[0]).all()
+
+
+def test_rows_add_up_to_the_curve(tmp_path):
+    _, run = carry_out(small("pothole-certify", tmp_path))
+    (row,) = certificate_table([run.path])
+    for section, figures in (
+        ("certificate/road-net", row["curve"]["certified"]),
+        ("certificate/road-net/joint sub-sampling", row["curve"]["baseline"]),
+    ):
+        lines = [line for line in run.read_rows() if line["section"] == section]
+        assert [line["sample"] for line in lines] == [0, 1]
+        for step, share in enumerate(figures["accuracy"]):
+            bounds = [line["bounds"][step] for line in lines]
+            assert share == pytest.approx(sum(b["right"] for b in bounds) / sum(b["judged"] for b in bounds))
+
+
+def test_the_baseline_draws_for_itself(tmp_path):
+    found, run = carry_out(small("pothole-certify", tmp_path, "train.steps=12"))
+    own, joint = found.certificate.counts[0], found.baseline.counts[0]
+    assert (own.votes != joint.votes).any()
+    kept = {path.name for path in (run.path / "counts").iterdir()}
+    assert len(kept) == 4
+    assert {Counts.load(run.path / "counts" / name).draws for name in kept} == {70}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("roads-certify", "keep={rgb: 4000, depth: 20}", r"`keep\['rgb'\]` <= 2048"),
+        ("roads-certify", "keep={rgb: 4, deph: 20}", "'depth': did you mean 'deph'"),
+        ("roads-certify", "curve.direction={rgb: 1, depht: 2}", "did you mean 'depth'"),
+        ("roads-certify", "curve.steps=1500", "r <= n in modality 1"),
+        ("roads-certify", "draws=20", "20 can only abstain .* shared by 2048 elements"),
+        ("roads-certify", "positive=raod", "did you mean 'road'"),
+        ("roads-certify", "model=watch-net", r"Expected a segmenter that can be trained from nothing \(road-net\)"),
+        ("roads-certify", "data.options.size=[32]", "32 x 32 or more"),
+        ("ravdess-features-certify", "correction=holm", "no correction in the recipe"),
+        ("ravdess-features-certify", "positive=happy", "no positive in the recipe"),
+        ("ravdess-features-certify", "data.options={file: none.npz}", "NumPy archive"),
+        ("ravdess-features-certify", "data.options={}", "Expected the option file of data set 'ravdess-features'"),
+        ("pothole-certify", "data.options.root=nowhere", "Expected images such as 1_01.jpg in nowhere/rgb"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused_before_any_training(name, change, message, tmp_path, monkeypatch):
+    def fresh(*_, **__):
+        pytest.fail("the model was made before the check")
+
+    for family in ("road-net", "emotion-net", "watch-net"):
+        monkeypatch.setitem(MODELS, family, type(MODELS[family])(**{**vars(MODELS[family]), "fresh": fresh}))
+    recipe = small(name, tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        carry_out(recipe)
+    assert not (tmp_path / "run" / "counts").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["curve={}"], "curve: expected `direction` and `steps`, or `vectors`"),
+        (["curve=null", "radii=null"], "recipe: expected `radii`, `curve`, or both"),
+        (["correction=hom"], "correction: .*'holm' or 'bonferroni'"),
+        (["train.augment=flip"], "train.augment"),
+    ],
+)
+def test_sections_that_do_not_fit_are_told_as_others_are(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe("roads-certify", changes)
+
+
+def test_augmentations_of_other_kinds_of_samples_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'flip-and-tint' or none for images"):
+        carry_out(small("roads-certify", tmp_path, "train.augment=turn-sensors"))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="'turn-sensors' or none here"):
+        carry_out(small("ravdess-features-certify", tmp_path / "other", "train.augment=flip-and-tint"))
+
+
+def test_vectors_and_a_grid_may_be_given_as_lists(tmp_path):
+    curve = "curve={vectors: [{video_au: 0}, {audio_mfcc: 1}]}"
+    _, run = carry_out(small("ravdess-features-certify", tmp_path, curve, "radii={video_au: 1}", "baseline=false"))
+    (row,) = certificate_table([run.path])
+    assert row["curve"]["radii"] == ((0, 0), (0, 1))
+    assert row["radii"] == [[0, 1], [0]]
+    assert row["baseline"] is row["curve"]["baseline"] is None
+
+
+def test_a_trained_folder_is_certified_as_it_is(tmp_path):
+    _, run = carry_out(small("roads-certify", tmp_path))
+    again = small("roads-certify", tmp_path, "train=null", f"model={run.path / 'model'}", f"run={tmp_path / 'again'}")
+    _, other = carry_out(again)
+    assert not (other.path / "model").exists()
+    (one,), (two,) = certificate_table([run.path]), certificate_table([other.path])
+    assert one["accuracy"] == two["accuracy"]
+
+
+def test_products_of_axes_are_all_on_the_grid(tmp_path):
+    found, run = carry_out(small("roads-certify", tmp_path, "radii={rgb: 2, depth: 1}", "baseline=false"))
+    (row,) = certificate_table([run.path])
+    assert row["radii"] == [[0, 1, 2], [0, 1]]
+    for i, j in product(range(3), range(2)):
+        (bound,) = found.certificate.bounds([{"rgb": i, "depth": j}], correction="bonferroni")
+        assert row["accuracy"][i][j] == pytest.approx(bound.accuracy)
