@@ -170,19 +170,3 @@ def test_wrong_classes_and_logits_are_refused(unchecked, sign_net, sensors):
 
     with pytest.raises(ValueError, match="NaN"):
         run(Broken(), sensors)
-
-
-def _process(rank, folder, model, samples):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = run(model, samples, folder=folder)
-    np.save(f"{folder}/{rank}.npy", found.counts.votes)
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_counts_of_one(sign_net, sensors, tmp_path):
-    torch.multiprocessing.spawn(_process, args=(str(tmp_path), sign_net, sensors), nprocs=2)
-    expected = run(sign_net, sensors).counts.votes
-    for rank in (0, 1):
-        assert (np.load(tmp_path / f"{rank}.npy") == expected).all()
-    assert (Counts.load(tmp_path / "votes.npz").votes == expected).all()

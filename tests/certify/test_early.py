@@ -1,10 +1,12 @@
 """Early stopping: the error stays below alpha whatever is looked at, and draws are saved."""
 
+import itertools
+
 import numpy as np
 import pytest
-from certify_toys import KEEP
+from certify_toys import KEEP, SignNet
 
-from crossguard.certify import certify, certify_early, draws_to_reach
+from crossguard.certify import Counts, certify, certify_early, draws_to_reach
 from crossguard.certify.early import decide_in_rounds, rounds_for
 
 
@@ -88,3 +90,31 @@ def test_wrong_arguments_are_refused(unchecked, sign_net, sensors):
         with pytest.raises(ValueError, match=message):
             certify_early(sign_net, sensors, keep=KEEP, **changes)
     assert sign_net.calls == 0
+
+
+def test_interrupted_is_uninterrupted(sensors, tmp_path):
+    options = {"keep": KEEP, "radii": {"left": 1}, "draws": 2000, "alpha": 0.01, "batch_size": 20}
+    whole = certify_early(SignNet(), sensors, **options)
+    assert len(set(whole.draws.tolist())) > 2  # several rounds
+    for stop in (2, 4, 1000):
+        model = SignNet()
+
+        def fail_late(module, *_, stop=stop):
+            if module.calls >= stop:
+                raise KeyboardInterrupt
+
+        model.register_forward_pre_hook(fail_late)
+        try:
+            found = certify_early(model, sensors, folder=tmp_path, **options)
+        except KeyboardInterrupt:
+            assert stop < 1000
+    for name in ("labels", "certified", "draws"):
+        assert (getattr(found, name) == getattr(whole, name)).all()
+    # Counts are the state: one file a round, draws that voted are not drawn again.
+    spans = [Counts.load(path).spans for path in sorted(tmp_path.iterdir())]
+    assert [span for ((span),) in spans] == list(itertools.pairwise((0, *whole.rounds)))[: len(spans)]
+    again = SignNet()
+    assert (certify_early(again, sensors, folder=tmp_path, **options).draws == whole.draws).all()
+    assert again.calls == 0
+    with pytest.raises(ValueError, match="same model and data"):
+        certify_early(SignNet(0.5), sensors, folder=tmp_path, **options)

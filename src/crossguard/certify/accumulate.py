@@ -14,15 +14,26 @@ from crossguard.certify.counts import Counts, Span, share_of
 Vote = Callable[[Span], Int64[np.ndarray, "*elements labels"]]
 
 
-def add_draws(counts: Counts, vote: Vote, span: Span, *, path: Path | None = None, saves: int = 10) -> Counts:
+def add_draws(
+    counts: Counts, vote: Vote, span: Span, *, path: Path | None = None, least: int = 1, saves: int = 10
+) -> Counts:
     """Return the counts with those draws of `span` added that have not voted yet.
 
-    Under torch.distributed every process draws its share and all return the same sum. With a path the counts are saved
-    after each of about `saves` parts, so an interrupted run loses at most one of them.
+    Under torch.distributed every process draws its share and all return the same sum.
+
+    Args:
+        counts: what was counted before; not changed.
+        vote: gives the votes of a span of draws.
+        span: the draws that are wanted.
+        path: where the counts are saved after each part, so that an interrupted run loses at most one; None draws all
+            at once.
+        least: draws that fill a forward pass; no part is smaller.
+        saves: about how many parts there are.
     """
     rank, processes = process_rank()
+    size = span[1] - span[0] if path is None else max(math.ceil((span[1] - span[0]) / saves), least * processes)
     for missing in counts.missing(*span):
-        for part in _parts(missing, math.ceil((span[1] - span[0]) / saves)):
+        for part in _parts(missing, size):
             votes = _summed(vote(share_of(part, rank, processes)))
             counts = counts + replace(counts, votes=votes, spans=(part,))
             if path is not None and rank == 0:

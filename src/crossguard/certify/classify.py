@@ -114,8 +114,9 @@ def certify(
             vote = partial(
                 class_votes, model=model, values=values, ids=np.arange(len(samples)), design=design, task=task
             )
-            chosen = add_draws(chosen, vote, (SELECTION_START, SELECTION_START + selecting), path=paths[1])
-            votes = add_draws(votes, vote, (0, draws), path=paths[0])
+            add = partial(add_draws, vote=vote, least=design.draws_per_batch(len(samples)))
+            chosen = add(chosen, span=(SELECTION_START, SELECTION_START + selecting), path=paths[1])
+            votes = add(votes, span=(0, draws), path=paths[0])
     return Certificate(
         model=model.name,
         samples=samples,

@@ -50,6 +50,10 @@ class Design:
         others = set(self.sizes) - set(self.packs)
         return ", ".join([*([dropped] if dropped else []), *([f"filled with {self.fill}"] if others else [])])
 
+    def draws_per_batch(self, samples: int) -> int:
+        """Return how many draws of so many samples fill a forward pass, at least 1."""
+        return max(1, self.batch_size // max(1, samples))
+
     def no_votes(self, shape: tuple[int, ...], source: str) -> Counts:
         """Return counts of no draws, for votes of a shape [..., labels]."""
         return Counts(

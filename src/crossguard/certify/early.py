@@ -124,7 +124,8 @@ def certify_early(
             path = None if folder is None else Path(folder) / design.file(f"early-{start:09d}-{stop:09d}")
             found = resume(path, empty, stop - start)
             task.advance(found.draws * len(ids))
-            return np.asarray(add_draws(found, ask, (start, stop), path=path).votes)
+            least = design.draws_per_batch(len(ids))
+            return np.asarray(add_draws(found, ask, (start, stop), path=path, least=least).votes)
 
         found = decide_in_rounds(
             vote, len(samples), len(model.classes), threshold=0.5 + margin / 2, alpha=alpha, rounds=schedule

@@ -175,7 +175,7 @@ def certify_segmentation(
         with (progress or Silent()).task("certify", total=total, done=done) as task:
             for i, place in enumerate(places):
                 vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
-                counts[i] = add_draws(counts[i], vote, (0, draws), path=place)
+                counts[i] = add_draws(counts[i], vote, (0, draws), path=place, least=design.batch_size)
     return SegmentationCertificate(
         model=model.name,
         samples=samples,

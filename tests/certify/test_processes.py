@@ -1,0 +1,80 @@
+"""Two processes give the counts of one: classification, segmentation, early stopping, with saving and without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from certify_toys import KEEP, SignNet
+from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
+
+from crossguard.certify import Counts, certify, certify_early, certify_segmentation
+from crossguard.runs import write_atomically
+
+HERE = Path(__file__).parent
+PIXELS = {"image": 2, "depth": 1}
+
+
+def certify_all(sensors, images, folder=None):
+    """All votes and decisions, by name."""
+    options = {"keep": KEEP, "alpha": 0.01, "batch_size": 77, "folder": folder}
+    classes = certify(SignNet(), sensors, draws=301, selection_draws=20, **options)
+    early = certify_early(SignNet(), sensors, draws=900, radii={"left": 1}, **options)
+    pixels = certify_segmentation(
+        TwoRegions(), images, keep=PIXELS, draws=101, alpha=0.01, batch_size=7, scheme="joint", folder=folder
+    )
+    return {
+        "votes": classes.counts.votes,
+        "selection": classes.selection.votes,
+        "early": np.stack([early.labels, early.certified, early.draws]),
+        "pixels": np.stack([counts.votes for counts in pixels.counts]),
+    }
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+sys.path[:0] = [{tests!r}, {here!r}]
+import test_processes
+from crossguard.data import MultiModalSamples
+
+def read(path):
+    held = np.load(path)
+    names = [name for name in held.files if name not in ("labels", "groups", "classes")]
+    return MultiModalSamples("toy", "test", {{name: held[name] for name in names}}, held["labels"],
+                             tuple(held["classes"].tolist()), held["groups"])
+
+torch.distributed.init_process_group("gloo")
+folder = Path(sys.argv[1])
+sensors, images = read(folder / "sensors.npz"), read(folder / "images.npz")
+for name, place in (("saved", folder / "counts"), ("unsaved", None)):
+    found = test_processes.certify_all(sensors, images, place)
+    np.savez(folder / f"{{name}}-{{torch.distributed.get_rank()}}.npz", **found)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_counts_of_one(sensors, samples, tmp_path):  # noqa: F811
+    for name, data in (("sensors", sensors), ("images", samples)):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            **data.modalities,
+            labels=data.labels,
+            groups=data.groups,
+            classes=np.array(data.classes),
+        )
+    script = SCRIPT.format(tests=str(HERE.parent), here=str(HERE))
+    write_atomically(tmp_path / "script.py", script.encode())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    expected = certify_all(sensors, samples)
+    for run in ("saved-0", "saved-1", "unsaved-0", "unsaved-1"):
+        found = np.load(tmp_path / f"{run}.npz")
+        for name, votes in expected.items():
+            assert (found[name] == votes).all(), (run, name)
+    assert (Counts.load(tmp_path / "counts" / "votes.npz").votes == expected["votes"]).all()
+    assert (Counts.load(tmp_path / "counts" / "image-00003-joint.npz").votes == expected["pixels"][3]).all()
