@@ -3,6 +3,7 @@
 from crossguard.models.albef import ALBEF, AlbefConfig
 from crossguard.models.base import (
     Captioner,
+    FusedEmbeddingModel,
     FusionModel,
     GroundingModel,
     MultiModalClassifier,
@@ -39,6 +40,7 @@ __all__ = [
     "BlipCaptioner",
     "Captioner",
     "EmotionNet",
+    "FusedEmbeddingModel",
     "FusionModel",
     "GroundingModel",
     "ImageToText",

@@ -168,6 +168,15 @@ class FusionModel(VisionLanguageModel, Protocol):
 
 
 @runtime_checkable
+class FusedEmbeddingModel(FusionModel, Protocol):
+    """A fusion model that shows the embedding from which it tells whether an image and a text match."""
+
+    def fuse(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs width"]:
+        """Return the fused embedding of the chosen pairs; `match` is a linear function of it."""
+        ...
+
+
+@runtime_checkable
 class GroundingModel(FusionModel, Protocol):
     """A fusion model that shows where in the image it looks for a text (see `models.heatmap`).
 

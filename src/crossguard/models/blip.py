@@ -178,6 +178,17 @@ class BLIP(nn.Module):
         Raises:
             ValueError: `layer` is no layer of BERT.
         """
+        embedding, weights = self._fuse(images, texts, pairs, layer=layer)
+        return self.network.itm_head(embedding), weights
+
+    def fuse(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs width"]:
+        """Return the state of `[ENC]` after BERT has read text and image, for the chosen pairs."""
+        embedding, _ = self._fuse(images, texts, pairs, layer=None)
+        return embedding
+
+    def _fuse(
+        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"], *, layer: int | None
+    ) -> tuple[Float[Tensor, "pairs width"], Float[Tensor, "pairs heads tokens places"] | None]:
         layers = self.network.text_encoder.encoder.layer
         if layer is not None and not 0 <= layer < len(layers):
             raise ValueError(f"Expected a layer in [0, {len(layers)}), but got {layer}.")
@@ -189,8 +200,7 @@ class BLIP(nn.Module):
                 encoder_hidden_states=images.hidden[rows],
                 encoder_attention_mask=images.mask[rows].long(),
             )
-        logits: Tensor = self.network.itm_head(output.last_hidden_state[:, 0])
-        return logits, weights[0] if weights else None
+        return output.last_hidden_state[:, 0], weights[0] if weights else None
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:

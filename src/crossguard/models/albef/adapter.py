@@ -176,6 +176,17 @@ class ALBEF(nn.Module):
         Raises:
             ValueError: `layer` is no fusion layer.
         """
+        embedding, weights = self._fuse(images, texts, pairs, layer=layer)
+        return self.network.itm_head(embedding), weights
+
+    def fuse(self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"]) -> Float[Tensor, "pairs width"]:
+        """Return the state of the text's class token after the fusion layers, for the chosen pairs."""
+        embedding, _ = self._fuse(images, texts, pairs, layer=None)
+        return embedding
+
+    def _fuse(
+        self, images: States, texts: States, pairs: Int64[Tensor, "pairs 2"], *, layer: int | None
+    ) -> tuple[Float[Tensor, "pairs width"], Float[Tensor, "pairs heads tokens places"] | None]:
         config = self.network.config
         if layer is not None and not config.fusion_start <= layer < config.text_layers:
             raise ValueError(
@@ -192,7 +203,7 @@ class ALBEF(nn.Module):
             rows=rows,
             weights_of=layer,
         )
-        return self.network.itm_head(hidden[:, 0]), weights
+        return hidden[:, 0], weights
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
