@@ -310,5 +310,5 @@ def test_bad_settings_are_refused_before_any_work(toy_pairs, options, message):
 
 
 def test_only_image_text_models_are_trained(toy_pairs):
-    with pytest.raises(ValueError, match="VisionLanguageModel to train, but got Linear"):
+    with pytest.raises(ValueError, match="VisionLanguageModel or Captioner to train, but got Linear"):
         train(torch.nn.Linear(2, 2), toy_pairs, **QUICK)

@@ -15,6 +15,7 @@ from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.training.composition import Composition, draw_step
+from crossguard.training.world import ALONE, World
 
 _CHUNK = 64
 
@@ -23,19 +24,55 @@ _CHUNK = 64
 class TrainingBatch:
     """One step's images and texts, and what the loss takes of their pairs.
 
+    In several processes each has its own images in `batch`, and all texts; "images" below are those of all processes.
+
     Args:
         batch: pixels, texts and every true link among them.
         targets: bool [images, texts], the positives of the loss.
         ignored: bool [images, texts], neither target nor negative.
+        others: what a process knows of everyone's images; None where they are all its own.
     """
 
     batch: PairBatch
     targets: Bool[Tensor, "images texts"]
     ignored: Bool[Tensor, "images texts"]
+    others: "Everyone | None" = None
+
+    @property
+    def true(self) -> Bool[Tensor, "images texts"]:
+        """Every true pair, whether the loss knows it or not."""
+        return self.batch.positives if self.others is None else self.others.true
+
+    @property
+    def image_ids(self) -> Int64[Tensor, " images"]:
+        """Indices of the images in their data set."""
+        return self.batch.image_ids if self.others is None else self.others.image_ids
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """Return the batch with its tensors on `device`."""
-        return TrainingBatch(self.batch.to(device), self.targets.to(device), self.ignored.to(device))
+        return TrainingBatch(
+            self.batch.to(device),
+            self.targets.to(device),
+            self.ignored.to(device),
+            None if self.others is None else self.others.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Everyone:
+    """The images of all processes in one step.
+
+    Args:
+        image_ids: int64 [images], indices of the data set.
+        true: bool [images, texts], every true pair.
+    """
+
+    image_ids: Int64[Tensor, " images"]
+    true: Bool[Tensor, "images texts"]
+
+    def to(self, device: torch.device | str) -> "Everyone":
+        """Return the same on `device`."""
+        return Everyone(self.image_ids.to(device), self.true.to(device))
 
 
 class Pictures:
@@ -111,29 +148,45 @@ class Pictures:
 
 
 class StepBatches(Dataset[TrainingBatch]):
-    """A data set whose item `step` is the whole batch of that step.
+    """A data set whose item `step` is the whole batch of that step, or a process's part of it.
 
     Args:
         pairs: the training pairs.
         pictures: their pixels.
-        composition: what a step is made of.
+        composition: what a step of all processes is made of.
         seed: of the whole training.
+        world: the processes.
     """
 
-    def __init__(self, pairs: OneToManyPairs, pictures: Pictures, composition: Composition, *, seed: int) -> None:
-        self.pairs, self.pictures, self.composition, self.seed = pairs, pictures, composition, seed
+    def __init__(
+        self,
+        pairs: OneToManyPairs,
+        pictures: Pictures,
+        composition: Composition,
+        *,
+        seed: int,
+        world: World = ALONE,
+    ) -> None:
+        self.pairs, self.pictures, self.composition, self.seed, self.world = pairs, pictures, composition, seed, world
 
     def __getitem__(self, step: int) -> TrainingBatch:
         """Make the batch of a step; its pixels are float in [0, 1]."""
         draw = draw_step(self.pairs, self.composition, seed=self.seed, step=step)
+        own = self.world.share(len(draw.image_ids))
+        mine = (draw.links[:, 0] >= own.start) & (draw.links[:, 0] < own.stop)
         batch = PairBatch(
-            pixels=self.pictures[draw.image_ids].float() / 255,
+            pixels=self.pictures[draw.image_ids[own]].float() / 255,
             texts=tuple(self.pairs.texts[j] for j in draw.text_ids),
-            links=torch.from_numpy(draw.links),
-            image_ids=torch.from_numpy(draw.image_ids),
+            links=torch.from_numpy(draw.links[mine] - np.array([own.start, 0])),
+            image_ids=torch.from_numpy(draw.image_ids[own]),
             text_ids=torch.from_numpy(draw.text_ids),
         )
-        return TrainingBatch(batch, torch.from_numpy(draw.targets), torch.from_numpy(draw.ignored))
+        others = None
+        if self.world.size > 1:
+            true = torch.zeros(draw.targets.shape, dtype=torch.bool)
+            true[tuple(torch.from_numpy(draw.links).T)] = True
+            others = Everyone(torch.from_numpy(draw.image_ids), true)
+        return TrainingBatch(batch, torch.from_numpy(draw.targets), torch.from_numpy(draw.ignored), others)
 
 
 def iterate(

@@ -3,29 +3,20 @@
 The weights are frozen and the model is in evaluation mode meanwhile, so no gradient of the search reaches them.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
-from torch.nn.functional import normalize
+from jaxtyping import Float
 
-from crossguard.attacks.ascent import Pixels, Start, maximise, random_start
+from crossguard.attacks.ascent import Pixels, Start, ascend, random_start
 from crossguard.attacks.base import frozen
-from crossguard.attacks.encode import encode_texts, encode_unit_texts
-from crossguard.attacks.objectives import mean_partner
-from crossguard.models import VisionLanguageModel
-from crossguard.models.losses import contrastive_by_image, embedding_l2
-from crossguard.training.batches import TrainingBatch
-from crossguard.training.defences import Anchor, Contrast, Term
+from crossguard.training.defences import concerns
+from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
+from crossguard.training.warm import Perturbations
 
-Order = Literal["text-first", "image-first"]
-_TextPart: TypeAlias = Callable[[list[str], Int64[Tensor, " variants"]], Float[Tensor, " variants"]]
-_ImagePart: TypeAlias = Callable[[Float[Tensor, "images dim"]], Float[Tensor, " images"]]
+Order = Literal["text-first", "image-first", "alternating", "independent"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,8 @@ class InnerAttack:
         pgd_step: size of a step in [0, 1].
         start: where images start: "uniform" in [-eps, eps], or "clean".
         order: "text-first" changes texts under the clean images, then images against the changed texts (MAT);
-            "image-first" the other way round.
+            "image-first" the other way round; "alternating" changes texts, images against them, and texts again, from
+            the originals, under the changed images (as SGA does); "independent" changes each under the clean other.
     """
 
     eps: float
@@ -53,111 +45,72 @@ class InnerAttack:
     start: Start
     order: Order
 
-    def __call__(
-        self,
-        model: VisionLanguageModel,
-        original: VisionLanguageModel,
-        step_batch: TrainingBatch,
-        terms: Sequence[Term],
-        *,
-        seed: int,
-        step: int,
-    ) -> tuple[Pixels, tuple[str, ...]]:
-        """Raise the terms of the outer loss.
+    def __call__(self, loss: StepLoss, *, memory: Perturbations | None = None) -> tuple[Pixels, tuple[str, ...]]:
+        """Raise the outer loss of a step.
 
         Args:
-            model: the model in training; left as it was.
-            original: the model as it came, for `Anchor` terms.
-            step_batch: clean pixels and texts, and the targets.
-            terms: of the outer loss; they say which modality is attacked against which view of the other.
-            seed: of the whole training.
-            step: the step, so that other random numbers are drawn at every one.
+            loss: of the step; its terms say which modality is attacked against which view of the other. Its model is
+                left as it was.
+            memory: images that it knows start from what was found on their last visit, and it keeps what is found now.
 
         Returns:
             Pixels within `eps` of the clean ones and in [0, 1], and texts within `words`; what no term asks for is
-            returned clean.
+            returned clean. In several processes: this process's pixels, and all texts.
         """
-        search = _Search(self, model, original, step_batch, terms, seed, step)
-        with frozen(model):
-            if self.order == "text-first":
-                texts = search.texts(step_batch.batch.pixels)
-                return search.images(texts), texts
-            pixels = search.images(step_batch.batch.texts)
-            return pixels, search.texts(pixels)
+        clean = loss.step_batch.batch
+        with frozen(loss.model):
+            if self.order == "image-first":
+                pixels = self._images(loss, clean.texts, memory)
+                return pixels, self._texts(loss, pixels)
+            texts = self._texts(loss, clean.pixels)
+            pixels = self._images(loss, clean.texts if self.order == "independent" else texts, memory)
+            if self.order == "alternating":
+                texts = self._texts(loss, pixels, again=True)
+            return pixels, texts
 
-
-@dataclass(frozen=True)
-class _Search:
-    """One step's search; the model is frozen already."""
-
-    how: InnerAttack
-    model: VisionLanguageModel
-    original: VisionLanguageModel
-    step_batch: TrainingBatch
-    terms: Sequence[Term]
-    seed: int
-    step: int
-
-    def texts(self, pixels: Pixels) -> tuple[str, ...]:
+    def _texts(self, loss: StepLoss, pixels: Pixels, *, again: bool = False) -> tuple[str, ...]:
         """Change the texts under `pixels`, which stand for the adversarial images."""
-        clean = self.step_batch.batch.texts
-        terms = [t for t in self.terms if (t.text == "adversarial" if isinstance(t, Contrast) else t.tower == "text")]
-        if not terms or self.how.words == 0:
+        clean = loss.step_batch.batch.texts
+        terms = [term for term in loss.terms if concerns(term, "text")]
+        if not terms or self.words == 0:
             return clean
-        parts = [self._text_part(term, pixels) for term in terms]
+        judge = loss.of_texts(terms, pixels)
 
         def score(texts: list[str], owners: list[int]) -> Float[np.ndarray, " variants"]:
-            rows = torch.tensor(owners, device=pixels.device)
-            return torch.stack([part(texts, rows) for part in parts]).sum(dim=0).cpu().numpy()
+            return judge(texts, owners).cpu().numpy()
 
         return swap_some(
-            self.model,
+            loss.model,
             clean,
             score,
-            words=self.how.words,
-            tries=self.how.text_tries,
-            swaps=self.how.swaps,
-            rng=np.random.default_rng([self.seed, 2, self.step]),
+            words=self.words,
+            tries=self.text_tries,
+            swaps=self.swaps,
+            rng=np.random.default_rng([loss.seed, 2, loss.step, *([1] if again else [])]),
         )
 
-    @torch.no_grad()
-    def _text_part(self, term: Term, pixels: Pixels) -> _TextPart:
-        model = self.model
-        if isinstance(term, Anchor):
-            reference = encode_texts(self.original, self.step_batch.batch.texts)
-            return lambda texts, owners: -term.weight * embedding_l2(encode_texts(model, texts), reference[owners])
-        seen = pixels if term.image == "adversarial" else self.step_batch.batch.pixels
-        partners = mean_partner(model.encode_image(seen).float(), self.step_batch.targets.T)
-        return lambda texts, owners: term.weight * (encode_unit_texts(model, texts) * partners[owners]).sum(dim=1)
-
-    def images(self, texts: tuple[str, ...]) -> Pixels:
+    def _images(self, loss: StepLoss, texts: tuple[str, ...], memory: Perturbations | None) -> Pixels:
         """Change the images against `texts`, which stand for the adversarial texts."""
-        clean, how = self.step_batch.batch, self.how
-        terms = [t for t in self.terms if (t.image == "adversarial" if isinstance(t, Contrast) else t.tower == "image")]
-        if not terms or how.eps == 0:
+        clean = loss.step_batch.batch
+        terms = [term for term in loss.terms if concerns(term, "image")]
+        if not terms or self.eps == 0:
             return clean.pixels
-        parts = [self._image_part(term, texts) for term in terms]
         start = None
-        if how.start == "uniform":
-            start = random_start(clean, eps=how.eps, seed=self.seed, stream=self.step)
-
-        def loss(pixels: Pixels) -> Float[Tensor, " images"]:
-            embeddings = self.model.encode_image(pixels).float()
-            return torch.stack([part(embeddings) for part in parts]).sum(dim=0)
-
-        return maximise(
-            loss, clean.pixels, eps=how.eps, steps=how.pgd_steps, step_size=how.pgd_step, start=start, keep_best=False
+        if self.start == "uniform":
+            start = random_start(clean, eps=self.eps, seed=loss.seed, stream=loss.step)
+        if memory is not None:
+            start = memory.start(clean.pixels, clean.pixels if start is None else start, clean.image_ids)
+        gradient = loss.of_pixels(terms, texts)
+        found = ascend(
+            gradient,
+            lambda pixels: gradient(pixels)[0],
+            clean.pixels,
+            eps=self.eps,
+            steps=self.pgd_steps,
+            step_size=self.pgd_step,
+            start=start,
+            keep_best=False,
         )
-
-    @torch.no_grad()
-    def _image_part(self, term: Term, texts: tuple[str, ...]) -> _ImagePart:
-        batch, targets, ignored = self.step_batch.batch, self.step_batch.targets, self.step_batch.ignored
-        if isinstance(term, Anchor):
-            reference = self.original.encode_image(batch.pixels).float()
-            return lambda embeddings: term.weight * embedding_l2(embeddings, reference)
-        features = encode_unit_texts(self.model, texts if term.text == "adversarial" else batch.texts)
-        scale = self.model.logit_scale.detach()
-        return lambda embeddings: (
-            term.weight
-            * contrastive_by_image(scale * normalize(embeddings, dim=-1) @ features.T, targets, ignored=ignored)
-        )
+        if memory is not None:
+            memory.keep(found - clean.pixels, loss.step_batch.image_ids, world=loss.world)
+        return found

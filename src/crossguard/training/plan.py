@@ -2,23 +2,37 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from crossguard.attacks.ascent import Start, step_size
+from torch import nn
+
+from crossguard.attacks.ascent import step_size
 from crossguard.attacks.options import check_choice, check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.checks import lookup
 from crossguard.data import OneToManyPairs
 from crossguard.threat import LInf, ThreatModel, WordEdits
+from crossguard.training.believed import Momentum, read_momentum
 from crossguard.training.composition import Composition
-from crossguard.training.defences import DEFENCES, Contrast, DefenceRow, Term
+from crossguard.training.defences import (
+    DEFENCES,
+    Contrast,
+    DefenceRow,
+    Term,
+    Tower,
+    attacked,
+    scaled,
+    terms_for,
+)
 from crossguard.training.inner import InnerAttack, Order
 from crossguard.training.links import arrange
+from crossguard.training.lora import Lora, read_lora
 from crossguard.training.swaps import Swaps
 
 Positives = Literal["summed", "drawn"]
+InnerStart = Literal["uniform", "clean", "warm"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Plan:
         terms: its loss, with the clean share mixed in.
         composition: what a step is made of.
         inner: the inner attack.
+        start: where images start; "warm" where the last visit left them.
         steps: optimiser steps.
         seed: of the whole training.
         learning_rate: the largest.
@@ -38,6 +53,11 @@ class Plan:
         warmup_steps: of the learning rate.
         clip_norm: largest gradient norm.
         draws_targets: whether one target per image and text is drawn, in place of all with equal shares.
+        chunk_size: the most samples in one pass; None for all.
+        momentum: options of a momentum copy with queues, or None.
+        ema: decay of the average of weights; 0 for none.
+        lora: adapters to train in place of the weights, or None.
+        freeze: name patterns of parameters that are not trained.
         settings: all that decides the outcome, as JSON values.
     """
 
@@ -46,6 +66,7 @@ class Plan:
     terms: tuple[Term, ...]
     composition: Composition
     inner: InnerAttack
+    start: InnerStart
     steps: int
     seed: int
     learning_rate: float
@@ -53,13 +74,18 @@ class Plan:
     warmup_steps: int
     clip_norm: float
     draws_targets: bool
+    chunk_size: int | None
+    momentum: Momentum | None
+    ema: float
+    lora: Lora | None
+    freeze: tuple[str, ...]
     settings: Mapping[str, Any]
 
 
 def make_plan(
     pairs: OneToManyPairs,
     *,
-    model_name: str,
+    model: nn.Module,
     defence: str,
     threat: ThreatModel | None,
     links: str | None,
@@ -81,6 +107,14 @@ def make_plan(
     order: str,
     text_tries: int,
     source: SourceLike | None,
+    chunk_size: int | None,
+    queue_size: int,
+    momentum: float,
+    soft_targets: float,
+    ema: float,
+    lora: Mapping[str, Any] | None,
+    freeze: Sequence[str],
+    processes: int,
 ) -> Plan:
     """Check the options of `train` and resolve them; their meaning is said there.
 
@@ -92,8 +126,13 @@ def make_plan(
     _check_whole(0, seed=seed)
     _check_range(math.inf, learning_rate=learning_rate, clip_norm=clip_norm, zero=False)
     _check_range(math.inf, weight_decay=weight_decay)
-    _check_range(1.0, warmup=warmup, clean_weight=clean_weight)
-    starts: Start = check_choice(start, get_args(Start), "start")
+    _check_range(1.0, warmup=warmup, clean_weight=clean_weight, ema=ema)
+    if chunk_size is not None:
+        _check_whole(1, chunk_size=chunk_size)
+    believed = read_momentum(model, queue_size=queue_size, momentum=momentum, soft_targets=soft_targets)
+    adapters = read_lora(lora)
+    patterns = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    starts: InnerStart = check_choice(start, get_args(InnerStart), "start")
     orders: Order = check_choice(order, get_args(Order), "order")
     kind: Positives = check_choice(positives, get_args(Positives), "positives")
     arranged = arrange(pairs, links, one_to_many=row.one_to_many, new_originals=new_originals)
@@ -102,24 +141,28 @@ def make_plan(
         raise ValueError(
             f"Expected positives='summed' for {row.name!r}, which has one target per image: use a one-to-many defence."
         )
-    size = len(pairs.images)
-    if size < batch_size:
+    if believed is not None and kind == "drawn":
+        raise ValueError("Expected positives='summed' with `queue_size` > 0, whose targets are soft, but got 'drawn'.")
+    size, together = len(pairs.images), batch_size * processes
+    if size < together:
+        several = f" in each of {processes} processes" if processes > 1 else ""
         raise ValueError(
-            f"Expected at least {batch_size} images (`batch_size`) to train on, but {pairs.name!r} ({pairs.split}) "
-            f"has {size}."
+            f"Expected at least {together} images (`batch_size`{several}) to train on, but {pairs.name!r} "
+            f"({pairs.split}) has {size}."
         )
     many = 2 if arranged.one_to_many else 1
     composition = Composition(
-        batch_size,
+        together,
         one_to_many=arranged.one_to_many,
         texts_per_image=many if texts_per_image is None else texts_per_image,
         images_per_text=many if images_per_text is None else images_per_text,
     )
-    eps, words = _budgets(row, threat)
+    terms = terms_for(model, _mixed(row.terms, clean_weight), defence=defence)
+    eps, words = _budgets(defence, attacked(terms), threat)
     candidates = make_source(row.source if source is None else source)
     step = step_size(check_step_rule(pgd_step), eps=eps, steps=pgd_steps)
     settings = {
-        "model": model_name,
+        "model": model.name,
         "pairs": f"{pairs.name} {pairs.split} {_fingerprint(pairs)}",
         "defence": defence,
         "eps": eps,
@@ -138,12 +181,19 @@ def make_plan(
         "text_tries": text_tries,
         "source": candidates.name,
     }
-    if links is not None:
-        settings["links"] = links
+    # What is at its default is not named, so that a training begun before an option was there goes on.
+    named: dict[str, tuple[Any, Any]] = {
+        "links": (links, None),
+        "momentum": (None if believed is None else asdict(believed), None),
+        "ema": (ema, 0.0),
+        "lora": (None if adapters is None else asdict(adapters), None),
+        "freeze": (list(patterns), []),
+    }
+    settings |= {name: value for name, (value, default) in named.items() if value != default}
     return Plan(
         row=row,
         pairs=pairs,
-        terms=_mixed(row.terms, clean_weight),
+        terms=terms,
         composition=composition,
         inner=InnerAttack(
             eps=eps,
@@ -152,9 +202,10 @@ def make_plan(
             text_tries=text_tries,
             pgd_steps=pgd_steps,
             pgd_step=step,
-            start=starts,
+            start="clean" if starts == "clean" else "uniform",
             order=orders,
         ),
+        start=starts,
         steps=steps,
         seed=seed,
         learning_rate=learning_rate,
@@ -162,6 +213,11 @@ def make_plan(
         warmup_steps=round(warmup * steps),
         clip_norm=clip_norm,
         draws_targets=kind == "drawn",
+        chunk_size=chunk_size,
+        momentum=believed,
+        ema=ema,
+        lora=adapters,
+        freeze=patterns,
         settings=settings,
     )
 
@@ -169,11 +225,10 @@ def make_plan(
 def _mixed(terms: tuple[Term, ...], clean_weight: float) -> tuple[Term, ...]:
     if clean_weight == 0:
         return terms
-    scaled = tuple(type(term)(**{**asdict(term), "weight": term.weight * (1 - clean_weight)}) for term in terms)
-    return (*scaled, Contrast("clean", "clean", clean_weight))
+    return (*scaled(terms, 1 - clean_weight), Contrast("clean", "clean", clean_weight))
 
 
-def _budgets(row: DefenceRow, threat: ThreatModel | None) -> tuple[float, int]:
+def _budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | None) -> tuple[float, int]:
     """Return what the inner attack may change: the threat's budgets of the modalities that the defence attacks."""
     threat = threat or ThreatModel()
     for modality in threat:
@@ -184,14 +239,14 @@ def _budgets(row: DefenceRow, threat: ThreatModel | None) -> tuple[float, int]:
         raise ValueError(f"Expected an LInf budget for 'image', but got {image!r}.")
     if not isinstance(text, WordEdits | None):
         raise ValueError(f"Expected a WordEdits budget for 'text', but got {text!r}.")
-    eps = image.eps if image is not None and "image" in row.attacks else 0.0
-    words = text.words if text is not None and "text" in row.attacks else 0
-    if row.attacks and not eps and not words:
+    eps = image.eps if image is not None and "image" in modalities else 0.0
+    words = text.words if text is not None and "text" in modalities else 0
+    if modalities and not eps and not words:
         needed = " or ".join(
-            {"image": "an image budget eps > 0", "text": "a text budget words > 0"}[m] for m in sorted(row.attacks)
+            {"image": "an image budget eps > 0", "text": "a text budget words > 0"}[m] for m in sorted(modalities)
         )
         raise ValueError(
-            f"Expected {needed} for the defence {row.name!r}, but the threat is '{threat}': nothing would be attacked. "
+            f"Expected {needed} for the defence {defence!r}, but the threat is '{threat}': nothing would be attacked. "
             "Use the defence 'clean' to train without attacks."
         )
     return eps, words

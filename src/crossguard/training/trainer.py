@@ -1,32 +1,28 @@
 """`train`: one trainer for every defence."""
 
 import copy
-import math
 import os
-import time
-from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available
 from torch import nn
 
-from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.base import frozen
+from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.table import make_attack
 from crossguard.data import OneToManyPairs
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
-from crossguard.runs import Rows, RunFolder
+from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
-from crossguard.training.batches import Pictures, StepBatches, TrainingBatch, iterate
-from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
-from crossguard.training.defences import Anchor
-from crossguard.training.devices import make_accelerator
-from crossguard.training.optimiser import learning_rate_at, make_optimiser, select_trained
-from crossguard.training.outer import Towers, batch_accuracy, outer_loss
-from crossguard.training.plan import Plan, make_plan
+from crossguard.training.batches import Pictures, StepBatches
+from crossguard.training.compiled import check_compiler, compiled_images
+from crossguard.training.devices import make_accelerator, world_of
+from crossguard.training.job import Job
+from crossguard.training.long_texts import report_cut_texts
+from crossguard.training.plan import make_plan
 from crossguard.training.validation import Validation
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -69,6 +65,16 @@ def train(
     progress: Reporter = _SILENT,
     device: torch.device | str | None = None,
     precision: str = "auto",
+    chunk_size: int | None = None,
+    queue_size: int = 0,
+    momentum: float = 0.995,
+    soft_targets: float = 0.4,
+    ema: float = 0.0,
+    lora: Mapping[str, Any] | None = None,
+    freeze: Sequence[str] = (),
+    keep: str = "last",
+    tracker: str | None = None,
+    compile: bool = False,  # noqa: A002  (as torch.compile)
 ) -> Model:
     """Fine-tune a model with a defence, and return the trained copy.
 
@@ -77,8 +83,14 @@ def train(
     are functions of (seed, step): the same call gives the same weights, and a run that was stopped goes on from its
     last checkpoint to the very same weights (on a CPU, with the same number of threads).
 
+    A `FusionModel` is trained to match images and texts as well as to compare them, a `Captioner` on its caption loss
+    (see `defences.terms_for`); the inner attack raises the same loss. Where several processes were launched, call
+    `train` in each of them with the same arguments; negatives are everyone's, and two processes do what one does with
+    twice the batch.
+
     Args:
-        model: a `VisionLanguageModel`; not changed. Parameters with `requires_grad` off stay as they are.
+        model: a `VisionLanguageModel` or `Captioner`; not changed. Parameters with `requires_grad` off stay as they
+            are.
         pairs: what to train on.
         defence: a name of `DEFENCES`.
         threat: budgets of "image" (`LInf`) and "text" (`WordEdits`). A modality without budget is not attacked; "clean"
@@ -88,7 +100,7 @@ def train(
         new_originals: other originals, for `links="new-originals"`.
         steps: optimiser steps.
         seed: decides batches, noise and dropout.
-        batch_size: images per step, at least 2.
+        batch_size: images per step (and process), at least 2.
         learning_rate: the largest; reached after the warm-up, then a cosine to 0.
         weight_decay: of AdamW, not for biases and norms.
         warmup: share of the steps, in [0, 1).
@@ -101,14 +113,16 @@ def train(
             image and text at every step, the others being neither target nor negative.
         pgd_steps: gradient steps on the images.
         pgd_step: "co-attack" (1.25 eps / steps), "sga" (0.5/255), or a size in [0, 1].
-        start: where images start, "uniform" in [-eps, eps] or "clean".
-        order: "text-first" (MAT) or "image-first".
+        start: where images start: "uniform" in [-eps, eps], "clean", or "warm", from what was found on an image's last
+            visit (first "uniform"; one byte per pixel value of the data set is kept).
+        order: "text-first" (MAT), "image-first", "alternating" (texts, images, texts again) or "independent".
         text_tries: substitutions tried per text and word.
         source: candidate source of substitutions (see `attacks.make_source`); default: the defence's own.
         validation: held-out pairs; retrieval at rank 1 on them is logged and shown, clean and attacked.
         validation_attack: a name of the table of attacks, run within `threat`.
         validate_every: steps between validations; default: at the end alone.
-        run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on.
+        run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on. In several processes the
+            main one has it, and the others, which must see the same disk, leave it out.
         checkpoint_every: steps between checkpoints.
         log_every: steps between rows, and between updates of what is shown.
         pictures: pictures decoded before, to share them between trainings; default: decoded here.
@@ -116,20 +130,44 @@ def train(
         progress: shows loss, clean and robust batch accuracy, and speed.
         device: where to train; default: where the model is. The trained copy is put where the model is.
         precision: "auto" is bfloat16 where a GPU has it, else float32.
+        chunk_size: the most images, texts or pairs in one pass, so that large batches fit; the gradient is that of the
+            whole batch, for one more forward pass (see `StepLoss`).
+        queue_size: for fusion models: above 0, the contrastive loss compares with a momentum copy of the model and
+            queues of so many of its embeddings (see `models.momentum`).
+        momentum: how much that copy keeps of itself per step.
+        soft_targets: share of the copy's belief in the contrastive targets, in [0, 1].
+        ema: decay of a moving average of the weights, in [0, 1); above 0 the average is validated and returned.
+        lora: trains low-rank adapters in place of weights: `rank`, `alpha`, `dropout`, `layers` (see `lora.Lora`). The
+            returned model has them merged into plain weights.
+        freeze: name patterns (`*`, `?`) of parameters that are not trained.
+        keep: "last" returns the weights of the last step, "best" those that validation found best: by the mean of
+            robust TR@1 and IR@1 (clean ones where nothing is attacked).
+        tracker: "tensorboard" writes what is logged there too, into the run folder.
+        compile: compile the image encoder (`torch.compile`); pays on GPUs, after a minute or more.
 
     Returns:
         A trained copy in evaluation mode, its `name` extended by the defence.
+
+    Warns:
+        UserWarning: texts are longer than the model's context and are cut; how many, and the first.
 
     Raises:
         ValueError: an unknown defence (the nearest is named) or an option out of range, a threat under which the
             defence attacks nothing, too few images, a checkpoint of another training.
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
-    if not isinstance(model, VisionLanguageModel):
-        raise ValueError(f"Expected a VisionLanguageModel to train, but got {type(model).__name__}.")
+    if not isinstance(model, VisionLanguageModel | Captioner):
+        raise ValueError(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
+    home = next(model.parameters()).device
+    where = home if device is None else torch.device(device)
+    check_tracker(tracker, run)
+    accelerator = make_accelerator(
+        where, precision=precision, tracker=tracker, folder=None if run is None else run.path
+    )
+    world = world_of(accelerator)
     plan = make_plan(
         pairs,
-        model_name=model.name,
+        model=model,
         defence=defence,
         threat=threat,
         links=links,
@@ -151,15 +189,25 @@ def train(
         order=order,
         text_tries=text_tries,
         source=source,
+        chunk_size=chunk_size,
+        queue_size=queue_size,
+        momentum=momentum,
+        soft_targets=soft_targets,
+        ema=ema,
+        lora=lora,
+        freeze=freeze,
+        processes=world.size,
     )
     every = {"checkpoint_every": checkpoint_every, "log_every": log_every, "validate_every": validate_every or steps}
     for name, value in every.items():
         if value < 1:
             raise ValueError(f"Expected `{name}` >= 1, but got {value}.")
     attack = make_attack(validation_attack) if threat else None
-    home = next(model.parameters()).device
-    where = home if device is None else torch.device(device)
-    accelerator = make_accelerator(where, precision=precision)
+    check_keep(keep, model, validation)
+    if compile:
+        check_compiler(where)
+    if isinstance(model, VisionLanguageModel) and world.main:
+        report_cut_texts(model, plan.pairs.texts)
     if pictures is None:
         pictures = Pictures(model, plan.pairs, progress=progress)
     pictures.check_show(plan.pairs)
@@ -173,130 +221,47 @@ def train(
 
     student = copy.deepcopy(model).to(accelerator.device)
     student.zero_grad(set_to_none=True)
-    flags = [parameter.requires_grad for parameter in student.parameters()]
-    job = _Job(plan, student, model, accelerator, run, judge)
-    batches = StepBatches(plan.pairs, pictures, plan.composition, seed=seed)
+    flags = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
+    job = Job(plan, student, model, accelerator, run=run, judge=judge, keep=keep)
+    batches = StepBatches(plan.pairs, pictures, plan.composition, seed=seed, world=world)
     # Dropout draws from PyTorch's global generator: it is seeded anew at every step, and put back at the end.
-    with torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []):
-        job.fit(batches, workers=workers, every=every, progress=progress)
+    with (
+        torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []),
+        compiled_images(student, wanted=compile),
+    ):
+        job.fit(batches, workers=workers, every=every, progress=progress if world.main else _SILENT)
     student.zero_grad(set_to_none=True)
-    for parameter, wanted in zip(student.parameters(), flags, strict=True):
-        parameter.requires_grad_(wanted)
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(flags[name])
     student.name = f"{model.name}-{defence}"
     return student.to(home).eval()
 
 
-class _Job:
-    """One training under way."""
+def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
+    """Refuse an unknown tracker, one that is not installed, and one without a folder.
 
-    def __init__(
-        self,
-        plan: Plan,
-        student: nn.Module,
-        source: nn.Module,
-        accelerator: Accelerator,
-        run: RunFolder | None,
-        judge: Validation | None,
-    ) -> None:
-        self.plan, self.accelerator, self.judge = plan, accelerator, judge
-        self.module, self.student = student, cast(VisionLanguageModel, student)
-        self.original = self.student
-        if any(isinstance(term, Anchor) for term in plan.terms):
-            reference = copy.deepcopy(source).to(accelerator.device).eval().requires_grad_(False)
-            self.original = cast(VisionLanguageModel, reference)
-        self.trained = select_trained(self.student, plan.row.trains)
-        optimiser = make_optimiser(self.trained, weight_decay=plan.weight_decay)
-        self.towers, self.optimiser = accelerator.prepare(Towers(self.student), optimiser)
-        self.checkpoint = None if run is None else run.file(f"checkpoint-{plan.row.name}")
-        self.rows = None if run is None else Rows(run.path / "training.jsonl")
+    Raises:
+        ValueError: saying which.
+    """
+    if tracker is None:
+        return
+    check_choice(tracker, ("tensorboard",), "tracker")
+    if not is_tensorboard_available():
+        raise ValueError('Expected TensorBoard for `tracker`, but it is not here: pip install "crossguard[tracking]".')
+    if run is None and int(os.environ.get("RANK", "0")) == 0:
+        raise ValueError("Expected a `run` folder together with `tracker`, but got none.")
 
-    def fit(self, batches: StepBatches, *, workers: int, every: Mapping[str, int], progress: Reporter) -> None:
-        """Take all steps that are not done yet."""
-        plan, done = self.plan, 0
-        if self.checkpoint is not None:
-            done = load_checkpoint(self.checkpoint, self.module, self.optimiser, settings=plan.settings)
-        began = time.monotonic()
-        with progress.task(f"train {plan.row.name}", total=plan.steps, done=done) as task:
-            for step, batch in enumerate(
-                iterate(batches, start=done, stop=plan.steps, workers=workers, device=self.accelerator.device), done
-            ):
-                last = step + 1 == plan.steps
-                noted = self.step(batch, step, measure=last or step % every["log_every"] == 0)
-                if self.judge is not None and (last or (step + 1) % every["validate_every"] == 0):
-                    noted |= self.judge(self.student, device=self.accelerator.device)
-                if noted:
-                    row = {"defence": plan.row.name, "step": step, **noted}
-                    self._log({**row, "seconds": round(time.monotonic() - began, 3)})
-                task.advance(note=_note(noted))
-                if last or (step + 1) % every["checkpoint_every"] == 0:
-                    self._save(step + 1)
 
-    def step(self, batch: TrainingBatch, step: int, *, measure: bool) -> dict[str, Any]:
-        """Take one step; return its row, empty unless it is measured."""
-        plan = self.plan
-        torch.manual_seed(plan.seed * 1_000_003 + step)
-        with self.accelerator.autocast():
-            adversarial = plan.inner(self.student, self.original, batch, plan.terms, seed=plan.seed, step=step)
-            accuracies = self._accuracies(batch, *adversarial) if measure else {}
-            self.module.train()
-            draw = torch.Generator().manual_seed(plan.seed * 1_000_003 + step) if plan.draws_targets else None
-            loss = outer_loss(self.towers, self.student, self.original, plan.terms, batch, adversarial, draw=draw)
-        self._refuse_nan(step, "loss", float(loss.detach()))
-        rate = learning_rate_at(step, steps=plan.steps, warmup=plan.warmup_steps, peak=plan.learning_rate)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.accelerator.backward(loss)
-        norm = float(nn.utils.clip_grad_norm_(self.trained, plan.clip_norm))
-        self._refuse_nan(step, "gradient", norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        if not measure:
-            return {}
-        return {
-            "loss": float(loss.detach()),
-            **accuracies,
-            "learning_rate": rate,
-            "gradient_norm": norm,
-        }
+def check_keep(keep: str, model: nn.Module, validation: OneToManyPairs | None) -> None:
+    """Refuse to keep the best of what is not validated, and to validate retrieval of what does not retrieve.
 
-    def _accuracies(self, batch: TrainingBatch, pixels: Pixels, texts: tuple[str, ...]) -> dict[str, float]:
-        clean = batch.batch
-        with frozen(self.student):
-            found = {"clean_accuracy": batch_accuracy(self.student, clean.pixels, clean.texts, clean.positives)}
-            if self.plan.row.attacks:
-                found["robust_accuracy"] = batch_accuracy(self.student, pixels, texts, clean.positives)
-        return found
-
-    def _refuse_nan(self, step: int, what: str, value: float) -> None:
-        if math.isfinite(value):
-            return
-        kept = "no checkpoint was written yet"
-        if self.checkpoint is not None and self.checkpoint.is_dir():
-            kept = f"the last good checkpoint stands in {self.checkpoint}"
-        raise FloatingPointError(
-            f"Expected a finite {what}, but got {value} at step {step} of {self.plan.row.name!r} (learning rate "
-            f"{self.plan.learning_rate:g}); {kept}. Try a smaller learning rate."
+    Raises:
+        ValueError: saying which.
+    """
+    check_choice(keep, ("last", "best"), "keep")
+    if keep == "best" and validation is None:
+        raise ValueError("Expected `validation` pairs together with keep='best', but got none.")
+    if validation is not None and not isinstance(model, VisionLanguageModel):
+        raise ValueError(
+            f"Expected no `validation` for {type(model).__name__}: it measures retrieval, which a captioner has not."
         )
-
-    def _log(self, row: Mapping[str, Any]) -> None:
-        """Append a row, unless a run that was stopped after its last checkpoint has logged this step already."""
-        if self.rows is None:
-            return
-        known = [r["step"] for r in self.rows if r["defence"] == row["defence"]]
-        if not known or row["step"] > max(known):
-            self.rows.append(row)
-
-    def _save(self, done: int) -> None:
-        if self.checkpoint is not None:
-            save_checkpoint(self.checkpoint, self.module, self.optimiser, step=done, settings=self.plan.settings)
-
-
-def _note(row: Mapping[str, Any]) -> str:
-    shown = {
-        "loss": "loss {:.3f}",
-        "clean_accuracy": "clean {:.0%}",
-        "robust_accuracy": "robust {:.0%}",
-        "clean_ir@1": "val IR@1 {:.1f}",
-        "robust_ir@1": "attacked {:.1f}",
-    }
-    return "  ".join(form.format(row[key]) for key, form in shown.items() if key in row)

@@ -8,7 +8,8 @@ import torch
 from crossguard.models import cosine
 from crossguard.models.losses import contrastive, contrastive_drawn
 from crossguard.training import DEFENCES, TrainingBatch
-from crossguard.training.outer import Towers, batch_accuracy, outer_loss
+from crossguard.training.accuracy import batch_accuracy
+from crossguard.training.step_loss import StepLoss
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_every_defence_is_the_loss_of_its_name(tiny_clip, step_batch):
         }
     assert expected.keys() == DEFENCES.keys()
     for name, row in DEFENCES.items():
-        got = outer_loss(Towers(tiny_clip), tiny_clip, original, row.terms, step_batch, adversarial)
+        got = StepLoss(tiny_clip, original, row.terms, step_batch, seed=0, step=0).value(adversarial)
         assert got.requires_grad
         assert torch.allclose(got, expected[name], rtol=1e-4), name
 
@@ -59,17 +60,10 @@ def test_drawn_targets_leave_the_other_true_pairs_out(tiny_clip, toy_batch):
     adversarial = (toy_batch.pixels, toy_batch.texts)
     terms = DEFENCES["mat+"].terms
     with torch.no_grad():
-        got = outer_loss(
-            Towers(tiny_clip),
-            tiny_clip,
-            tiny_clip,
-            terms,
-            step_batch,
-            adversarial,
-            draw=torch.Generator().manual_seed(1),
-        )
+        loss = StepLoss(tiny_clip, tiny_clip, terms, step_batch, seed=0, step=1, draws_targets=True)
+        got = loss.value(adversarial)
         logits = tiny_clip.logit_scale * cosine(
-            *Towers(tiny_clip)(toy_batch.pixels, tiny_clip.tokenize(toy_batch.texts))
+            tiny_clip.encode_image(toy_batch.pixels), tiny_clip.encode_text(toy_batch.texts)
         )
     expected = contrastive_drawn(logits, positives, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(got, expected)
@@ -87,15 +81,10 @@ def test_what_each_defence_attacks_and_trains():
     }
 
 
-def test_batch_accuracy_counts_own_texts_and_not_ties(tiny_clip, monkeypatch):
-    # Two-dimensional embeddings: of an image its mean colours, of a text what a table says.
-    table = {"right": (1.0, 0.0), "up": (0.0, 1.0)}
-    monkeypatch.setattr(tiny_clip, "encode_image", lambda pixels: pixels.mean(dim=(2, 3))[:, :2])
-    monkeypatch.setattr(tiny_clip, "encode_text", lambda texts: torch.tensor([table[text] for text in texts]))
-    pixels = torch.zeros(3, 3, 2, 2)
-    pixels[0, 0], pixels[1, 1] = 1.0, 1.0
-    pixels[2, :2] = 0.5  # as near to one text as to the other
+def test_batch_accuracy_counts_own_texts_and_not_ties():
+    right, up = [1.0, 0.0], [0.0, 1.0]
+    images = torch.tensor([right, up, [0.5, 0.5]])  # the last is as near to one text as to the other
     positives = torch.tensor([[True, False], [True, False], [True, False]])
-    assert batch_accuracy(tiny_clip, pixels, ("right", "up"), positives) == pytest.approx(1 / 3)
+    assert batch_accuracy(images, torch.tensor([right, up]), positives) == pytest.approx(1 / 3)
     both = torch.tensor([[True, True, False], [False, False, True], [True, True, True]])
-    assert batch_accuracy(tiny_clip, pixels, ("right", "right", "up"), both) == 1.0
+    assert batch_accuracy(images, torch.tensor([right, right, up]), both) == 1.0
