@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from PIL import Image
 
 from crossguard.data.pictures import Picture
 
@@ -91,6 +92,10 @@ class ReferringExpressions:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode image `index` to an upright RGB `PIL.Image`."""
+        return self.images[index].load()
 
     def about(self, image: int) -> Int64[np.ndarray, " expressions"]:
         """Return the indices of the expressions about an image, ascending."""

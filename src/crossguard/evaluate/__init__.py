@@ -1,7 +1,11 @@
-"""Evaluation: retrieval clean and under attack, with attack success, confidence intervals and rows."""
+"""Evaluation: retrieval and grounding, clean and under attack, with attack success, intervals and rows."""
 
 from crossguard.evaluate.examples import Example, Examples
+from crossguard.evaluate.grounding import evaluate_grounding, evaluate_grounding_modalities
+from crossguard.evaluate.grounding_examples import GroundingExample, GroundingExamples
+from crossguard.evaluate.grounding_result import GroundingResult
 from crossguard.evaluate.intervals import paired_drop, wilson
+from crossguard.evaluate.labels import label_accuracy
 from crossguard.evaluate.measure import evaluate, evaluate_modalities
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
@@ -10,10 +14,16 @@ __all__ = [
     "METRICS",
     "Example",
     "Examples",
+    "GroundingExample",
+    "GroundingExamples",
+    "GroundingResult",
     "RetrievalResult",
     "embedding_ranks",
     "evaluate",
+    "evaluate_grounding",
+    "evaluate_grounding_modalities",
     "evaluate_modalities",
+    "label_accuracy",
     "paired_drop",
     "partner_ranks",
     "recalls",

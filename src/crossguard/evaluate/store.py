@@ -2,9 +2,12 @@
 
 import io
 import json
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from crossguard.attacks.base import Adversarial
 from crossguard.data import PairBatch
-from crossguard.runs import differences, write_atomically, write_json
+from crossguard.runs import RunFolder, differences, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,51 @@ class AdversarialStore:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"batch-{number:05d}.npz"
+
+
+@contextmanager
+def open_store(run: RunFolder | None, *names: str, settings: Mapping[str, Any]) -> Iterator[AdversarialStore]:
+    """Open the store of one evaluation in its run, or a temporary one where there is no run.
+
+    Args:
+        run: the run; None: nothing is kept.
+        names: what tells this evaluation from others of the run.
+        settings: everything that decides what the attack finds.
+
+    Raises:
+        ValueError: the run holds this evaluation with other settings.
+    """
+    if run is not None:
+        yield AdversarialStore(run.file("adversarial", *names), settings)
+    else:
+        with tempfile.TemporaryDirectory(prefix="crossguard-") as folder:
+            yield AdversarialStore(Path(folder), settings)
+
+
+def stored_pixels(
+    store: AdversarialStore, groups: Sequence[Int64[np.ndarray, " some"]]
+) -> Callable[[Int64[np.ndarray, " images"]], Float[Tensor, "images 3 height width"]]:
+    """Return a function that gives the stored pictures of some images of the data set.
+
+    Args:
+        store: holds every batch.
+        groups: the image indices of every batch, ascending.
+    """
+    batch_of = np.empty(sum(map(len, groups)), dtype=np.int64)
+    for number, ids in enumerate(groups):
+        batch_of[ids] = number
+
+    @lru_cache(maxsize=2)  # whoever reads image after image asks for a batch several times
+    def read(number: int) -> StoredBatch:
+        stored = store.read(number)
+        if stored is None:
+            raise ValueError(f"Expected batch {number} in {store.folder}, but it is missing or damaged: run again.")
+        return stored
+
+    def pixels(images: Int64[np.ndarray, " images"]) -> Float[Tensor, "images 3 height width"]:
+        parts = {int(n): read(int(n)) for n in np.unique(batch_of[images])}
+        found = [parts[int(batch_of[i])] for i in images]
+        grey = np.stack([b.grey[np.searchsorted(b.image_ids, i)] for b, i in zip(found, images, strict=True)])
+        return torch.from_numpy(grey).float() / 255
+
+    return pixels
