@@ -1,9 +1,8 @@
 """A tiny ALBEF that grounds with its layer 3, and RefCOCO+ at tiny size, for the tests of grounding."""
 
+from crossguard.data import load_expressions
 from fusion_models import make_albef
 from refcoco_files import write_refcoco
-
-from crossguard.data import load_expressions
 
 LAYER = 3
 

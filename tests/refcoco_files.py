@@ -139,7 +139,13 @@ def write_refcoco(folder, *, protocol=2):
     (boxes / "instances.json").write_text(json.dumps(instances))
     (boxes / "refs(unc).p").write_bytes(Python2Pickle(protocol).dumps(released_references()))
     detections = {
-        "11": [[1.5, 2.5, 21.0, 16.0, 0.98], [9.0, 0.0, 31.3, 29.9, 0.5], [0, 0, 5, 5, 0.4], [0, 18, 14, 12], [13.5, 10, 14, 20]],
+        "11": [
+            [1.5, 2.5, 21.0, 16.0, 0.98],
+            [9.0, 0.0, 31.3, 29.9, 0.5],
+            [0, 0, 5, 5, 0.4],
+            [0, 18, 14, 12],
+            [13.5, 10, 14, 20],
+        ],
         "22": [[30.0, 10.0, 33.5, 38.0], [0, 0, 20, 20]],
         "33": [[0, 0, 20.4, 20.0]],
     }

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from refcoco_files import BOXES, NAMES, Python2Pickle, released_references, write_refcoco
 
 from crossguard.data import ReferringExpressions, load_expressions
 from crossguard.data.refcoco_convert import main
 from crossguard.data.refcoco_refs import convert_references, read_references
 from crossguard.data.referring import outside
+from refcoco_files import BOXES, NAMES, Python2Pickle, released_references, write_refcoco
 
 
 @pytest.fixture
