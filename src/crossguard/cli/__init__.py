@@ -2,7 +2,7 @@
 
 import typer
 
-from crossguard.cli import augment, certify, demo, evaluate, listing, report, train, validate
+from crossguard.cli import augment, certify, demo, evaluate, listing, report, study, train, validate
 
 app = typer.Typer(
     name="crossguard",
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-for _verb in (demo, evaluate, train, certify, augment, report, listing, validate):
+for _verb in (demo, evaluate, train, certify, augment, study, report, listing, validate):
     _verb.register(app)
 
 __all__ = ["app"]

@@ -18,7 +18,7 @@ from crossguard.recipes.perform import (
     perform_evaluate,
     perform_train,
 )
-from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
+from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, StudyRecipe, TrainRecipe
 
 __all__ = [
     "VERBS",
@@ -28,6 +28,7 @@ __all__ = [
     "EvaluateRecipe",
     "Recipe",
     "RecipeError",
+    "StudyRecipe",
     "TrainRecipe",
     "apply_overrides",
     "check_names",

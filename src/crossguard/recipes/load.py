@@ -10,13 +10,22 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from crossguard.checks import lookup, nearest
-from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, TrainRecipe
+from crossguard.recipes.schema import (
+    AnyRecipe,
+    AugmentRecipe,
+    CertifyRecipe,
+    EvaluateRecipe,
+    Recipe,
+    StudyRecipe,
+    TrainRecipe,
+)
 
 VERBS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateRecipe,
     "train": TrainRecipe,
     "certify": CertifyRecipe,
     "augment": AugmentRecipe,
+    "study": StudyRecipe,
 }
 
 
@@ -54,9 +63,7 @@ def find_recipe(source: str) -> Path:
     return lookup(shipped_recipes(), source, what="recipe")
 
 
-def read_recipe(
-    source: str, overrides: Iterable[str] = ()
-) -> EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe:
+def read_recipe(source: str, overrides: Iterable[str] = ()) -> AnyRecipe:
     """Read a recipe by path or shipped name, apply `key.sub=value` overrides, and check it.
 
     Raises:
@@ -120,9 +127,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
     return result
 
 
-def parse_recipe(
-    values: Mapping[str, Any], *, source: str
-) -> EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe:
+def parse_recipe(values: Mapping[str, Any], *, source: str) -> AnyRecipe:
     """Check settings against the schema of their verb.
 
     Raises:

@@ -9,11 +9,19 @@ from crossguard.augment import AUGMENTATIONS
 from crossguard.checks import nearest
 from crossguard.data import DATASETS
 from crossguard.models import MODELS
-from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
+from crossguard.recipes.schema import (
+    AnyRecipe,
+    AugmentRecipe,
+    CertifyRecipe,
+    Data,
+    EvaluateRecipe,
+    StudyRecipe,
+    TrainRecipe,
+)
 from crossguard.training import DEFENCES
 
 
-def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe) -> list[str]:
+def check_names(recipe: AnyRecipe) -> list[str]:
     """Return one line per name of a recipe that no table holds, each with the nearest known name."""
     problems = [*_data(recipe.data, "data", "samples" if isinstance(recipe, CertifyRecipe) else "pairs")]
     if isinstance(recipe, EvaluateRecipe):
@@ -31,11 +39,29 @@ def check_names(recipe: EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRe
             problems += [*_row(AUGMENTATIONS, source.name, f"sources.{place}.name")]
         if recipe.model is not None:
             problems += [*_model(recipe.model)]
+    elif isinstance(recipe, StudyRecipe):
+        problems += [*_model(recipe.model), *_data(recipe.test, "test", "pairs"), *_study(recipe)]
     elif recipe.train is not None:
         problems += [*_row(MODELS, recipe.model, "model"), *_data(recipe.train.data, "train.data", "samples")]
     else:
         problems += [*_model(recipe.model)]
     return problems
+
+
+def _study(recipe: StudyRecipe) -> Iterator[str]:
+    for name, table in recipe.tables.items():
+        for attack, parts in table.attacks.items():
+            yield from _row(ATTACKS, attack, f"tables.{name}.attacks")
+            uses = ATTACKS[attack].uses if attack in ATTACKS else frozenset({"image", "text"})
+            for part in parts:
+                if not {"image", "text"} & uses >= ({"image", "text"} if part == "joint" else {part}):
+                    can = ", ".join(sorted(uses))
+                    yield f"tables.{name}.attacks.{attack}: {part!r} is more than it attacks ({can})"
+    for name, arm in recipe.arms.items():
+        if arm.defence is not None:
+            yield from _row(DEFENCES, arm.defence, f"arms.{name}.defence")
+        for place, source in enumerate(arm.sources):
+            yield from _row(AUGMENTATIONS, source, f"arms.{name}.sources.{place}")
 
 
 def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from crossguard.threat import EditKind, LInf, Target, ThreatModel, WordEdits
+from crossguard.threat import EditKind, LInf, Target, ThreatModel, WordEdit, WordEdits
 
 
 def _number(value: object) -> object:
@@ -34,7 +34,10 @@ class ImageBudget(_Section):
 class TextBudget(_Section):
     """Word budget of the text."""
 
-    words: Annotated[NonNegativeInt, Field(description="most substituted words of a text")] = 1
+    words: Annotated[NonNegativeInt, Field(description="most edited words of a text")] = 1
+    kinds: Annotated[list[WordEdit], Field(min_length=1, description="some of substitution, insertion, deletion")] = [
+        "substitution"
+    ]
 
 
 class Threat(_Section):
@@ -50,7 +53,7 @@ class Threat(_Section):
         if self.image is not None:
             budgets["image"] = LInf(eps=self.image.eps)
         if self.text is not None:
-            budgets["text"] = WordEdits(words=self.text.words)
+            budgets["text"] = WordEdits(words=self.text.words, kinds=tuple(self.text.kinds))
         return ThreatModel(target=self.target, **budgets)
 
 
@@ -229,4 +232,75 @@ class AugmentRecipe(_Recipe):
     batch_size: PositiveInt = 64
 
 
-Recipe = Annotated[EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe, Field(discriminator="verb")]
+class Judged(_Section):
+    """A table of a study: how its arms are judged, and what its figure shows."""
+
+    title: str
+    attacks: Annotated[
+        dict[str, list[Literal["image", "text", "joint"]]],
+        Field(min_length=1, description="attacks of the table, each with the parts of the threat it is run under"),
+    ]
+    figure: Annotated[
+        Literal["samples", "measures"] | None,
+        Field(description="robustness against `per_sample`, or against the measures of the arms' sources"),
+    ] = None
+
+
+class StudyArm(_Section):
+    """One way to train (or to leave the model as it came); it is trained once per seed."""
+
+    tables: Annotated[list[str], Field(min_length=1, description="the tables that it is a row of")]
+    defence: Annotated[str | None, Field(description="`crossguard list defences`; null leaves the model as it is")] = (
+        None
+    )
+    links: Annotated[
+        Literal["originals", "extra-pairs", "one-to-many", "new-originals"] | None,
+        Field(description="how more samples are used; default: as the defence has it"),
+    ] = None
+    sources: Annotated[list[str], Field(description="augmentation sources that are added to the originals")] = Field(
+        default_factory=list
+    )
+    per_sample: Annotated[PositiveInt, Field(description="the most samples of each source per item")] = 4
+    options: Annotated[dict[str, Any], Field(description="the trainer's other settings")] = Field(default_factory=dict)
+
+
+class StudyRecipe(_Section):
+    """Many trainings at equal compute, each judged by several attacks, over several seeds."""
+
+    verb: Literal["study"]
+    run: Annotated[str, Field(description="folder of the study; an interrupted one in it goes on")]
+    seed: Annotated[NonNegativeInt, Field(description="of the attacks that judge")] = 0
+    device: Annotated[str | None, Field(description="torch device; default: a GPU if there is one")] = None
+    max_samples: Annotated[PositiveInt | None, Field(description="images that judge, evenly spread over the split")] = (
+        None
+    )
+    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
+    data: Data
+    test: Data
+    originals: Annotated[PositiveInt, Field(description="images that are trained on, drawn anew for each seed")]
+    new_originals: Annotated[
+        PositiveInt, Field(description="images that links: new-originals trains on, the originals among them")
+    ]
+    threat: Threat
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    reference: Annotated[str, Field(description="the arm whose training every other one may cost as much as")]
+    steps: Annotated[PositiveInt, Field(description="training steps of the reference")]
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    tables: Annotated[dict[str, Judged], Field(min_length=1)]
+    arms: Annotated[dict[str, StudyArm], Field(min_length=1, description="in the order of the tables' rows")]
+
+    @model_validator(mode="after")
+    def _joined(self) -> "StudyRecipe":
+        if self.reference not in self.arms or self.arms[self.reference].defence is None:
+            raise ValueError(f"reference: expected a trained arm, but got {self.reference!r}")
+        for name, arm in self.arms.items():
+            if unknown := sorted(set(arm.tables) - set(self.tables)):
+                raise ValueError(f"arms.{name}.tables: expected names among {sorted(self.tables)}, but got {unknown}")
+        if self.new_originals <= self.originals:
+            raise ValueError(f"new_originals: expected more than {self.originals}, but got {self.new_originals}")
+        return self
+
+
+AnyRecipe = EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe | StudyRecipe
+Recipe = Annotated[AnyRecipe, Field(discriminator="verb")]

@@ -1,0 +1,40 @@
+"""`crossguard study`: many trainings at equal cost, judged alike, over several seeds, as a recipe says."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from crossguard.cli.verb import Outcome, recipe_verb
+from crossguard.progress import Reporter
+
+if TYPE_CHECKING:
+    from crossguard.recipes import StudyRecipe
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+
+    @recipe_verb(app)
+    def study(recipe: "StudyRecipe", reporter: Reporter) -> Outcome:
+        """Compare defences, data and augmentation: train every arm at equal cost for every seed, and judge all alike.
+
+        An interrupted study goes on where it stopped. Started a second time beside itself, it shares the work: each
+        process takes the next arm that no other one has open. RUN/study.md and RUN/report.html show what there is.
+
+        For example: crossguard study emoji-study run=runs/study
+        """
+        from dataclasses import asdict
+
+        from crossguard.recipes.study import perform_study
+        from crossguard.report.study import study_markdown, write_study
+        from crossguard.runs import write_atomically, write_json
+
+        found = perform_study(recipe, progress=reporter, command=sys.argv)
+        folder = Path(recipe.run)
+        text = study_markdown(found)
+        write_json(folder / "tables.json", [asdict(table) for table in found.tables])
+        write_atomically(folder / "study.md", text)
+        page = write_study(folder / "report.html", found, title=folder.name)
+        return Outcome(lambda: print(f"{text}\nreport: {page}"), lambda: [asdict(table) for table in found.tables])

@@ -1,0 +1,126 @@
+"""What an arm of a study trains on, what its steps cost, and its training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
+
+from crossguard.augment import augment, thin
+from crossguard.data import OneToManyPairs, load_pairs
+from crossguard.models import VisionLanguageModel, load_model
+from crossguard.progress import Reporter, Silent
+from crossguard.recipes.schema import StudyArm, StudyRecipe
+from crossguard.runs import RunFolder
+from crossguard.training import train
+
+_COUNTED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the arms of one seed train on.
+
+    Args:
+        whole: the data set.
+        originals: some of its images, each with one text (and further ones that are true of several).
+        new_originals: more images, the originals among them, likewise.
+    """
+
+    whole: OneToManyPairs
+    originals: OneToManyPairs
+    new_originals: OneToManyPairs
+
+
+def draw_material(recipe: StudyRecipe, seed: int) -> Material:
+    """Draw a seed's originals from the data.
+
+    Raises:
+        ValueError: the data has fewer images than the recipe asks for.
+    """
+    whole = load_pairs(recipe.data.name, split=recipe.data.split, **recipe.data.options)
+    if recipe.new_originals > len(whole.images):
+        raise ValueError(
+            f"Expected at least {recipe.new_originals} images (`new_originals`) in {recipe.data.name!r} "
+            f"({recipe.data.split}), but it has {len(whole.images)}."
+        )
+    order = np.random.default_rng([seed, 0]).permutation(len(whole.images))
+    drawn = [
+        thin(whole.select(images=np.sort(order[:size]).tolist()), texts_per_image=1, seed=seed)
+        for size in (recipe.originals, recipe.new_originals)
+    ]
+    return Material(whole, *drawn)
+
+
+def arm_pairs(
+    recipe: StudyRecipe, arm: StudyArm, material: Material, *, seed: int, device: str, progress: Reporter
+) -> OneToManyPairs:
+    """Return what an arm trains on: the originals, and their augmentation, made once into the study's folder."""
+    if not arm.sources:
+        return material.originals
+    return augment(
+        material.originals,
+        sources=arm.sources,
+        per_sample=arm.per_sample,
+        seed=seed,
+        folder=augmentation_folder(recipe, arm, seed),
+        model=load_model(recipe.model, device=device),
+        pool=material.whole,
+        progress=progress,
+        device=device,
+    )
+
+
+def augmentation_folder(recipe: StudyRecipe, arm: StudyArm, seed: int) -> Path:
+    """Return where the augmentation of an arm lies; arms with the same sources share it."""
+    return Path(recipe.run) / "augmented" / f"{'-'.join(arm.sources)}-{arm.per_sample}-seed-{seed}"
+
+
+def train_arm(
+    recipe: StudyRecipe,
+    arm: StudyArm,
+    material: Material,
+    pairs: OneToManyPairs,
+    *,
+    steps: int,
+    seed: int,
+    run: RunFolder | None,
+    device: str,
+    progress: Reporter,
+) -> VisionLanguageModel:
+    """Train an arm from the study's model for a number of steps."""
+    extra: dict[str, Any] = dict(arm.options)
+    if arm.links is not None:
+        extra["links"] = arm.links
+    if arm.links == "new-originals":
+        extra["new_originals"] = material.new_originals
+    return train(
+        load_model(recipe.model),
+        pairs,
+        defence=str(arm.defence),
+        threat=recipe.threat.build(),
+        steps=steps,
+        seed=seed,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        run=run,
+        progress=progress,
+        device=device,
+        **extra,
+    )
+
+
+def step_cost(
+    recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str
+) -> Mapping[str, float]:
+    """Return the floating-point operations of a training step, inner attack included, as PyTorch's counter sees them.
+
+    Two steps are taken and thrown away. Counting, unlike timing, gives the same number on every machine.
+    """
+    with FlopCounterMode(display=False) as counter:
+        train_arm(
+            recipe, arm, material, pairs, steps=_COUNTED_STEPS, seed=0, run=None, device=device, progress=Silent()
+        )
+    return {"flop_per_step": counter.get_total_flops() / _COUNTED_STEPS}

@@ -1,0 +1,79 @@
+"""How an arm of a study is judged: clean, and under every attack of its tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from crossguard.data import OneToManyPairs, load_pairs
+from crossguard.evaluate import evaluate
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter
+from crossguard.recipes.schema import StudyArm, StudyRecipe
+from crossguard.runs import RunFolder
+from crossguard.threat import ThreatModel
+
+SECTION = "study"
+
+Trial = tuple[str, str]
+"""An attack and the part of the threat that it is run under: "image", "text" or "joint"."""
+
+
+def trials(recipe: StudyRecipe, arm: StudyArm) -> list[Trial]:
+    """Return what an arm goes through, each trial once, in the order of the tables."""
+    wanted = [
+        (attack, part)
+        for table in arm.tables
+        for attack, parts in recipe.tables[table].attacks.items()
+        for part in parts
+    ]
+    return list(dict.fromkeys(wanted))
+
+
+def held_out(recipe: StudyRecipe) -> OneToManyPairs:
+    """Load the pairs that judge: the split, or evenly spread images of it with all their texts."""
+    pairs = load_pairs(recipe.test.name, split=recipe.test.split, **recipe.test.options)
+    return pairs if recipe.max_samples is None else spread(pairs, recipe.max_samples)
+
+
+def spread(pairs: OneToManyPairs, images: int) -> OneToManyPairs:
+    """Return evenly spread images of a split with all their texts, so that every part of it is met."""
+    count = min(images, len(pairs.images))
+    return pairs.select(images=np.linspace(0, len(pairs.images) - 1, count).round().astype(np.int64).tolist())
+
+
+def judge(
+    recipe: StudyRecipe,
+    model: VisionLanguageModel,
+    test: OneToManyPairs,
+    missing: list[Trial],
+    *,
+    run: RunFolder,
+    progress: Reporter,
+    device: str,
+) -> None:
+    """Run the missing trials and append a row of each to the arm's run."""
+    threat = recipe.threat.build()
+    for attack, part in missing:
+        result = evaluate(
+            model,
+            test,
+            attack=attack,
+            threat=_part(threat, part),
+            seed=recipe.seed,
+            batch_size=recipe.batch_size,
+            progress=progress,
+            device=device,
+            examples=0,
+        )
+        row = {"section": SECTION, "attack": attack, "part": part, "images": len(test.images)}
+        run.rows.append({**row, "texts": len(test.texts), "clean": result.clean, "robust": result.robust})
+
+
+def done_trials(rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> set[Trial]:
+    """Return the trials that have a row."""
+    return {(row["attack"], row["part"]) for row in rows if row.get("section") == SECTION}
+
+
+def _part(threat: ThreatModel, part: str) -> ThreatModel:
+    return threat if part == "joint" else threat.only(part)

@@ -1,0 +1,193 @@
+"""A study's rows, put together: means and intervals over seeds, and differences from the reference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and half the width of its 95 % interval (Student's t); no width from fewer than two seeds."""
+
+    mean: float
+    half: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.half is None else f"{self.mean:.1f} ± {self.half:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Return the mean of independent values and half of its 95 % interval; None without values.
+
+    Example:
+        >>> str(estimate([1.0, 2.0, 3.0]))
+        '2.0 ± 2.5'
+    """
+    if not values:
+        return None
+    count = len(values)
+    half = None
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return Estimate(float(np.mean(values)), half, count)
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One arm in a table.
+
+    Args:
+        name: the arm.
+        per_sample: samples of each augmentation source per item; None without sources.
+        sources: its augmentation sources.
+        cells: by column ("clean", "sga, joint", ...) and metric, in percent.
+        robust_at_1: by column, the mean of TR@1 and IR@1, in percent.
+        gains: by column, how much more of that than the reference of the same seed, in percent points.
+        measures: alignment, diversity and gap of its one source, as far as known.
+        steps: training steps, mean over the seeds.
+        gflop_per_step: billions of floating-point operations of a step, mean over the seeds.
+    """
+
+    name: str
+    per_sample: int | None
+    sources: tuple[str, ...]
+    cells: Mapping[str, Mapping[str, Estimate]]
+    robust_at_1: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]
+    measures: Mapping[str, Estimate]
+    steps: Estimate | None
+    gflop_per_step: Estimate | None
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One table: its arms, in order, by what they were judged by."""
+
+    name: str
+    title: str
+    figure: str | None
+    columns: tuple[str, ...]
+    rows: tuple[StudyRow, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """All tables of a study, as far as it has got.
+
+    Args:
+        settings: of the study.
+        tables: in order.
+        images: images that judge.
+        texts: texts that judge.
+        missing: trainings and trials of the recipe that have no result yet.
+    """
+
+    settings: Mapping[str, Any]
+    tables: tuple[StudyTable, ...]
+    images: int
+    texts: int
+    missing: int
+
+
+def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Study:
+    """Put the rows of a study's arms together.
+
+    Args:
+        settings: the study's recipe as JSON values.
+        rows: of all arms; each with `arm`, `seed` and `section`: "study" (`attack`, `part`, `clean`, `robust`) or
+            "training" (`steps`, `flop_per_step`); `alignment`, `diversity`, `gap` where known.
+    """
+    judged = [row for row in rows if row["section"] == "study"]
+    tables = tuple(_table(settings, name, rows) for name in settings["tables"])
+    wanted = sum(
+        len({trial for table in arm["tables"] for trial in _trials(settings, table)})
+        * (len(settings["seeds"]) if arm["defence"] else 1)
+        for arm in settings["arms"].values()
+    )
+    found = {(row["arm"], row["seed"], row["attack"], row["part"]) for row in judged}
+    last = judged[-1] if judged else {"images": 0, "texts": 0}
+    return Study(settings, tables, last["images"], last["texts"], max(0, wanted - len(found)))
+
+
+def _trials(settings: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
+    return [(attack, part) for attack, parts in settings["tables"][table]["attacks"].items() for part in parts]
+
+
+def _table(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> StudyTable:
+    table = settings["tables"][name]
+    trials = _trials(settings, name)
+    columns = (CLEAN, *(f"{attack}, {part}" for attack, part in trials))
+    values = {arm: _values(rows, arm, trials) for arm in settings["arms"]}
+    found = []
+    for arm, spec in settings["arms"].items():
+        if name in spec["tables"] and values[arm][CLEAN]:
+            mine = [row for row in rows if row["arm"] == arm]
+            found.append(_row(arm, spec, mine, values[arm], values[settings["reference"]]))
+    return StudyTable(name, table["title"], table["figure"], columns, tuple(found))
+
+
+Values = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""By column and seed: metrics in percent."""
+
+
+def _values(rows: Sequence[Mapping[str, Any]], arm: str, trials: Sequence[tuple[str, str]]) -> Values:
+    values: dict[str, dict[int, Mapping[str, float]]] = {CLEAN: {}}
+    values |= {f"{attack}, {part}": {} for attack, part in trials}
+    for row in rows:
+        if row["arm"] == arm and row["section"] == "study":
+            values[CLEAN][row["seed"]] = row["clean"]
+            if (row["attack"], row["part"]) in trials:
+                values[f"{row['attack']}, {row['part']}"][row["seed"]] = row["robust"]
+    return values
+
+
+def _row(
+    name: str, spec: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], values: Values, reference: Values
+) -> StudyRow:
+    cells = {
+        column: {metric: found for metric in METRICS if (found := estimate([v[metric] for v in by_seed.values()]))}
+        for column, by_seed in values.items()
+    }
+    gains = {}
+    for column, by_seed in values.items():
+        # The model as it came has one result, which is compared with every seed of the reference.
+        other = reference[column]
+        pairs = [
+            (by_seed[seed] if seed in by_seed else next(iter(by_seed.values())), other[seed])
+            for seed in other
+            if by_seed and (seed in by_seed or spec["defence"] is None)
+        ]
+        if found := estimate([_at_1(mine) - _at_1(its) for mine, its in pairs]):
+            gains[column] = found
+    trained = [row for row in rows if row["section"] == "training"]
+    measured = {row["seed"]: row for row in rows if row.get("alignment") is not None}
+    return StudyRow(
+        name=name,
+        per_sample=spec["per_sample"] if spec["sources"] else None,
+        sources=tuple(spec["sources"]),
+        cells=cells,
+        robust_at_1={
+            column: found
+            for column, by_seed in values.items()
+            if (found := estimate([_at_1(v) for v in by_seed.values()]))
+        },
+        gains=gains,
+        measures={
+            key: found
+            for key in ("alignment", "diversity", "gap")
+            if (found := estimate([row[key] for row in measured.values() if row[key] is not None]))
+        },
+        steps=estimate([float(row["steps"]) for row in trained]),
+        gflop_per_step=estimate([row["flop_per_step"] / 1e9 for row in trained]),
+    )
+
+
+def _at_1(metrics: Mapping[str, float]) -> float:
+    return (metrics["tr@1"] + metrics["ir@1"]) / 2

@@ -1,0 +1,141 @@
+"""Geometry of a study's figures: robustness against a number, one point per arm, with whiskers over the seeds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log2
+
+import numpy as np
+
+from crossguard.report.figures import Label
+from crossguard.report.study.collect import CLEAN, Estimate, StudyRow, StudyTable
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm; the whisker is its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind, joined where they follow each other; `shade` is the position of the series."""
+
+    name: str
+    shade: int
+    points: tuple[Point, ...]
+    joined: str
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A figure: robust recall upwards, a number of the arms to the right."""
+
+    title: str
+    across_name: str
+    width: float
+    height: float
+    left: float
+    base: float
+    series: tuple[Series, ...]
+    ticks: tuple[Label, ...]
+    across: tuple[Label, ...]
+
+
+def planes(table: StudyTable, *, width: float = 460.0, height: float = 300.0) -> list[Plane]:
+    """Lay out the figures of a table: one per attack against the number of samples, or one per measure of the sources.
+
+    Args:
+        table: with `figure` "samples" or "measures"; others have no figure.
+        width: in units of the drawing.
+        height: in units of the drawing.
+    """
+    if table.figure == "samples":
+        drawn = [row for row in table.rows if row.per_sample is not None]
+        return [
+            _plane(column, "samples per item", drawn, column, _samples, width=width, height=height, joined=True)
+            for column in table.columns
+            if column != CLEAN and drawn
+        ]
+    if table.figure == "measures":
+        found = []
+        for measure in ("alignment", "diversity", "gap"):
+            drawn = [row for row in table.rows if measure in row.measures]
+            column = table.columns[-1]
+            if drawn:
+
+                def of(row: StudyRow, measure: str = measure) -> float:
+                    return row.measures[measure].mean
+
+                found.append(_plane(column, measure, drawn, column, of, width=width, height=height, joined=False))
+        return found
+    return []
+
+
+def _samples(row: StudyRow) -> float:
+    return log2(row.per_sample or 1)
+
+
+def _plane(
+    title: str,
+    across_name: str,
+    rows: Sequence[StudyRow],
+    column: str,
+    place: Callable[[StudyRow], float],
+    *,
+    width: float,
+    height: float,
+    joined: bool,
+) -> Plane:
+    rows = [row for row in rows if column in row.robust_at_1]
+    left, top, base, right = 44.0, 40.0, height - 44, width - 16
+    values = [row.robust_at_1[column] for row in rows]
+    low = min((v.mean - (v.half or 0.0) for v in values), default=0.0)
+    high = max((v.mean + (v.half or 0.0) for v in values), default=1.0)
+    bottom, ceiling = 5 * np.floor(low / 5), 5 * np.ceil(max(high, low + 1) / 5)
+    places = [place(row) for row in rows]
+    first, last = min(places, default=0.0), max(places, default=1.0)
+    margin = 0.08 * (last - first) or 0.5
+
+    def x(value: float) -> float:
+        return round(float(left + (right - left) * (value - first + margin) / (last - first + 2 * margin)), 2)
+
+    def y(value: float) -> float:
+        return round(float(base - (base - top) * (min(max(value, bottom), ceiling) - bottom) / (ceiling - bottom)), 2)
+
+    series = []
+    for shade, name in enumerate(dict.fromkeys(" + ".join(row.sources) for row in rows)):
+        points = [
+            _point(row, row.robust_at_1[column], x(place(row)), y, labelled=not joined)
+            for row in rows
+            if " + ".join(row.sources) == name
+        ]
+        line = " ".join(f"{point.x},{point.y}" for point in points) if joined else ""
+        series.append(Series(name, 1 + shade % 4, tuple(points), line))
+    if joined:
+        across = [Label(x(log2(n)), base + 18, (str(n),)) for n in sorted({row.per_sample or 1 for row in rows})]
+    else:
+        across = [Label(x(v), base + 18, (f"{v:.2f}",)) for v in np.linspace(first, last, 4)]
+    ticks = [Label(left - 6, y(v), (f"{v:.0f}",)) for v in np.linspace(bottom, ceiling, 5)]
+    return Plane(
+        f"Mean of TR@1 and IR@1 under {title}, %",
+        across_name,
+        width,
+        height,
+        left,
+        base,
+        tuple(series),
+        tuple(ticks),
+        tuple(across),
+    )
+
+
+def _point(row: StudyRow, value: Estimate, x: float, y: Callable[[float], float], *, labelled: bool) -> Point:
+    half = value.half or 0.0
+    label = row.name if labelled else ""
+    return Point(x, y(value.mean), y(value.mean - half), y(value.mean + half), label, f"{row.name}: {value} %")

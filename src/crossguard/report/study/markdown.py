@@ -1,0 +1,81 @@
+"""A study's tables as Markdown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from crossguard.report.study.collect import Estimate, Study, StudyRow, StudyTable
+
+
+def study_markdown(study: Study) -> str:
+    """Return every table: cost, recalls at 1, 5 and 10 by attack, differences from the reference, and measures."""
+    settings = study.settings
+    seeds = ", ".join(str(seed) for seed in settings["seeds"])
+    lines = [
+        f"Model {settings['model']}; {settings['originals']} originals of {settings['data']['name']} "
+        f"({settings['data']['split']}), one text each; judged on {study.images} images and {study.texts} texts of "
+        f"{settings['test']['name']} ({settings['test']['split']}). Seeds {seeds}: mean ± half of the 95 % interval "
+        "over seeds (Student's t); the images that judge are the same for all.",
+    ]
+    if study.missing:
+        lines += ["", f"{study.missing} trials are still missing."]
+    for table in study.tables:
+        lines += ["", f"## {table.title}", *_table(table, settings["reference"])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: StudyTable, reference: str) -> Iterator[str]:
+    if not table.rows:
+        yield from ("", "No result yet.")
+        return
+    for cut in (1, 5, 10):
+        yield from ("", f"TR@{cut} / IR@{cut}, %", "")
+        yield from _grid(
+            ("", *table.columns),
+            [[row.name, *(_both(row, column, cut) for column in table.columns)] for row in table.rows],
+        )
+    yield from ("", f"Mean of TR@1 and IR@1, and what it is more than {reference!r} of the same seed, points", "")
+    yield from _grid(
+        ("", *table.columns),
+        [
+            [row.name, *(_gain(row.robust_at_1.get(column), row.gains.get(column)) for column in table.columns)]
+            for row in table.rows
+        ],
+    )
+    if trained := [row for row in table.rows if row.steps is not None]:
+        yield from ("", "Cost", "")
+        yield from _grid(
+            ("", "GFLOP per step", "steps"),
+            [[row.name, f"{_mean(row.gflop_per_step):.1f}", f"{_mean(row.steps):.0f}"] for row in trained],
+        )
+    if measured := [row for row in table.rows if row.measures]:
+        keys = ("alignment", "diversity", "gap")
+        yield from ("", "Measures of the sources", "")
+        yield from _grid(("", *keys), [[row.name, *(_measure(row.measures, key) for key in keys)] for row in measured])
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _both(row: StudyRow, column: str, cut: int) -> str:
+    cells = row.cells.get(column)
+    return f"{cells[f'tr@{cut}']} / {cells[f'ir@{cut}']}" if cells else ""
+
+
+def _gain(value: Estimate | None, gain: Estimate | None) -> str:
+    if value is None:
+        return ""
+    if gain is None:
+        return f"{value}"
+    half = "" if gain.half is None else f" ± {gain.half:.1f}"
+    return f"{value.mean:.1f} ({gain.mean:+.1f}{half})"
+
+
+def _mean(value: Estimate | None) -> float:
+    return float("nan") if value is None else value.mean
+
+
+def _measure(measures: Mapping[str, Estimate], key: str) -> str:
+    return f"{measures[key].mean:.3f}" if key in measures else ""

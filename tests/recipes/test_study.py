@@ -1,0 +1,177 @@
+"""A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
+
+import json
+
+import pytest
+
+from crossguard.progress import Silent
+from crossguard.recipes import RecipeError, parse_recipe
+from crossguard.recipes.study import arms, perform, perform_study
+from crossguard.recipes.study.judge import spread, trials
+from crossguard.report.study import study_markdown, write_study
+from crossguard.runs import read_rows
+
+
+@pytest.fixture
+def settings(tiny_clip, toy_pairs, tmp_path):
+    tiny_clip.save_pretrained(tmp_path / "model")
+    rows = [
+        {"image": picture.path.name, "caption": [toy_pairs.texts[j] for j in toy_pairs.texts_of(i)]}
+        for i, picture in enumerate(toy_pairs.images)
+    ]
+    (tmp_path / "toy.json").write_text(json.dumps(rows))
+    options = {"annotations": str(tmp_path / "toy.json"), "root": str(toy_pairs.images[0].path.parent)}
+    data = {"name": "json", "split": "test", "options": options}
+    return {
+        "verb": "study",
+        "run": str(tmp_path / "study"),
+        "device": "cpu",
+        "max_samples": 6,
+        "model": str(tmp_path / "model"),
+        "data": data,
+        "test": data,
+        "originals": 8,
+        "new_originals": 16,
+        "threat": {"image": {"eps": "2/255"}, "text": {"words": 1}},
+        "seeds": [0, 1],
+        "reference": "mat",
+        "steps": 3,
+        "batch_size": 4,
+        "learning_rate": "1e-3",
+        "tables": {
+            "main": {"title": "Main", "attacks": {"pgd": ["image"], "sga": ["joint"]}},
+            "more": {"title": "More", "attacks": {"pgd": ["image"]}, "figure": "samples"},
+        },
+        "arms": {
+            "undefended": {"tables": ["main"]},
+            "tecoa": {"tables": ["main"], "defence": "tecoa"},
+            "mat": {"tables": ["main", "more"], "defence": "mat", "links": "originals"},
+            "mat+": {"tables": ["main", "more"], "defence": "mat+", "sources": ["own-texts"], "per_sample": 2},
+            "new": {"tables": ["more"], "defence": "mat", "links": "new-originals"},
+        },
+    }
+
+
+def recipe_of(settings):
+    return parse_recipe(settings, source="test")
+
+
+def study_of(settings):
+    return perform_study(recipe_of(settings), progress=Silent(), command=["test"])
+
+
+def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_path, monkeypatch):
+    found = study_of(settings)
+    assert found.missing == 0
+    main, more = found.tables
+    assert [row.name for row in main.rows] == ["undefended", "tecoa", "mat", "mat+"]
+    assert [row.name for row in more.rows] == ["mat", "mat+", "new"]
+    assert main.columns == ("clean", "pgd, image", "sga, joint")
+    by_name = {row.name: row for row in main.rows}
+    assert by_name["undefended"].cells["clean"]["tr@1"].seeds == 1
+    assert by_name["tecoa"].cells["sga, joint"]["ir@10"].seeds == 2
+    assert by_name["mat"].gains["sga, joint"].mean == 0
+    assert set(by_name["mat+"].measures) == {"alignment", "diversity", "gap"}
+    # Equal cost: steps of an arm times its cost are the reference's, up to half a step.
+    cost = {name: row.gflop_per_step.mean * row.steps.mean for name, row in by_name.items() if row.steps}
+    for name in ("tecoa", "mat+"):
+        assert abs(cost[name] - cost["mat"]) <= 0.5 * by_name[name].gflop_per_step.mean + 1e-9
+    assert by_name["tecoa"].steps.mean > by_name["mat"].steps.mean == 3
+
+    monkeypatch.setattr(perform, "train_arm", None)
+    monkeypatch.setattr(perform, "judge", None)
+    assert study_of(settings) == found
+    page = write_study(tmp_path / "report.html", found, title="study").read_text()
+    assert "mat+" in page
+    assert "polyline" in page
+    assert "<svg" in page
+    assert "TR@10 / IR@10" in study_markdown(found)
+
+
+def test_an_interrupted_study_goes_on_and_gets_the_same_result(settings, monkeypatch):
+    settings["arms"] = {name: settings["arms"][name] for name in ("undefended", "mat")}
+    whole = study_of({**settings, "run": settings["run"] + "-whole"})
+    judged = perform.judge
+
+    def stopped(recipe, model, test, missing, **others):
+        judged(recipe, model, test, missing[:1], **others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perform, "judge", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        study_of(settings)
+    monkeypatch.setattr(perform, "judge", judged)
+    resumed = study_of(settings)
+    assert resumed.tables == whole.tables
+
+
+def test_arms_and_tables_may_be_added_later_but_nothing_else_may_change(settings):
+    first = {**settings, "arms": {"mat": settings["arms"]["mat"]}, "seeds": [0]}
+    study_of(first)
+    rows = settings["run"] + "/arms/mat/seed-0/rows.jsonl"
+    before = read_rows(rows)
+    more = {**first, "arms": {name: settings["arms"][name] for name in ("mat", "tecoa")}}
+    assert [row.name for row in study_of(more).tables[0].rows] == ["mat", "tecoa"]
+    assert read_rows(rows) == before
+    with pytest.raises(ValueError, match="`batch_size` is 4 there and 6 now"):
+        study_of({**more, "batch_size": 6})
+
+
+def test_an_arm_that_another_process_has_open_is_left_to_it(settings, monkeypatch):
+    settings["arms"] = {name: settings["arms"][name] for name in ("undefended", "mat")}
+
+    def taken(folder, **others):
+        if "undefended" in str(folder):
+            raise RuntimeError("another process has it open")
+        return opened(folder, **others)
+
+    opened = perform.RunFolder.open
+    monkeypatch.setattr(perform.RunFolder, "open", staticmethod(taken))
+    found = study_of(settings)
+    assert [row.name for row in found.tables[0].rows] == ["mat"]
+    assert found.missing == 2
+
+
+def test_originals_of_a_seed_are_nested_and_seeds_differ(settings):
+    recipe = recipe_of(settings)
+    material, again, other = (arms.draw_material(recipe, seed) for seed in (0, 0, 1))
+    keys = {picture.key for picture in material.originals.images}
+    assert len(keys) == 8
+    assert keys < {picture.key for picture in material.new_originals.images}
+    assert set(material.originals.texts) <= set(material.new_originals.texts)
+    assert material.originals.texts == again.originals.texts
+    assert keys != {picture.key for picture in other.originals.images}
+
+
+def test_mistakes_of_a_study_are_told_before_any_work(settings):
+    settings["tables"]["main"]["attacks"]["pgd"] = ["joint"]
+    settings["arms"]["tecoa"]["defence"] = "tekoa"
+    settings["arms"]["mat+"]["sources"] = ["own-text"]
+    with pytest.raises(RecipeError) as told:
+        study_of(settings)
+    assert [problem.split(":")[0] for problem in told.value.problems] == [
+        "tables.main.attacks.pgd",
+        "arms.tecoa.defence",
+        "arms.mat+.sources.0",
+    ]
+    with pytest.raises(RecipeError, match="reference: expected a trained arm, but got 'undefended'"):
+        recipe_of({**settings, "reference": "undefended"})
+    settings["arms"]["new"]["tables"] = ["least"]
+    with pytest.raises(RecipeError, match=r"arms.new.tables: expected names among .* but got \['least'\]"):
+        recipe_of(settings)
+
+
+def test_too_few_images_are_told(settings):
+    with pytest.raises(ValueError, match="Expected at least 100 images"):
+        study_of({**settings, "new_originals": 100})
+
+
+def test_trials_of_an_arm_in_several_tables_are_run_once(settings):
+    recipe = recipe_of(settings)
+    assert trials(recipe, recipe.arms["mat"]) == [("pgd", "image"), ("sga", "joint")]
+
+
+def test_spread_meets_both_ends_and_keeps_all_texts(toy_pairs):
+    few = spread(toy_pairs, 5)
+    assert [few.images[0].key, few.images[-1].key] == [toy_pairs.images[0].key, toy_pairs.images[-1].key]
+    assert len(few.texts_of(0)) == len(toy_pairs.texts_of(0))

@@ -1,0 +1,97 @@
+"""Means, intervals and differences of a study, against numbers worked out by other means."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from crossguard.report.study import collect_study, estimate, study_markdown
+from crossguard.report.study.figures import planes
+
+METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
+
+
+def recalls(at_1):
+    return {metric: min(100.0, at_1 + 10 * place) for place, metric in enumerate(METRICS)}
+
+
+@pytest.fixture
+def settings():
+    return {
+        "model": "m",
+        "data": {"name": "d", "split": "train"},
+        "test": {"name": "d", "split": "test"},
+        "originals": 10,
+        "steps": 5,
+        "seeds": [0, 1, 2],
+        "reference": "mat",
+        "tables": {
+            "one": {"title": "One", "figure": "samples", "attacks": {"sga": ["joint"]}},
+            "two": {"title": "Two", "figure": "measures", "attacks": {"sga": ["joint"]}},
+        },
+        "arms": {
+            "none": {"tables": ["one"], "defence": None, "sources": [], "per_sample": 4},
+            "mat": {"tables": ["one"], "defence": "mat", "sources": [], "per_sample": 4},
+            "eda 1": {"tables": ["one", "two"], "defence": "mat+", "sources": ["eda"], "per_sample": 1},
+            "eda 4": {"tables": ["one", "two"], "defence": "mat+", "sources": ["eda"], "per_sample": 4},
+        },
+    }
+
+
+ROBUST = {"none": [20.0], "mat": [40.0, 44.0, 48.0], "eda 1": [41.0, 47.0, 49.0], "eda 4": [50.0, 55.0]}
+
+
+@pytest.fixture
+def rows():
+    found = []
+    for arm, values in ROBUST.items():
+        for seed, value in enumerate(values):
+            row = {"arm": arm, "seed": seed, "section": "study", "attack": "sga", "part": "joint"}
+            known = {"alignment": 0.5 + seed / 10, "diversity": 0.1, "gap": 0.2} if "eda" in arm else {}
+            found.append({**row, **known, "images": 6, "texts": 9, "clean": recalls(70.0), "robust": recalls(value)})
+    return found
+
+
+def test_an_interval_is_that_of_a_t_test():
+    values = [3.0, 4.0, 8.0, 1.0]
+    found = estimate(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert np.allclose([found.mean - found.half, found.mean + found.half], [low, high])
+    assert estimate([5.0]).half is None
+    assert estimate([]) is None
+
+
+def test_differences_are_taken_seed_by_seed(settings, rows):
+    table = collect_study(settings, rows).tables[0]
+    gains = {row.name: row.gains["sga, joint"] for row in table.rows}
+    paired = stats.ttest_rel(ROBUST["eda 1"], ROBUST["mat"]).confidence_interval(0.95)
+    assert np.allclose(gains["eda 1"].mean - gains["eda 1"].half, paired.low)
+    assert gains["eda 4"].seeds == 2  # the third seed is not there yet
+    assert gains["eda 4"].mean == pytest.approx(((50 - 40) + (55 - 44)) / 2)
+    assert gains["none"].mean == pytest.approx(20 - 44)
+    assert gains["none"].seeds == 3
+
+
+def test_what_is_missing_is_counted(settings, rows):
+    found = collect_study(settings, rows)
+    assert found.missing == 1
+    assert "1 trials are still missing" in study_markdown(found)
+    assert collect_study(settings, []).missing == 10
+
+
+def test_markdown_holds_every_number_once_per_cut(settings, rows):
+    text = study_markdown(collect_study(settings, rows))
+    assert "| none | 70.0 / 80.0 | 20.0 / 30.0 |" in text
+    assert "| mat | 70.0 ± 0.0 / 80.0 ± 0.0 | 44.0 ± 9.9 / 54.0 ± 9.9 |" in text
+    assert "| eda 1 | 0.600 | 0.100 | 0.200 |" in text
+
+
+def test_figures_stand_where_the_numbers_are(settings, rows):
+    samples, measures = collect_study(settings, rows).tables
+    (plane,) = planes(samples)
+    (series,) = plane.series
+    assert [point.tip.split(":")[0] for point in series.points] == ["eda 1", "eda 4"]
+    assert series.points[0].x < series.points[1].x  # more samples to the right
+    assert series.points[0].y > series.points[1].y  # more robust above
+    assert all(point.high <= point.y <= point.low for point in series.points)
+    assert [label.lines for label in plane.across] == [("1",), ("4",)]
+    assert [p.across_name for p in planes(measures)] == ["alignment", "diversity", "gap"]
