@@ -1,5 +1,7 @@
 """Co-Attack (Zhang et al., ACM MM 2022): texts are changed first, images then flee their clean selves and the texts."""
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,24 +9,31 @@ from torch import Tensor
 from crossguard.attacks.ascent import LossPerSample, Pixels, StepRule, maximise, random_start, step_size
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
-from crossguard.attacks.objectives import linked_mean
-from crossguard.attacks.options import check_step_rule, check_steps
+from crossguard.attacks.fused import FusedScore, fused_loss
+from crossguard.attacks.objectives import divergence, linked_mean
+from crossguard.attacks.options import check_choice, check_step_rule, check_steps
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.swap import WordSwap
 from crossguard.data import PairBatch
-from crossguard.models import VisionLanguageModel
+from crossguard.models import FusedEmbeddingModel, VisionLanguageModel
+
+Embedding = Literal["unimodal", "fusion"]
 
 
 class CoAttack(Attack):
-    """Co-Attack on unimodal embeddings.
+    """Co-Attack on unimodal embeddings, or on the fused ones of a fusion model.
 
     1. Word-swap of every text under the clean images.
     2. PGD of every image on KL(clean image || image) + alpha * mean over its texts of KL(adversarial text || image),
        where an embedding stands for the distribution softmax(embedding) over its dimensions.
 
+    With `embedding="fusion"`, 1. raises the divergence of the fused embedding from that of the clean pair, and 2. is
+    the mean over texts of KL(clean pair || pair) + alpha * KL(clean image with adversarial text || pair).
+
     An image's texts all count, so that no caption overwrites the others.
 
     Args:
+        embedding: "unimodal" or "fusion" (ALBEF, BLIP, and whatever meets `FusedEmbeddingModel`).
         alpha: weight of the text's term (3 in the paper).
         steps: PGD steps.
         step: as for `PGD`.
@@ -32,7 +41,7 @@ class CoAttack(Attack):
         order: as for `WordSwap`.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option out of range; when run, "fusion" for a model without fused embeddings.
     """
 
     name = "co-attack"
@@ -41,6 +50,7 @@ class CoAttack(Attack):
     def __init__(
         self,
         *,
+        embedding: str = "unimodal",
         alpha: float = 3.0,
         steps: int = 10,
         step: str | float = "co-attack",
@@ -50,6 +60,7 @@ class CoAttack(Attack):
         if not alpha >= 0:
             raise ValueError(f"Expected `alpha` >= 0, but got {alpha}.")
         check_steps(steps)
+        self.embedding: Embedding = check_choice(embedding, get_args(Embedding), "embedding")
         self.alpha, self.steps = alpha, steps
         self.step: StepRule | float = check_step_rule(step)
         self.words = WordSwap(source=source, order=order)
@@ -58,11 +69,17 @@ class CoAttack(Attack):
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
     ) -> tuple[Pixels, tuple[str, ...]]:
         """Attack texts, then images."""
-        texts = self.words.texts(model, batch, batch.pixels, words=budget.words)
+        fused = self._fused(model)
+        score = FusedScore(fused, batch, batch.pixels) if fused is not None and budget.words else None
+        texts = self.words.texts(model, batch, batch.pixels, words=budget.words, score=score)
         if budget.eps == 0:
             return batch.pixels, texts
+        if fused is not None:
+            loss = fused_loss(fused, batch, texts, alpha=self.alpha)
+        else:
+            loss = unimodal_loss(model, batch, texts, alpha=self.alpha)
         pixels = maximise(
-            self._loss(model, batch, texts),
+            loss,
             batch.pixels,
             eps=budget.eps,
             steps=self.steps,
@@ -71,21 +88,29 @@ class CoAttack(Attack):
         )
         return pixels, texts
 
-    def _loss(self, model: VisionLanguageModel, batch: PairBatch, texts: tuple[str, ...]) -> LossPerSample:
-        clean = encode_images(model, batch.pixels).softmax(dim=-1)
-        words = encode_texts(model, texts).softmax(dim=-1)
-        targets = clean + self.alpha * linked_mean(words, batch.positives)
-        negative_entropy = self._negative_entropy(clean) + self.alpha * linked_mean(
-            self._negative_entropy(words)[:, None], batch.positives
-        ).squeeze(1)
+    def _fused(self, model: VisionLanguageModel) -> FusedEmbeddingModel | None:
+        if self.embedding == "unimodal":
+            return None
+        if not isinstance(model, FusedEmbeddingModel):
+            raise ValueError(
+                f"Expected a model with fused embeddings for embedding='fusion', but {model.name!r} has none."
+            )
+        return model
 
-        # KL is linear in its first argument but for the entropy, so the texts' mean distribution stands for them all.
-        def loss(pixels: Pixels) -> Float[Tensor, " images"]:
-            log_q = model.encode_image(pixels).float().log_softmax(dim=-1)
-            return negative_entropy - (targets * log_q).sum(dim=-1)
 
-        return loss
+def unimodal_loss(
+    model: VisionLanguageModel, batch: PairBatch, texts: tuple[str, ...], *, alpha: float
+) -> LossPerSample:
+    """Return KL(clean image || image) + alpha * mean over its texts of KL(text || image), per image."""
+    clean, words = encode_images(model, batch.pixels), encode_texts(model, texts)
+    # KL is linear in its first argument but for the entropy, so the texts' mean distribution stands for them all.
+    p = words.softmax(dim=-1)
+    texts_mean = linked_mean(p, batch.positives)
+    negative_entropy = linked_mean(torch.xlogy(p, p).sum(dim=-1, keepdim=True), batch.positives).squeeze(1)
 
-    @staticmethod
-    def _negative_entropy(p: Float[Tensor, "samples dim"]) -> Float[Tensor, " samples"]:
-        return torch.special.entr(p).sum(dim=-1).neg()
+    def loss(pixels: Pixels) -> Float[Tensor, " images"]:
+        embeddings = model.encode_image(pixels).float()
+        from_texts = negative_entropy - (texts_mean * embeddings.log_softmax(dim=-1)).sum(dim=-1)
+        return divergence(clean, embeddings) + alpha * from_texts
+
+    return loss

@@ -43,3 +43,11 @@ def product(a: Float[Tensor, "rows inner"], b: Float[Tensor, "inner columns"]) -
     """Multiply matrices in float32 also under autocast: similarities in bfloat16 would tie what differs."""
     with torch.autocast(a.device.type, enabled=False):
         return a.float() @ b.float()
+
+
+def divergence(
+    reference: Float[Tensor, "samples dim"], embeddings: Float[Tensor, "samples dim"]
+) -> Float[Tensor, " samples"]:
+    """Return KL(softmax of the reference || softmax of the embedding) per sample, in nats (Co-Attack's distance)."""
+    p = reference.detach().float().softmax(dim=-1)
+    return (torch.xlogy(p, p) - p * embeddings.float().log_softmax(dim=-1)).sum(dim=-1)

@@ -181,11 +181,13 @@ class WordSwap(Attack):
         pixels: Float[Tensor, "images 3 height width"],
         *,
         words: int,
+        score: TextScore | None = None,
     ) -> tuple[str, ...]:
-        """Attack the batch's texts from the originals, under any pixels of its images."""
+        """Attack the batch's texts from the originals, under any pixels of its images, or by another `score`."""
         if words == 0:
             return batch.texts
-        score = text_score(model, batch, pixels, objective=self.objective)
+        if score is None:
+            score = text_score(model, batch, pixels, objective=self.objective)
         return swap_words(
             model, batch.texts, None, batch.positives, words=words, source=self.source, order=self.order, score=score
         )

@@ -1,6 +1,6 @@
 """How texts are scored for the images that they belong to: what text attacks lower."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -142,8 +142,6 @@ class MatchScore:
             by the cosine among all images.
     """
 
-    variants_per_forward = 256
-
     @torch.no_grad()
     def __init__(
         self,
@@ -162,14 +160,8 @@ class MatchScore:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], owners: Sequence[int]) -> Scores:
-        """Score variants, see `TextScore`; each different one is encoded and matched once."""
-        keys = list(zip(texts, owners, strict=True))
-        # Texts of like length go together, so that little is spent on padding.
-        different = sorted(dict.fromkeys(keys), key=lambda key: len(key[0]))
-        step = self.variants_per_forward
-        parts = [self._score(different[at : at + step]) for at in range(0, len(different), step)]
-        found = dict(zip(different, torch.cat(parts).tolist(), strict=True))
-        return np.array([found[key] for key in keys], dtype=np.float32)
+        """Score variants, see `TextScore`."""
+        return score_in_parts(self._score, texts, owners)
 
     def _score(self, variants: Sequence[tuple[str, int]]) -> Float[Tensor, " variants"]:
         states = text_states(self.model, [text for text, _ in variants])
@@ -180,25 +172,42 @@ class MatchScore:
             return torch.zeros(len(variants), device=self.own.device)
         if not self.among_nearest:
             sure = match_logits(self.model, self.images, states, pairs).log_softmax(dim=1)[:, 1]
-            return _own_mean(_spread(sure, pairs, asked, empty=0.0), own)
+            return own_mean(spread(sure, pairs, asked, empty=0.0), own)
         ranked = match_scores(self.model, self.images, states, pairs)
-        nearest = _spread(ranked, pairs, asked, empty=torch.finfo(ranked.dtype).min).log_softmax(dim=1)
+        nearest = spread(ranked, pairs, asked, empty=torch.finfo(ranked.dtype).min).log_softmax(dim=1)
         among_all = (self.model.logit_scale * cosines(self.images, states).T).log_softmax(dim=1)
-        return _own_mean(nearest, own) + _own_mean(among_all, own)
+        return own_mean(nearest, own) + own_mean(among_all, own)
 
 
-def _spread(
+def score_in_parts(
+    score: Callable[[Sequence[tuple[str, int]]], Float[Tensor, " variants"]],
+    texts: Sequence[str],
+    owners: Sequence[int],
+    *,
+    size: int = 256,
+) -> Scores:
+    """Score (variant, owner) some at a time, each different one once, and those of like length together."""
+    keys = list(zip(texts, owners, strict=True))
+    different = sorted(dict.fromkeys(keys), key=lambda key: len(key[0]))
+    parts = [score(different[at : at + size]) for at in range(0, len(different), size)]
+    found = dict(zip(different, torch.cat(parts).tolist(), strict=True))
+    return np.array([found[key] for key in keys], dtype=np.float32)
+
+
+def spread(
     values: Float[Tensor, " pairs"],
     pairs: Int64[Tensor, "pairs 2"],
     like: Bool[Tensor, "variants images"],
     *,
     empty: float,
 ) -> Float[Tensor, "variants images"]:
+    """Put the values of (image, variant) pairs into a matrix that is `empty` elsewhere."""
     matrix = torch.full(like.shape, empty, dtype=values.dtype, device=values.device)
     return matrix.index_put((pairs[:, 1], pairs[:, 0]), values)
 
 
-def _own_mean(
+def own_mean(
     values: Float[Tensor, "variants images"], own: Bool[Tensor, "variants images"]
 ) -> Float[Tensor, " variants"]:
+    """Return each variant's mean over its own images; zero without any."""
     return values.masked_fill(~own, 0.0).sum(dim=1) / own.sum(dim=1).clamp(min=1)
