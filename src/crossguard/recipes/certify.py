@@ -13,11 +13,12 @@ from crossguard.certify import (
     certify_segmentation,
     preflight,
 )
-from crossguard.certify.design import element_count, kept_counts
+from crossguard.certify.design import kept_counts
 from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.thresholds import Margins, Scheme
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
+from crossguard.evaluate import label_accuracy
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.perform import choose_device, read_samples
@@ -116,7 +117,11 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
             save_maps(run, label, maps)
             picked = np.unique(np.linspace(0, len(maps.rows) - 1, recipe.maps.shown).round().astype(int))
             view = replace(view, maps=replace(maps, rows=tuple(maps.rows[i] for i in picked)))
-    run.summarise("certificates", label, certificate_entry(view))
+    known = run.summary.get("certificates", {}).get(label, {}).get("whole_accuracy")
+    whole = (
+        label_accuracy(model, samples, batch_size=recipe.batch_size or 64, device=device) if known is None else known
+    )
+    run.summarise("certificates", label, certificate_entry(replace(view, whole_accuracy=whole)))
     return Certified(own, baseline, samples)
 
 
@@ -196,7 +201,7 @@ def _train(
         if plan.augment == "turn-sensors":
             raise ValueError("Expected `train.augment` 'flip-and-tint' or none for images, but got 'turn-sensors'.")
         augment_images = flip_and_tint if plan.augment is not None else None
-        return train_ablated_segmenter(model, training, augment=augment_images, reporter=progress, **common)
+        return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
     if plan.augment == "flip-and-tint":
         raise ValueError("Expected `train.augment` 'turn-sensors' or none here, but got 'flip-and-tint'.")
     augment = turn_sensors if plan.augment is not None else None

@@ -77,6 +77,7 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "alpha": view.alpha,
             "scope": view.scope,
             "clean_accuracy": view.clean_accuracy,
+            "whole_accuracy": view.whole_accuracy,
             "abstention": view.abstention,
             "radii": [list(values) for values in view.radii],
             "accuracy": view.accuracy.tolist(),
@@ -90,7 +91,7 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
 
 
 def certificate_heading(view: CertificateView) -> str:
-    """Return what the certificate's table shows, and the numbers it rests on, in two lines."""
+    """Return what the certificate's table shows, and the numbers it rests on, in three lines."""
     kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
     what = metric_name("accuracy", of_pixels=view.of_pixels).lower()
     down = f", of {view.modalities[0]} down" if len(view.modalities) > 1 else ""
@@ -101,8 +102,9 @@ def certificate_heading(view: CertificateView) -> str:
         shown += "; beside: randomized ablation, the baseline" if view.curve.baseline is not None else ""
     return (
         f"{view.label}: {shown}\n"
-        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}; without guarantee "
-        f"{100 * view.clean_accuracy:.1f}"
+        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}\n"
+        f"without guarantee: smoothed {100 * view.clean_accuracy:.1f}"
+        + ("" if view.whole_accuracy is None else f", base model on whole inputs {100 * view.whole_accuracy:.1f}")
     )
 
 

@@ -153,6 +153,8 @@ class CertificateView:
         curve: metrics along a line of radius vectors, or None.
         positive: the class that recall, precision, F-score and IoU are of, where it is a segmentation; else "".
         maps: certified maps of some images of a segmentation, or None.
+        whole_accuracy: accuracy of the base model on whole inputs, without sub-sampling or guarantee, in [0, 1]; None
+            where it was not measured.
 
     Raises:
         ValueError: not one or two modalities, a grid that does not fit its radii or leaves [0, 1], or radius vectors of
@@ -179,6 +181,7 @@ class CertificateView:
     curve: CurveView | None = None
     positive: str = ""
     maps: MapsView | None = None
+    whole_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
