@@ -6,7 +6,6 @@ from crossguard.evaluate.grounding_examples import GroundingExample, GroundingEx
 from crossguard.evaluate.grounding_result import GroundingResult
 from crossguard.evaluate.intervals import paired_drop, wilson
 from crossguard.evaluate.labels import label_accuracy
-from crossguard.evaluate.labels import label_accuracy
 from crossguard.evaluate.measure import evaluate, evaluate_modalities
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
@@ -24,7 +23,6 @@ __all__ = [
     "evaluate_grounding",
     "evaluate_grounding_modalities",
     "evaluate_modalities",
-    "label_accuracy",
     "label_accuracy",
     "paired_drop",
     "partner_ranks",
