@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
@@ -132,9 +132,3 @@ def choose_queries(
         spots = np.linspace(0, len(right) - 1, min(count, len(right))).round().astype(int)
         chosen.extend((direction, int(right[spot])) for spot in spots)
     return chosen
-
-
-def top(query: Float[Tensor, " dim"], gallery: Float[Tensor, "gallery dim"], *, count: int = TOP) -> tuple[int, ...]:
-    """Return the indices of the gallery embeddings with the highest cosine to one query embedding, best first."""
-    scores = torch.nn.functional.normalize(gallery, dim=-1) @ torch.nn.functional.normalize(query, dim=-1)
-    return tuple(int(i) for i in scores.topk(min(count, len(scores))).indices)

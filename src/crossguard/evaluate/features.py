@@ -1,8 +1,7 @@
 """Embeddings of a whole data set, clean and attacked, in evaluation mode and without gradients."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from crossguard.data import OneToManyPairs
 from crossguard.evaluate.batches import load_pixels
-from crossguard.evaluate.retrieval import Direction, embedding_ranks
+from crossguard.evaluate.ranking import Side
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 
@@ -26,23 +25,6 @@ _MEMBERS = (
     "encode_text",
     "logit_scale",
 )
-
-
-@dataclass(frozen=True)
-class Side:
-    """Embeddings of all images and all texts, clean or attacked.
-
-    Args:
-        images: float [images, dim], not normalised.
-        texts: float [texts, dim], not normalised.
-    """
-
-    images: Float[Tensor, "images dim"]
-    texts: Float[Tensor, "texts dim"]
-
-    def of(self, direction: Direction, role: str) -> Float[Tensor, "items dim"]:
-        """Return the embeddings that are "query" or "gallery" in a direction."""
-        return self.images if (direction == "tr") == (role == "query") else self.texts
 
 
 def check_model(model: object) -> nn.Module:
@@ -130,7 +112,7 @@ def clean_side(
             f"Expected images and texts in one space, but {model.name} gives {images.shape[1]} and "
             f"{texts.shape[1]} dimensions."
         )
-    return Side(images, texts)
+    return Side(images, texts, lambda ids: load_pixels(model, pairs, ids), pairs.texts)
 
 
 def attacked_texts(
@@ -158,16 +140,6 @@ def attacked_texts(
     place |= {text: len(source) + index for index, text in enumerate(new)}
     known = torch.cat([clean, encode_texts(model, new, batch_size=batch_size)]) if new else clean
     return known[torch.tensor([place[text] for text in texts], device=known.device)]
-
-
-def side_ranks(
-    queries: Side, gallery: Side, links: Int64[Tensor, "links 2"]
-) -> Mapping[Direction, Int64[Tensor, " queries"]]:
-    """Rank both directions, with the queries of one side and the gallery of another."""
-    return {
-        "tr": embedding_ranks(queries.images, gallery.texts, links),
-        "ir": embedding_ranks(queries.texts, gallery.images, links.flip(1)),
-    }
 
 
 def _checked(embeddings: Tensor, expected: int, method: str) -> Tensor:

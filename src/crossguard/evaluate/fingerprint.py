@@ -45,6 +45,11 @@ def pairs_fingerprint(pairs: OneToManyPairs) -> str:
     return digest.hexdigest()
 
 
+def digest(settings: Mapping[str, Any]) -> str:
+    """Return 32 hexadecimal digits that change with any of some JSON values."""
+    return blake2b(json.dumps(dict(settings), sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def describe(value: Any, *, depth: int = 4) -> Any:
     """Describe an option as JSON values that are the same in every process.
 

@@ -17,21 +17,14 @@ from crossguard.attacks.saved import Saved
 from crossguard.data import OneToManyPairs
 from crossguard.evaluate.asked import check_budgets, own_threat, part_name, parts_of, resolve_attack
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
-from crossguard.evaluate.examples import Example, Examples, choose_queries, top
-from crossguard.evaluate.features import (
-    Side,
-    attacked_texts,
-    check_model,
-    clean_side,
-    encode_images,
-    on_device,
-    side_ranks,
-)
-from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.examples import TOP, Example, Examples, choose_queries
+from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images, on_device
+from crossguard.evaluate.fingerprint import describe, digest, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, Ranking, Side, candidates_of
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
 from crossguard.evaluate.saving import check_target, save_found
-from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.evaluate.store import AdversarialStore, StoredBatch, stored_pixels
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder
@@ -55,6 +48,7 @@ def evaluate(
     attack_options: Mapping[str, Any] | None = None,
     examples: int = 4,
     save_to: Path | str | None = None,
+    rerank: int | None = None,
 ) -> RetrievalResult:
     """Measure text and image retrieval, clean and under an attack.
 
@@ -80,6 +74,8 @@ def evaluate(
         attack_options: options of an attack given by name.
         examples: how many queries per direction are kept as examples.
         save_to: a new folder for the adversarial pictures and texts, which the attack "saved" takes to other models.
+        rerank: how many of each query's best by cosine a fusion model re-ranks by match; 0 ranks by cosine alone;
+            None: 128 for fusion models (papers take 256 for COCO), 0 for others.
 
     Returns:
         Clean and robust recalls, attack success, intervals and rows.
@@ -87,12 +83,13 @@ def evaluate(
     Raises:
         TypeError: the model lacks members of the protocol.
         ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
-            modality the attack cannot use, a run begun with other settings, or a `save_to` that holds something.
+            modality the attack cannot use, a run begun with other settings, a `save_to` that holds something, or
+            `rerank` with a model that cannot match.
     """
     found = resolve_attack(attack, attack_options)
     folder = None if save_to is None else Path(save_to)
     given = own_threat(found) if threat is None else threat
-    job = _Job(model, pairs, found, given, seed, batch_size, label, run, progress, examples, folder)
+    job = _Job(model, pairs, found, given, seed, batch_size, label, run, progress, examples, folder, rerank)
     job.check()
     with on_device(check_model(model), device) as where, frozen(model):
         return _measure(job, where, _Shared())
@@ -113,6 +110,7 @@ def evaluate_modalities(
     attack_options: Mapping[str, Any] | None = None,
     examples: int = 4,
     save_to: Path | str | None = None,
+    rerank: int | None = None,
 ) -> dict[str, RetrievalResult]:
     """Measure retrieval under an attack on each modality alone and on all of them together.
 
@@ -130,7 +128,7 @@ def evaluate_modalities(
     jobs = {}
     for name, part in (parts_of(threat) or {"": threat}).items():
         folder = None if save_to is None else Path(save_to) / name
-        jobs[name] = _Job(model, pairs, found, part, seed, batch_size, label, run, progress, examples, folder)
+        jobs[name] = _Job(model, pairs, found, part, seed, batch_size, label, run, progress, examples, folder, rerank)
     for job in jobs.values():
         job.check()
     with on_device(check_model(model), device) as where, frozen(model):
@@ -151,6 +149,12 @@ class _Job:
     progress: Reporter
     examples: int
     save_to: Path | None
+    rerank: int | None
+
+    @property
+    def candidates(self) -> int:
+        """How many items per query are re-ranked by match; 0: none."""
+        return candidates_of(self.model, self.rerank)
 
     @property
     def name(self) -> str:
@@ -175,6 +179,7 @@ class _Job:
             raise ValueError(
                 f"Expected `batch_size` >= 1 and `examples` >= 0, but got {self.batch_size} and {self.examples}."
             )
+        candidates_of(self.model, self.rerank)
         check_budgets(self.attack, self.threat)
         if isinstance(self.attack, Saved) and self.threat is not None:
             self.attack.check(self.model, self.pairs, self.threat)
@@ -212,9 +217,11 @@ def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResul
             ),
         )
         links = torch.tensor(job.pairs.links, device=device)
-        clean_ranks = side_ranks(clean, clean, links)
+        before: Ranking = shared.get(
+            "clean ranking", lambda: _ranking(job, "clean", clean, clean, links, device, settings)
+        )
         if attack is None:
-            rows = _rows(job, settings, clean_ranks, None, _Edits.none(job.pairs))
+            rows = _rows(job, settings, before.ranks, None, _Edits.none(job.pairs))
             kept = _keep_rows(job, rows)
             return _summarised(job, RetrievalResult(kept, settings))
         attacked, edits = _attack_all(job, attack, store, groups, clean, device)
@@ -222,11 +229,32 @@ def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResul
         target = job.threat.target if job.threat is not None else "both"
         queries = clean if target == "gallery" else attacked
         gallery = clean if target == "query" else attacked
-        robust_ranks = side_ranks(queries, gallery, links)
-        rows = _rows(job, settings, clean_ranks, robust_ranks, edits if target != "gallery" else _Edits.none(job.pairs))
-        kept = _keep_rows(job, rows)
-        shown = _examples(job, store, groups, clean, queries, gallery, clean_ranks, edits)
+        after = _ranking(job, job.part, queries, gallery, links, device, settings)
+        asked = edits if target != "gallery" else _Edits.none(job.pairs)
+        kept = _keep_rows(job, _rows(job, settings, before.ranks, after.ranks, asked))
+        shown = _examples(job, store, groups, before, after, edits)
         return _summarised(job, RetrievalResult(kept, settings, shown))
+
+
+def _ranking(
+    job: _Job,
+    part: str,
+    queries: Side,
+    gallery: Side,
+    links: Int64[torch.Tensor, "links 2"],
+    device: torch.device,
+    settings: Mapping[str, Any],
+) -> Ranking:
+    """Rank by cosine, or by match where the job re-ranks; a run keeps match scores as soon as they are there."""
+    if not job.candidates:
+        return CosineRanking(queries, gallery, links)
+    folder = None
+    if job.run is not None:
+        decides = {key: settings[key] for key in ("weights", "content")} if part == "clean" else settings
+        folder = job.run.file("scores", job.name, f"{part}-{digest(decides)[:12]}")
+    model: Any = job.model
+    matching = Matching(model, job.candidates, job.batch_size, device, job.progress, folder)
+    return MatchRanking(queries, gallery, links, matching, title=f"Match {job.name} ({part})")
 
 
 @dataclass(frozen=True)
@@ -271,7 +299,8 @@ def _attack_all(
             linf[stored.image_ids] = stored.linf
             task.advance(len(image_ids))
     embedded = attacked_texts(job.model, clean.texts, job.pairs.texts, texts, batch_size=4 * job.batch_size)
-    return Side(images, embedded), _Edits(tuple(texts), words, linf)
+    side = Side(images, embedded, stored_pixels(store, groups), tuple(texts))
+    return side, _Edits(tuple(texts), words, linf)
 
 
 def _save_found(job: _Job, store: AdversarialStore, groups: Sequence[np.ndarray], settings: Mapping[str, Any]) -> None:
@@ -293,6 +322,7 @@ def _settings(job: _Job, attack: Attack | None, shared: _Shared) -> dict[str, An
         "threat": None if job.threat is None else job.threat.to_dict(),
         "seed": job.seed,
         "batch_size": job.batch_size,
+        "rerank": job.candidates,
         "crossguard": __version__,
     }
 
@@ -380,22 +410,20 @@ def _examples(
     job: _Job,
     store: AdversarialStore,
     groups: Sequence[np.ndarray],
-    clean: Side,
-    queries: Side,
-    gallery: Side,
-    clean_ranks: Mapping[Direction, torch.Tensor],
+    before: Ranking,
+    after: Ranking,
     edits: _Edits,
 ) -> Examples:
     chosen = []
-    for direction, index in choose_queries(clean_ranks, count=job.examples):
+    for direction, index in choose_queries(before.ranks, count=job.examples):
         partners = job.pairs.texts_of(index) if direction == "tr" else job.pairs.images_of(index)
         chosen.append(
             Example(
                 direction=direction,
                 query=index,
                 right=tuple(int(i) for i in partners),
-                before=top(clean.of(direction, "query")[index], clean.of(direction, "gallery")),
-                after=top(queries.of(direction, "query")[index], gallery.of(direction, "gallery")),
+                before=before.top(direction, index, count=TOP),
+                after=after.top(direction, index, count=TOP),
             )
         )
     wanted = sorted(set().union(*(example.images for example in chosen)))

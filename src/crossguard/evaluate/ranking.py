@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Side:
         return self.images if (direction == "tr") == (role == "query") else self.texts
 
 
+@runtime_checkable
 class Ranking(Protocol):
     """The outcome of retrieval in both directions.
 
