@@ -1,5 +1,7 @@
 """What every attack of the table must keep, whatever the model, the budget and the seed."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from crossguard.attacks import ATTACKS, count_word_edits, make_attack
 from crossguard.data import PairBatch
+from crossguard.models.patches import to_patches
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 from shared import make_clip
 
@@ -20,6 +23,7 @@ QUICK = {
     "co-attack": {"steps": 3},
     "sga": {"steps": 2, "scales": (0.5, 1.5)},
     "adaptive": {"steps": 3, "rounds": 1},
+    "sparse": {"steps": 2, "trials": 1},
 }
 # These weigh a sample against the others of its batch, by their definition.
 BATCH_BOUND = {"adaptive"}
@@ -31,8 +35,10 @@ def quick(name):
     return make_attack(name, **QUICK[name])
 
 
-def threat(eps, words):
-    return ThreatModel(image=LInf(eps / 255), text=WordEdits(words))
+def threat(eps, words, name="pgd"):
+    """A budget of `eps` grey levels, or of a third as many patches (of 4) for attacks that take patches."""
+    image = Elements(math.ceil(eps / 3)) if name == "sparse" else LInf(eps / 255)
+    return ThreatModel(image=image, text=WordEdits(words))
 
 
 def test_the_quick_options_cover_the_table():
@@ -54,11 +60,18 @@ def test_within_budget_after_rounding_and_nothing_touched(toy_batch, name, eps, 
     wanted = [p.requires_grad for p in model.parameters()]
     pixels = toy_batch.pixels.clone()
 
-    found = quick(name)(model, toy_batch, threat=threat(eps, words), seed=seed)
+    found = quick(name)(model, toy_batch, threat=threat(eps, words, name), seed=seed)
 
     stored = (found.pixels * 255).round().to(torch.uint8)
     assert torch.equal(stored.float() / 255, found.pixels)
-    assert float((stored.float() - (pixels * 255).round()).abs().max()) <= eps + 1e-3
+    change = (stored.float() - (pixels * 255).round()).abs()
+    if name == "sparse":
+        touched = (to_patches(change, model.patch_grid) > 0).flatten(2).any(dim=2).sum(dim=1)
+        assert int(touched.max()) <= math.ceil(eps / 3)
+        assert found.patches.tolist() == touched.tolist()
+    else:
+        assert float(change.max()) <= eps + 1e-3
+        assert found.patches is None
     assert float(found.pixels.min()) >= 0
     assert float(found.pixels.max()) <= 1
     assert torch.allclose(found.linf, (found.pixels - pixels).abs().amax(dim=(1, 2, 3)))
@@ -80,10 +93,13 @@ def test_within_budget_after_rounding_and_nothing_touched(toy_batch, name, eps, 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_same_seed_same_result(tiny_clip, toy_batch, name):
-    first, again, other = (quick(name)(tiny_clip, toy_batch, threat=threat(4, 1), seed=seed) for seed in (5, 5, 6))
+    first, again, other = (
+        quick(name)(tiny_clip, toy_batch, threat=threat(4, 1, name), seed=seed) for seed in (5, 5, 6)
+    )
     assert torch.equal(first.pixels, again.pixels)
     assert first.texts == again.texts
-    if "image" in ATTACKS[name].uses:
+    # Sparse searches by gradients; chance only offers contents that rarely win.
+    if "image" in ATTACKS[name].uses and name != "sparse":
         assert not torch.equal(first.pixels, other.pixels)
 
 
@@ -114,9 +130,9 @@ UNBOUND["adaptive"] = make_attack("adaptive", steps=3, rounds=2, objectives=("co
 @pytest.mark.parametrize("name", UNBOUND)
 def test_the_batch_size_is_irrelevant(tiny_clip, toy_batch, name):
     attack = UNBOUND[name]
-    whole = attack(tiny_clip, toy_batch, threat=threat(4, 2), seed=3)
+    whole = attack(tiny_clip, toy_batch, threat=threat(4, 2, name), seed=3)
     for images, texts, part in closed_parts(toy_batch):
-        found = attack(tiny_clip, part, threat=threat(4, 2), seed=3)
+        found = attack(tiny_clip, part, threat=threat(4, 2, name), seed=3)
         assert found.texts == tuple(whole.texts[j] for j in texts)
         # A gradient of float32 noise around zero may change its sign with the shape of a matrix product.
         differ = (found.pixels != whole.pixels[images]).float().mean()
@@ -128,7 +144,7 @@ def test_the_batch_size_is_irrelevant(tiny_clip, toy_batch, name):
 def test_more_budget_is_never_weaker_on_average(toy_batch, name):
     drops = []
     for eps, words in ((0, 0), (2, 1), (8, 3)):
-        found = [quick(name)(make_clip(seed), toy_batch, threat=threat(eps, words), seed=seed) for seed in (1, 2)]
+        found = [quick(name)(make_clip(seed), toy_batch, threat=threat(eps, words, name), seed=seed) for seed in (1, 2)]
         drops.append(float(np.mean([float(f.text_drop.mean()) for f in found])))
     assert drops[0] == pytest.approx(0, abs=1e-6)
     assert drops[0] < drops[1] < drops[2]
@@ -136,8 +152,8 @@ def test_more_budget_is_never_weaker_on_average(toy_batch, name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_modality_without_budget_is_left_clean(tiny_clip, toy_batch, name):
-    for modality, budget in (("image", LInf(4 / 255)), ("text", WordEdits(1))):
-        found = quick(name)(tiny_clip, toy_batch, threat=ThreatModel(**{modality: budget}), seed=0)
+    for modality in ("image", "text"):
+        found = quick(name)(tiny_clip, toy_batch, threat=threat(4, 1, name).only(modality), seed=0)
         if modality == "image":
             assert found.texts == toy_batch.texts
         else:
@@ -146,9 +162,9 @@ def test_a_modality_without_budget_is_left_clean(tiny_clip, toy_batch, name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeypatch):
-    full = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1), seed=0)
+    full = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1, name), seed=0)
     monkeypatch.setattr("crossguard.attacks.base.fast_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
-    half = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1), seed=0)
+    half = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1, name), seed=0)
     assert half.pixels.dtype == torch.float32
     assert float(half.text_drop.mean()) == pytest.approx(float(full.text_drop.mean()), rel=0.1)
     if name == "word-swap":
@@ -203,9 +219,18 @@ def test_bad_batches_are_refused(tiny_clip, toy_batch, change, message):
 
 
 @pytest.mark.parametrize(
-    "threat_model",
-    [ThreatModel(image=WordEdits(1)), ThreatModel(text=LInf(0.1)), ThreatModel(sound=Elements(1))],
+    ("name", "threat_model", "message"),
+    [
+        ("pgd", ThreatModel(image=WordEdits(1)), "Expected LInf as the budget of 'image' for attack 'pgd'"),
+        ("pgd", ThreatModel(text=LInf(0.1)), "Expected WordEdits as the budget of 'text'"),
+        ("pgd", ThreatModel(sound=Elements(1)), "Expected budgets for 'image' and 'text'"),
+        ("pgd", ThreatModel(image=Elements(1)), "Expected LInf as the budget of 'image'"),
+        ("sparse", ThreatModel(image=LInf(0.1)), "Expected Elements as the budget of 'image'"),
+        ("sparse", ThreatModel(image=Elements(1, "insertion")), "replaces elements and cannot insert or delete"),
+        ("sparse", ThreatModel(text=Elements(1, "deletion")), "but got kind='deletion'"),
+        ("sparse", ThreatModel(image=Elements(1, "edit")), "Expected substitution of elements of 'image'"),
+    ],
 )
-def test_wrong_budgets_are_refused(tiny_clip, toy_batch, threat_model):
-    with pytest.raises(ValueError, match="Expected"):
-        quick("pgd")(tiny_clip, toy_batch, threat=threat_model, seed=0)
+def test_wrong_budgets_are_refused(tiny_clip, toy_batch, name, threat_model, message):
+    with pytest.raises(ValueError, match=message):
+        quick(name)(tiny_clip, toy_batch, threat=threat_model, seed=0)

@@ -17,6 +17,7 @@ from crossguard.attacks.saved_set import AdversarialSet, load_adversarial, save_
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SOURCES, SourceRow, make_source
+from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.swap import WordSwap, swap_words
 from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
 from crossguard.attacks.thesaurus import Thesaurus
@@ -42,6 +43,7 @@ __all__ = [
     "Saved",
     "Sep",
     "SourceRow",
+    "Sparse",
     "Thesaurus",
     "WordSwap",
     "auto_maximise",

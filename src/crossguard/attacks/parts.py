@@ -13,7 +13,8 @@ from torch import Tensor
 from crossguard.attacks.apgd import auto_maximise
 from crossguard.attacks.ascent import LossPerSample, maximise
 
-Part: TypeAlias = Float[Tensor, "samples elements features"]
+Part: TypeAlias = Float[Tensor, "samples _ _"]
+"""Float [samples, elements, features]; numbers of elements and features are the modality's own."""
 Parts: TypeAlias = dict[str, Part]
 PartsLoss: TypeAlias = Callable[[Mapping[str, Part], Int64[Tensor, " rows"]], Float[Tensor, " rows"]]
 """From rows of parts, and the sample that each row is of, to one loss per row; higher is worse for the victim."""

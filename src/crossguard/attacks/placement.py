@@ -212,11 +212,12 @@ def _contents(
 ) -> Float[Tensor, "trials samples elements features"]:
     """Return what is tried in the place of each element."""
     trials = search.trials if size is None else search.word_trials
-    drawn = uniform(ids, (trials, *values.shape[1:]), seed=seed, stream=stream, device=values.device)
-    drawn = drawn.transpose(0, 1)
+    ends = torch.stack([_pushed(values, gradient), torch.zeros_like(values), torch.ones_like(values)])
+    if not trials:
+        return ends[:0] if size is not None else ends
+    drawn = uniform(ids, (trials, *values.shape[1:]), seed=seed, stream=stream, device=values.device).transpose(0, 1)
     if size is not None:
         return (drawn * size).floor() / max(1, size - 1)
-    ends = torch.stack([_pushed(values, gradient), torch.zeros_like(values), torch.ones_like(values)])
     return torch.cat([ends, drawn.to(values.dtype)])
 
 
@@ -227,7 +228,7 @@ def _with_element(
     sample: Int64[Tensor, " rows"],
     element: Int64[Tensor, " rows"],
     trial: Int64[Tensor, " rows"],
-) -> Parts:
+) -> dict[str, Float[Tensor, "rows _ _"]]:
     rows = {other: values[sample] for other, values in current.items()}
     rows[name][torch.arange(len(sample), device=sample.device), element] = contents[trial, sample, element]
     return rows

@@ -13,6 +13,7 @@ from crossguard.attacks.pgd import PGD
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
+from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.swap import WordSwap
 from crossguard.checks import lookup
 
@@ -41,6 +42,7 @@ ATTACKS: dict[str, AttackRow] = {
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text"),
         _row(SGA, "set-level guidance: captions, then images at several scales, then captions again"),
         _row(Adaptive, "alternating Auto-PGD and word-swap on the ranking's own loss: judge defences by it"),
+        _row(Sparse, "a few image patches of any values and a few words: the threat that certificates bound"),
         _row(Saved, "transfer: a set that an attack found earlier, on this model or another (`folder`)"),
     )
 }
