@@ -12,7 +12,8 @@ import torch
 from crossguard.data import MultiModalSamples
 from crossguard.data.ravdess import load_ravdess_features
 from crossguard.models.emotion_net import EmotionNet
-from crossguard.training.ablated import random_masks, train_ablated
+from crossguard.training.ablated import train_ablated
+from crossguard.training.ablated_loop import random_masks
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 import crossguard as cg
 from crossguard.models.road_net import RoadNet
 from crossguard.progress import Lines
-from crossguard.training.ablated import random_masks
+from crossguard.training.ablated_loop import random_masks
 from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         class_weights=(1.0, given.rare),
         augment=flip_and_tint,
         seed=given.seed,
-        reporter=Lines(),
+        progress=Lines(),
     )
     print(f"trained in {time.perf_counter() - started:.0f} s")
     share = (train.labels == 1).mean(axis=0)

@@ -10,7 +10,8 @@ from crossguard.data import MultiModalSamples
 from crossguard.models import load_model
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.emotion_net import EmotionNet
-from crossguard.training.ablated import random_masks, train_ablated
+from crossguard.training.ablated import train_ablated
+from crossguard.training.ablated_loop import random_masks
 
 SHAPES = {"video": (5, 3 * 8 * 8), "audio": (7, 4), "features": (9, 1)}
 CLASSES = ("calm", "angry", "happy")

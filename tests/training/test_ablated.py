@@ -6,7 +6,8 @@ import torch
 
 from crossguard.data import MultiModalSamples
 from crossguard.models import WatchNet
-from crossguard.training.ablated import random_masks, train_ablated, turn_sensors
+from crossguard.training.ablated import train_ablated, turn_sensors
+from crossguard.training.ablated_loop import random_kept, random_masks
 
 KEEP = {"a": 3, "b": 2}
 
@@ -58,6 +59,45 @@ def test_masks_keep_exactly_k_of_n_uniformly():
     masks = random_masks(20_000, 6, 2, generator=torch.Generator().manual_seed(0))
     assert (masks.sum(dim=1) == 2).all()
     assert masks.float().mean(dim=0).numpy() == pytest.approx(np.full(6, 1 / 3), abs=0.02)
+
+
+def test_joint_masks_keep_k_of_all_modalities_together(samples):
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"a": 6, "b": 3}
+    masks = random_kept(20_000, sizes, {"a": 1, "b": 2}, joint=True, generator=generator)
+    assert {m: mask.shape[1] for m, mask in masks.items()} == sizes
+    together = torch.cat(list(masks.values()), dim=1)
+    assert (together.sum(dim=1) == 3).all()
+    assert together.float().mean(dim=0).numpy() == pytest.approx(np.full(9, 1 / 3), abs=0.02)
+    seen = []
+
+    class Watching(WatchNet):
+        def forward(self, inputs, kept=None):
+            seen.append(sum(mask.sum(dim=1) for mask in kept.values()))
+            return super().forward(inputs, kept)
+
+    train_ablated(Watching.for_samples(samples, width=8), samples, keep=KEEP, joint=True, steps=2, batch_size=16)
+    assert (torch.cat(seen) == 5).all()
+
+
+def test_images_are_ablated_by_pixel():
+    class Bright(torch.nn.Module):
+        name, modalities, classes = "bright", ("image",), ("dark", "bright")
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, inputs, kept=None):
+            assert kept["image"].shape == (4, 20)
+            assert (kept["image"].sum(dim=1) == 6).all()
+            total = self.scale * (inputs["image"].mean(dim=1).flatten(1) * kept["image"]).sum(dim=1)
+            return torch.stack([-total, total], dim=1)
+
+    images = np.random.default_rng(0).normal(size=(5, 3, 4, 5)).astype(np.float32)
+    labels = (images.mean(axis=(1, 2, 3)) > 0).astype(np.int64)
+    samples = MultiModalSamples("toy", "train", {"image": images}, labels, ("dark", "bright"), np.arange(5))
+    train_ablated(Bright(), samples, keep={"image": 6}, steps=2, batch_size=4)
 
 
 def test_turning_keeps_lengths_and_is_shared_by_the_sensors():

@@ -6,7 +6,7 @@ import torch
 
 from crossguard.data import MultiModalSamples
 from crossguard.models.road_net import RoadNet
-from crossguard.training.ablated import random_masks
+from crossguard.training.ablated_loop import random_masks
 from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
 
 SIZE = (16, 24)

@@ -12,7 +12,7 @@ from crossguard.certify.counts import Counts
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
-from crossguard.data.samples import MultiModalSamples
+from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
 from crossguard.threat import EditKind
 
@@ -136,11 +136,6 @@ def packed_modalities(model: MultiModalClassifier | MultiModalSegmenter) -> tupl
     for modality in model.packs:
         lookup(dict.fromkeys(model.modalities), modality, what=f"modality in `packs` of {model.name!r}")
     return tuple(model.packs)
-
-
-def element_count(values: np.ndarray) -> int:
-    """Return the elements per sample: pixels of [samples, channels, height, width], else the second axis."""
-    return int(np.prod(values.shape[2:])) if values.ndim == 4 else int(values.shape[1])
 
 
 def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from crossguard.certify.counts import Span
-from crossguard.certify.design import Design, element_count
+from crossguard.certify.design import Design
 from crossguard.certify.subsample import ablate_elements, draw_masks
+from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, Packed, PackingClassifier
 from crossguard.models.packing import pack_rows
 from crossguard.progress import Task

@@ -67,3 +67,8 @@ class MultiModalSamples:
     def head(self, max_samples: int) -> "MultiModalSamples":
         """Return the first `max_samples` samples."""
         return self.select(range(min(max_samples, len(self))))
+
+
+def element_count(values: np.ndarray) -> int:
+    """Return the elements per sample: pixels of [samples, channels, height, width], else the second axis."""
+    return int(np.prod(values.shape[2:])) if values.ndim == 4 else int(values.shape[1])

@@ -18,6 +18,7 @@ from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.thresholds import Margins, Scheme
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
+from crossguard.data.samples import element_count
 from crossguard.evaluate import label_accuracy
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter

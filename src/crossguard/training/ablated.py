@@ -6,21 +6,21 @@ poor there.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossguard.checks import lookup
-from crossguard.data.samples import MultiModalSamples
+from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter
+from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
 
 Inputs = dict[str, Float[Tensor, "samples elements ..."]]
 Augment = Callable[[Inputs, torch.Generator], Inputs]
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def train_ablated(
@@ -32,6 +32,7 @@ def train_ablated(
     batch_size: int = 256,
     lr: float = 3e-3,
     weight_decay: float = 1e-2,
+    joint: bool = False,
     augment: Augment | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -47,6 +48,8 @@ def train_ablated(
         batch_size: samples per step, drawn with replacement.
         lr: largest learning rate.
         weight_decay: of AdamW.
+        joint: keep the sum of all k of all elements together, for a base model of the baseline (`certify` with
+            `scheme="joint"`).
         augment: changes the inputs of a batch before ablation, such as `turn_sensors`.
         seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
             global generator is left as it was.
@@ -58,7 +61,7 @@ def train_ablated(
         FloatingPointError: the loss is not finite.
     """
     classifier = cast(MultiModalClassifier, model)
-    sizes = {m: lookup(samples.modalities, m, what="modality").shape[1] for m in classifier.modalities}
+    sizes = {m: element_count(lookup(samples.modalities, m, what="modality")) for m in classifier.modalities}
     kept_counts = check_keep(keep, sizes)
     judged = np.flatnonzero(samples.labels >= 0)
     if not len(judged):
@@ -66,55 +69,26 @@ def train_ablated(
     chosen = samples.select(judged)
     inputs = {m: torch.from_numpy(chosen.modalities[m]).to(device) for m in classifier.modalities}
     labels = torch.from_numpy(chosen.labels).to(device)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    model.to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
-    with (
-        torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []),
-        (progress or Silent()).task("train on ablated inputs", total=steps) as task,
-    ):
-        torch.manual_seed(seed)  # dropout takes no generator
-        for _ in range(steps):
-            rows = torch.randint(len(labels), (batch_size,), generator=generator, device=device)
-            batch = {m: values[rows] for m, values in inputs.items()}
-            batch = augment(batch, generator) if augment else batch
-            kept = {m: random_masks(batch_size, sizes[m], k, generator=generator) for m, k in kept_counts.items()}
-            logits = classifier(batch, kept)
-            loss = nn.functional.cross_entropy(logits, labels[rows])
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            right = (logits.argmax(dim=1) == labels[rows]).float().mean()
-            task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
-    return model.eval()
 
+    def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = torch.randint(len(labels), (batch_size,), generator=generator, device=device)
+        batch = {m: values[rows] for m, values in inputs.items()}
+        batch = augment(batch, generator) if augment else batch
+        logits = classifier(batch, random_kept(batch_size, sizes, kept_counts, joint=joint, generator=generator))
+        right = (logits.argmax(dim=1) == labels[rows]).float().mean()
+        return nn.functional.cross_entropy(logits, labels[rows]), right
 
-def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return `keep` in the order of `sizes`.
-
-    Raises:
-        ValueError: other names than those of `sizes`, or a number that is not in [1, size].
-    """
-    for modality in keep:
-        lookup(sizes, modality, what="modality in `keep`")
-    for modality, size in sizes.items():
-        k = keep.get(modality)
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
-            raise ValueError(f"Expected `keep[{modality!r}]` to be a whole number in [1, {size}], but got {k!r}.")
-    return {modality: keep[modality] for modality in sizes}
-
-
-def random_masks(
-    samples: int, elements: int, k: int, *, generator: torch.Generator
-) -> Bool[Tensor, "samples elements"]:
-    """Return masks that keep exactly k elements of each sample, uniformly."""
-    keys = torch.rand(samples, elements, generator=generator, device=generator.device)
-    chosen: Int64[Tensor, "samples k"] = keys.topk(k, dim=1).indices
-    return torch.zeros_like(keys, dtype=torch.bool).scatter_(1, chosen, True)
+    return run_steps(
+        model,
+        step,
+        title="train on ablated inputs",
+        steps=steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
 
 
 def turn_sensors(inputs: Inputs, generator: torch.Generator, *, degrees: float = 6.0) -> Inputs:

@@ -1,7 +1,7 @@
 """Training a segmenter on ablated images, so that it labels sub-samples of their pixels as well as it can."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
-from crossguard.progress import Reporter, Silent
-from crossguard.training.ablated import check_keep, random_masks
+from crossguard.progress import Reporter
+from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
 
 Images = dict[str, Float[Tensor, "images channels height width"]]
 AugmentImages = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def train_ablated_segmenter(
@@ -29,11 +28,12 @@ def train_ablated_segmenter(
     lr: float = 2e-3,
     weight_decay: float = 1e-2,
     whole: float = 0.1,
+    joint: bool = False,
     class_weights: Sequence[float] | None = None,
     augment: AugmentImages | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    reporter: Reporter | None = None,
+    progress: Reporter | None = None,
 ) -> Model:
     """Train on sub-samples of pixels, drawn anew for every image and step, as the certificate will draw them.
 
@@ -48,12 +48,13 @@ def train_ablated_segmenter(
         lr: largest learning rate.
         weight_decay: of AdamW.
         whole: share of the images that are shown whole, so that the model stays good on those too.
+        joint: keep the sum of all k of the pixels of all modalities together, for a base model of the baseline.
         class_weights: weight of each label in the loss, for rare ones; None weighs pixels alike.
         augment: changes images and labels of a batch before ablation, such as `flip_and_tint`.
         seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
             global generator is left as it was.
         device: where to train.
-        reporter: shows steps, loss and the share of right pixels.
+        progress: shows steps, loss and the share of right pixels.
 
     Raises:
         ValueError: `keep` does not name the model's modalities, or keeps less than 1 or more than there are; labels
@@ -65,48 +66,39 @@ def train_ablated_segmenter(
     if samples.labels.ndim != 3 or not (samples.labels >= 0).any():
         raise ValueError(f"Expected masks [samples, height, width] with labels, but got {samples.labels.shape}.")
     height, width = samples.labels.shape[1:]
-    kept_counts = check_keep(keep, dict.fromkeys(segmenter.modalities, height * width))
+    sizes = dict.fromkeys(segmenter.modalities, height * width)
+    kept_counts = check_keep(keep, sizes)
     if not 0 <= whole <= 1:
         raise ValueError(f"Expected `whole` in [0, 1], but got {whole}.")
     if class_weights is not None and len(class_weights) != len(segmenter.classes):
         raise ValueError(f"Expected {len(segmenter.classes)} class weights, but got {list(class_weights)}.")
     weight = None if class_weights is None else torch.tensor(list(class_weights), device=device)
-    on_gpu = torch.device(device).type == "cuda"
-    half = on_gpu and torch.cuda.is_bf16_supported()
-    generator = torch.Generator(device=device).manual_seed(seed)
-    model.to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
-    with (
-        torch.random.fork_rng(devices=[device] if on_gpu else []),
-        (reporter or Silent()).task("train on ablated images", total=steps) as task,
-    ):
-        torch.manual_seed(seed)  # dropout takes no generator
-        for _ in range(steps):
-            rows = torch.randint(len(samples), (batch_size,), generator=generator, device=device).cpu().numpy()
-            batch = {m: torch.from_numpy(array[rows].astype(np.float32)).to(device) for m, array in values.items()}
-            labels = torch.from_numpy(samples.labels[rows]).to(device)
-            batch, labels = augment(batch, labels, generator) if augment else (batch, labels)
-            complete = torch.rand(batch_size, 1, generator=generator, device=device) < whole
-            kept = {
-                m: (random_masks(batch_size, height * width, k, generator=generator) | complete).unflatten(
-                    1, (height, width)
-                )
-                for m, k in kept_counts.items()
-            }
-            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=half):
-                logits = segmenter(batch, kept)
-            loss = nn.functional.cross_entropy(logits.float(), labels, weight=weight, ignore_index=-1)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            judged = labels >= 0
-            right = (logits.argmax(dim=1) == labels)[judged].float().mean()
-            task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
-    return model.eval()
+    half = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = torch.randint(len(samples), (batch_size,), generator=generator, device=device).cpu().numpy()
+        batch = {m: torch.from_numpy(array[rows].astype(np.float32)).to(device) for m, array in values.items()}
+        labels = torch.from_numpy(samples.labels[rows]).to(device)
+        batch, labels = augment(batch, labels, generator) if augment else (batch, labels)
+        complete = torch.rand(batch_size, 1, generator=generator, device=device) < whole
+        masks = random_kept(batch_size, sizes, kept_counts, joint=joint, generator=generator)
+        kept = {m: (mask | complete).unflatten(1, (height, width)) for m, mask in masks.items()}
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=half):
+            logits = segmenter(batch, kept)
+        right = (logits.argmax(dim=1) == labels)[labels >= 0].float().mean()
+        return nn.functional.cross_entropy(logits.float(), labels, weight=weight, ignore_index=-1), right
+
+    return run_steps(
+        model,
+        step,
+        title="train on ablated images",
+        steps=steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
 
 
 def flip_and_tint(
