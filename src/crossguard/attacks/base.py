@@ -14,7 +14,7 @@ from crossguard.attacks.budget import count_word_edits, project_pixels
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
-from crossguard.models import VisionLanguageModel, cosine
+from crossguard.models import Captioner, VisionLanguageModel, cosine
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdit, WordEdits
 
 
@@ -149,7 +149,7 @@ def fast_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def frozen(model: VisionLanguageModel) -> Iterator[None]:
+def frozen(model: VisionLanguageModel | Captioner) -> Iterator[None]:
     """Evaluation mode and no gradients on the weights, restored afterwards."""
     module: torch.nn.Module = model  # type: ignore[assignment]
     modes = {child: child.training for child in module.modules()}
