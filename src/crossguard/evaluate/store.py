@@ -165,7 +165,7 @@ def open_store(run: RunFolder | None, *names: str, settings: Mapping[str, Any]) 
 
 
 def stored_pixels(
-    store: AdversarialStore, groups: Sequence[Int64[np.ndarray, " some"]]
+    store: AdversarialStore, groups: Sequence[Int64[np.ndarray, " _"]]
 ) -> Callable[[Int64[np.ndarray, " images"]], Float[Tensor, "images 3 height width"]]:
     """Return a function that gives the stored pictures of some images of the data set.
 
