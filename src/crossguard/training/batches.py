@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from crossguard.data import OneToManyPairs, PairBatch
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.training.composition import Composition, draw_step
 from crossguard.training.world import ALONE, World
@@ -93,7 +93,7 @@ class Pictures:
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        model: VisionLanguageModel | Captioner,
         pairs: OneToManyPairs,
         *,
         memory_limit: int = 2 * 2**30,

@@ -58,7 +58,7 @@ class InnerAttack:
             returned clean. In several processes: this process's pixels, and all texts.
         """
         clean = loss.step_batch.batch
-        with frozen(loss.model):
+        with frozen(loss.trained):
             if self.order == "image-first":
                 pixels = self._images(loss, clean.texts, memory)
                 return pixels, self._texts(loss, pixels)

@@ -156,7 +156,7 @@ class Job:
         if any(isinstance(term, Language) for term in self.plan.terms):
             return {}
         clean, true = loss.step_batch.batch, loss.step_batch.true
-        with frozen(self.student):
+        with frozen(loss.trained):
             views = {"clean_accuracy": (clean.pixels, clean.texts)}
             if attacked(self.plan.terms):
                 views["robust_accuracy"] = (pixels, texts)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.training.defences import Tower
 
 
@@ -29,7 +29,7 @@ def learning_rate_at(step: int, *, steps: int, warmup: int, peak: float) -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def select_trained(model: VisionLanguageModel, towers: Collection[Tower]) -> list[nn.Parameter]:
+def select_trained(model: VisionLanguageModel | Captioner, towers: Collection[Tower]) -> list[nn.Parameter]:
     """Switch gradients on for what is trained and off for all else; return what is trained.
 
     With both towers every other parameter is trained too. What its owner had frozen stays frozen.

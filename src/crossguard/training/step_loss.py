@@ -63,7 +63,7 @@ class StepLoss:
         chunk_size: int | None = None,
         world: World = ALONE,
     ) -> None:
-        self._model, self._original, self.terms = model, original, tuple(terms)
+        self.trained, self._original, self.terms = model, original, tuple(terms)
         self.step_batch, self.seed, self.step = step_batch, seed, step
         self._draws_targets, self._momentum = draws_targets, momentum
         self._chunk_size, self.world = chunk_size, world
@@ -74,8 +74,8 @@ class StepLoss:
 
     @property
     def model(self) -> VisionLanguageModel:
-        """The model in training, where it has embeddings."""
-        found: VisionLanguageModel = self._model  # type: ignore[assignment]
+        """The model in training, for terms that take embeddings."""
+        found: VisionLanguageModel = self.trained  # type: ignore[assignment]
         return found
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class StepLoss:
         Args:
             adversarial: this process's pixels and all texts.
         """
-        parameters = [p for p in _module(self._model).parameters() if p.requires_grad]
+        parameters = [p for p in _module(self.trained).parameters() if p.requires_grad]
         if not self._split:
             loss = self.value(adversarial)
             loss.backward()
@@ -319,7 +319,7 @@ class StepLoss:
 
     def _language(self, term: Language, pixels: Mapping[View, Pixels]) -> Iterator[Float[Tensor, ""]]:
         """Yield the parts of the caption loss, this process's true pairs in chunks."""
-        captioner: Captioner = self._model  # type: ignore[assignment]
+        captioner: Captioner = self.trained  # type: ignore[assignment]
         own = self.world.share(self._everyone)
         total = int(self.step_batch.targets.sum())
         pairs = torch.nonzero(self.step_batch.targets[own]).cpu()
@@ -450,7 +450,7 @@ class StepLoss:
 
     def _seed_chunk(self, side: str, view: View, rows: slice) -> None:
         """Let dropout draw the same when a chunk is encoded again; other numbers in every process."""
-        if self._split and _module(self._model).training:
+        if self._split and _module(self.trained).training:
             place = (("image", "text").index(side) * 2 + ("clean", "adversarial").index(view)) * 2**16 + rows.start
             torch.manual_seed((self.seed * 1_000_003 + self.step) * 2**20 + self.world.rank * 2**18 + place)
 
