@@ -1,0 +1,323 @@
+"""`attack_samples`: adversarial samples of sensors and scenes, measured on what can be stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from crossguard.attacks.parts import Part, PartsLoss
+from crossguard.attacks.sample_attacks import SampleClimb, check_sample_budgets, make_sample_attack
+from crossguard.attacks.storage import Storage, storages
+from crossguard.attacks.victims import Plain, Victim, entropy_loss, frozen_network, margin_loss
+from crossguard.checks import lookup
+from crossguard.data.samples import MultiModalSamples
+from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.progress import Reporter, Silent
+from crossguard.threat import Elements, LInf, ThreatModel
+
+OBJECTIVES = {"margin": margin_loss, "cross-entropy": entropy_loss}
+
+
+@dataclass(frozen=True)
+class AttackedSamples:
+    """What an attack found, and what the victim answers, before and after, to samples in their storage type.
+
+    Args:
+        clean: the samples as they were.
+        samples: the adversarial ones, of the same types.
+        answers: int64 [samples] or [samples, height, width], the labels answered to the clean samples.
+        attacked: the labels answered to the adversarial ones.
+        edited: int64 [samples] per modality, elements with a changed value.
+        linf: float64 [samples] per modality, largest change as a share of the modality's range.
+        settings: victim, attack, options, threat, seed, storage, objective.
+    """
+
+    clean: MultiModalSamples
+    samples: MultiModalSamples
+    answers: Int64[np.ndarray, "samples ..."]
+    attacked: Int64[np.ndarray, "samples ..."]
+    edited: Mapping[str, Int64[np.ndarray, " samples"]]
+    linf: Mapping[str, Float[np.ndarray, " samples"]]
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def judged(self) -> Bool[np.ndarray, "samples ..."]:
+        """Where there is a true label."""
+        return np.asarray(self.clean.labels >= 0)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of judged labels that are right before the attack, in [0, 1]."""
+        return self._share(self.answers)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of judged labels that are right under attack, in [0, 1]."""
+        return self._share(self.attacked)
+
+    @cached_property
+    def success(self) -> Float[np.ndarray, " samples"]:
+        """Share of each sample's right labels that are wrong under attack, in [0, 1]; NaN where none was right."""
+        right = self.judged & (self.answers == self.clean.labels)
+        lost = right & (self.attacked != self.clean.labels)
+        counts = right.reshape(len(right), -1).sum(axis=1)
+        return np.divide(
+            lost.reshape(len(lost), -1).sum(axis=1), counts, out=np.full(len(counts), np.nan), where=counts > 0
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per sample, of plain JSON values; labels by name, of scenes shares of right pixels."""
+        classes, truth = self.clean.classes, self.clean.labels
+        rows = []
+        for i in range(len(truth)):
+            row: dict[str, Any] = {
+                "data": self.clean.name,
+                "split": self.clean.split,
+                "sample": i,
+                "group": int(self.clean.groups[i]),
+                **{key: self.settings[key] for key in ("model", "attack", "threat", "seed")},
+                "edited": {m: int(values[i]) for m, values in self.edited.items()},
+                "linf": {m: float(values[i]) for m, values in self.linf.items()},
+                "success": None if np.isnan(self.success[i]) else float(self.success[i]),
+            }
+            if truth.ndim == 1:
+                row |= {
+                    "label": classes[truth[i]] if truth[i] >= 0 else None,
+                    "clean": classes[self.answers[i]],
+                    "attacked": classes[self.attacked[i]],
+                }
+            else:
+                judged = self.judged[i]
+                row |= {
+                    name: float((labels[i] == truth[i])[judged].mean()) if judged.any() else None
+                    for name, labels in (("clean", self.answers), ("attacked", self.attacked))
+                }
+            rows.append(row)
+        return rows
+
+    def _share(self, labels: np.ndarray) -> float:
+        if not self.judged.any():
+            raise ValueError("Expected samples with labels to speak of accuracy, but all are -1.")
+        return float((labels == self.clean.labels)[self.judged].mean())
+
+
+def attack_samples(
+    model: MultiModalClassifier | MultiModalSegmenter | Victim,
+    samples: MultiModalSamples,
+    *,
+    threat: ThreatModel,
+    attack: str = "apgd",
+    attack_options: Mapping[str, Any] | None = None,
+    objective: str = "margin",
+    storage: Mapping[str, Storage] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    rows_per_forward: int = 4096,
+    device: torch.device | str = "cpu",
+    progress: Reporter | None = None,
+) -> AttackedSamples:
+    """Attack a classifier or segmenter of several modalities, all of them at once.
+
+    Budgets are per modality: `LInf(eps)` for "pgd" and "apgd", where `eps` is a share of the modality's range (of
+    pixels, the usual [0, 1] units); `Elements(r)` for "sparse", where an element is a pixel across its channels, a time
+    step, or a feature, and takes any values in range. The found values are rounded to what can be stored, and the
+    victim is asked again about those: success is never what the search believed. A sample whose answer was already
+    wrong is attacked like any other. Results depend on (seed, the sample's place) alone, not on the batch.
+
+    Args:
+        model: a model, or a `Victim` such as `certify.Smoothed`.
+        samples: what to attack; not changed. Samples without a label are left clean.
+        threat: budgets by modality.
+        attack: "pgd", "apgd" or "sparse" (`SAMPLE_ATTACKS`).
+        attack_options: the attack's own options.
+        objective: what is climbed: "margin" of the best wrong label, or "cross-entropy".
+        storage: range and step of modalities that `Storage.of` would not guess from the data.
+        seed: of random starts and contents.
+        batch_size: samples that climb together.
+        rows_per_forward: inputs of one forward pass where a sparse attack tries elements.
+        device: where to compute; the model is moved there.
+        progress: where progress is shown.
+
+    Raises:
+        ValueError: an unknown attack, option or modality, a budget that the attack cannot work within, samples of other
+            classes than the model's, or no samples.
+    """
+    victim: Victim = model if isinstance(model, Victim) else Plain(model)
+    values = {m: lookup(samples.modalities, m, what="modality") for m in victim.modalities}
+    if tuple(samples.classes) != tuple(victim.classes):
+        raise ValueError(f"Expected samples of the model's classes {victim.classes}, but got {samples.classes}.")
+    if not len(samples) or batch_size < 1 or rows_per_forward < 1:
+        raise ValueError(
+            f"Expected samples, `batch_size` >= 1 and `rows_per_forward` >= 1, but got {len(samples)}, {batch_size} "
+            f"and {rows_per_forward}."
+        )
+    how = storages(values, victim.modalities, storage)
+    words = {m: stored.sizes for m, stored in how.items() if stored.symbols}
+    check_sample_budgets(attack, threat, victim.modalities, words)
+    lookup(OBJECTIVES, objective, what="objective")
+    search = make_sample_attack(attack, **(attack_options or {}))
+    if isinstance(victim.module, torch.nn.Module):
+        victim.module.to(device)
+    job = _Job(victim, samples, how, words, threat, search, objective, seed, device, rows_per_forward)
+    found: dict[str, list[np.ndarray]] = {m: [] for m in values}
+    answers: list[np.ndarray] = []
+    attacked: list[np.ndarray] = []
+    title = f"Attack {victim.name} with {attack}"
+    with frozen_network(victim.module), (progress or Silent()).task(title, total=len(samples)) as task:
+        for start in range(0, len(samples), batch_size):
+            ids = np.arange(start, min(start + batch_size, len(samples)))
+            adversarial = job.attack(ids)
+            for modality, part in adversarial.items():
+                found[modality].append(part)
+            answers.append(job.decide({m: values[m][ids] for m in values}, ids))
+            attacked.append(job.decide(adversarial, ids))
+            task.advance(len(ids))
+    return job.result(
+        {m: np.concatenate(parts) for m, parts in found.items()},
+        np.concatenate(answers),
+        np.concatenate(attacked),
+        settings={
+            "model": victim.name,
+            "attack": attack,
+            "attack_options": dict(attack_options or {}),
+            "objective": objective,
+            "threat": threat.to_dict(),
+            "storage": {m: vars(stored) for m, stored in how.items()},
+            "seed": seed,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    victim: Victim
+    samples: MultiModalSamples
+    storage: Mapping[str, Storage]
+    words: Mapping[str, int]
+    threat: ThreatModel
+    search: SampleClimb
+    objective: str
+    seed: int
+    device: torch.device | str
+    rows_per_forward: int
+
+    def attack(self, ids: Int64[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
+        """Return adversarial values of the chosen samples, in their storage types."""
+        source = {m: self.samples.modalities[m][ids] for m in self.storage}
+        places = torch.from_numpy(ids).to(self.device)
+        truth = torch.from_numpy(self.samples.labels[ids]).to(self.device)
+        clean = {m: self._parts(m, values) for m, values in source.items()}
+        shapes = {m: tuple(values.shape[1:]) for m, values in source.items()}
+        found = self.search.run(
+            self._loss(truth, places, shapes),
+            clean,
+            dict(self.threat),
+            ids=places,
+            seed=self.seed,
+            words=self.words,
+            rows_per_forward=max(1, self.rows_per_forward // self.victim.passes),
+        )
+        labelled = (truth >= 0).reshape(len(truth), -1).any(dim=1)
+        return {m: self._stored(m, found[m], clean[m], source[m], labelled) for m in source}
+
+    @torch.no_grad()
+    def decide(
+        self, values: Mapping[str, np.ndarray], ids: Int64[np.ndarray, " chosen"]
+    ) -> Int64[np.ndarray, "chosen ..."]:
+        """Ask the victim about stored values."""
+        inputs = {m: torch.from_numpy(v.astype(np.float32)).to(self.device) for m, v in values.items()}
+        return self.victim.decide(inputs, torch.from_numpy(ids).to(self.device)).cpu().numpy()
+
+    def result(
+        self,
+        found: Mapping[str, np.ndarray],
+        answers: Int64[np.ndarray, "samples ..."],
+        attacked: Int64[np.ndarray, "samples ..."],
+        *,
+        settings: Mapping[str, Any],
+    ) -> AttackedSamples:
+        """Measure what was found; leaving the budget is a defect of the attack and raises."""
+        edited, linf = {}, {}
+        for m, values in found.items():
+            source = self.samples.modalities[m]
+            edited[m] = changed_elements(source, values)
+            change = np.abs(values.astype(np.float64) - source.astype(np.float64)).reshape(len(values), -1)
+            linf[m] = change.max(axis=1) / (self.storage[m].high - self.storage[m].low)
+            budget = self.threat.get(m)
+            left = (
+                edited[m].max() > budget.r
+                if isinstance(budget, Elements)
+                else linf[m].max() > (budget.eps + 1e-6 if isinstance(budget, LInf) else 0)
+            )
+            if left:
+                raise AssertionError(f"An attack left its budget of {m!r}: {edited[m].max()}, {linf[m].max():.4g}.")
+        modalities = {**self.samples.modalities, **found}
+        return AttackedSamples(
+            clean=self.samples,
+            samples=replace(self.samples, modalities=modalities),
+            answers=answers.astype(np.int64),
+            attacked=attacked.astype(np.int64),
+            edited=edited,
+            linf=linf,
+            settings=settings,
+        )
+
+    def _parts(self, modality: str, values: np.ndarray) -> Part:
+        return as_elements(torch.from_numpy(self.storage[modality].scaled(values)).to(self.device))
+
+    def _loss(
+        self, truth: Int64[Tensor, "samples ..."], ids: Int64[Tensor, " samples"], shapes: Mapping[str, tuple[int, ...]]
+    ) -> PartsLoss:
+        judge = OBJECTIVES[self.objective]
+
+        def loss(parts: Mapping[str, Part], rows: Int64[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+            inputs = {}
+            for modality, part in parts.items():
+                stored = self.storage[modality]
+                inputs[modality] = stored.low + from_elements(part, shapes[modality]) * (stored.high - stored.low)
+            return judge(self.victim.log_probabilities(inputs, ids[rows]), truth[rows])
+
+        return loss
+
+    def _stored(
+        self, modality: str, found: Part, clean: Part, source: np.ndarray, labelled: Bool[Tensor, " samples"]
+    ) -> np.ndarray:
+        shape = tuple(source.shape[1:])
+        moved = from_elements((found != clean) & labelled[:, None, None], shape).cpu().numpy()
+        budget = self.threat.get(modality)
+        return self.storage[modality].stored(
+            from_elements(found, shape).detach().cpu().numpy(),
+            source,
+            moved=moved,
+            eps=budget.eps if isinstance(budget, LInf) else None,
+        )
+
+
+def as_elements(values: Shaped[Tensor, "samples ..."]) -> Shaped[Tensor, "samples elements features"]:
+    """Return [samples, elements, features]: pixels of [samples, channels, height, width], else the second axis."""
+    if values.ndim == 4:
+        return values.flatten(2).transpose(1, 2)
+    return values.reshape(len(values), values.shape[1], -1)
+
+
+def from_elements(
+    parts: Shaped[Tensor, "samples elements features"], shape: tuple[int, ...]
+) -> Shaped[Tensor, "samples ..."]:
+    """Return values of a shape (without the samples' axis); the inverse of `as_elements`."""
+    if len(shape) == 3:
+        return parts.transpose(1, 2).reshape(len(parts), *shape)
+    return parts.reshape(len(parts), *shape)
+
+
+def changed_elements(
+    source: Shaped[np.ndarray, "samples ..."], values: Shaped[np.ndarray, "samples ..."]
+) -> Int64[np.ndarray, " samples"]:
+    """Return how many elements of each sample differ in any of their values."""
+    differ = source != values
+    differ = differ.any(axis=1) if differ.ndim == 4 else differ.reshape(*differ.shape[:2], -1).any(axis=2)
+    return differ.reshape(len(differ), -1).sum(axis=1).astype(np.int64)

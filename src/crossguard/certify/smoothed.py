@@ -1,0 +1,137 @@
+"""`Smoothed`: the voting model that certificates speak of, as something that can be asked and attacked."""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import softmax
+
+from crossguard.certify.arguments import whole_number
+from crossguard.certify.design import Ablation, Design, design_for
+from crossguard.certify.sampling import Inputs, Masks, class_logits, most_likely, pixel_logits
+from crossguard.certify.subsample import ablate_elements, draw_masks
+from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.models.packing import pack_rows
+
+ATTACK_START = 2**41  # draws that an attacker climbs on, out of the way of those that vote and those that select
+
+
+class Smoothed:
+    """A classifier or segmenter that answers with the label that most sub-samples get; a `Victim` for attacks.
+
+    It votes with the very draws of `certify` and `certify_segmentation` (independent sub-sampling) with the same seed,
+    so that it answers to unattacked samples as a certificate of as many draws says. An attacker climbs on the mean
+    probability over other draws, which he makes himself.
+
+    Args:
+        model: the base model.
+        keep: elements kept of each modality, by its name.
+        draws: sub-samples that vote.
+        attack_draws: sub-samples per gradient.
+        seed: of the masks.
+        fill: as `certify`.
+        batch_size: sub-samples per forward pass of a vote.
+
+    Raises:
+        ValueError: numbers that are not whole or below 1; wrong names and sizes are told at the first input.
+    """
+
+    def __init__(
+        self,
+        model: MultiModalClassifier | MultiModalSegmenter,
+        *,
+        keep: Mapping[str, int],
+        draws: int = 1000,
+        attack_draws: int = 32,
+        seed: int = 0,
+        fill: Ablation | None = None,
+        batch_size: int = 4096,
+    ) -> None:
+        self.module = model
+        self.name, self.modalities, self.classes = model.name, model.modalities, model.classes
+        self.keep, self.fill, self.seed = dict(keep), fill, seed
+        self.draws = whole_number(draws, "draws", least=1)
+        self.passes = whole_number(attack_draws, "attack_draws", least=1)
+        self.batch_size = whole_number(batch_size, "batch_size", least=1)
+
+    def log_probabilities(
+        self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]
+    ) -> Float[Tensor, "rows labels ..."]:
+        """Return the logarithm of the mean probability over the attacker's draws; differentiable."""
+        draw = ATTACK_START + torch.arange(self.passes, device=ids.device)
+        row = torch.arange(len(ids), device=ids.device).repeat_interleave(self.passes)
+        logits = self._logits(inputs, ids, row, draw.repeat(len(ids)))
+        mean = softmax(logits, dim=1).unflatten(0, (len(ids), self.passes)).mean(dim=1)
+        return mean.clamp_min(1e-12).log()
+
+    @torch.no_grad()
+    def decide(self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]) -> Int64[Tensor, "rows ..."]:
+        """Return the labels of most votes, the lowest among equals."""
+        return self.votes(inputs, ids).argmax(dim=1)
+
+    @torch.no_grad()
+    def votes(self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]) -> Int64[Tensor, "rows labels ..."]:
+        """Return how many sub-samples get each label."""
+        votes: Tensor | None = None
+        for row, draw in self._parts(len(ids), ids.device):
+            logits = self._logits(inputs, ids, row, draw)
+            answer = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
+            if votes is None:
+                votes = torch.zeros(len(ids), *logits.shape[1:], dtype=torch.int64, device=ids.device)
+            for label in range(logits.shape[1]):
+                votes[:, label].index_add_(0, row, (answer == label).long())
+        assert votes is not None
+        return votes
+
+    def _parts(self, rows: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (row, draw) of every voting sub-sample, `batch_size` at a time."""
+        for start in range(0, rows * self.draws, self.batch_size):
+            place = torch.arange(start, min(start + self.batch_size, rows * self.draws), device=device)
+            yield place // self.draws, place % self.draws
+
+    def _logits(
+        self,
+        inputs: Mapping[str, Tensor],
+        ids: Int64[Tensor, " rows"],
+        row: Int64[Tensor, " sub_samples"],
+        draw: Int64[Tensor, " sub_samples"],
+    ) -> Float[Tensor, "sub_samples labels ..."]:
+        design = self._design(inputs)
+        given: Inputs = {}
+        kept: Masks = {}
+        for position, modality in enumerate(self.modalities):
+            values = inputs[modality]
+            mask = draw_masks(
+                seed=self.seed,
+                inputs=ids[row],
+                modality=position,
+                draws=draw,
+                n=design.sizes[modality],
+                k=design.keep[modality],
+            )
+            if modality in design.packs:
+                elements = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values
+                given[modality] = pack_rows(elements, row, mask)
+            else:
+                given[modality] = ablate_elements(values[row], mask, fill=design.fill)
+                kept[modality] = mask
+        if all(values.ndim == 4 for values in inputs.values()) and not design.packs:
+            return self._images(given, kept)
+        return class_logits(cast(MultiModalClassifier, self.module), given, kept)
+
+    def _images(self, given: Inputs, kept: Masks) -> Float[Tensor, "sub_samples labels ..."]:
+        return pixel_logits(cast(MultiModalSegmenter, self.module), given, kept)
+
+    def _design(self, inputs: Mapping[str, Tensor]) -> Design:
+        return design_for(
+            self.module,
+            inputs,  # type: ignore[arg-type]  # only shapes are read
+            keep=self.keep,
+            scheme="independent",
+            seed=self.seed,
+            fill=self.fill,
+            batch_size=self.batch_size,
+            device="cpu",
+        )
