@@ -10,13 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from crossguard.attacks import make_attack
 from crossguard.evaluate import candidates as first_stage
+from crossguard.evaluate import evaluate
 from crossguard.evaluate import matching as second_stage
 from crossguard.evaluate.candidates import Candidates, candidate_ranks, nearest_items
 from crossguard.evaluate.matching import look_up, match_scores, union
 from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, Side, candidates_of
 from crossguard.evaluate.text_bank import TextBank
 from crossguard.progress import Silent
+from crossguard.runs import RunFolder
+from crossguard.threat import LInf, ThreatModel, WordEdits
 from fusion_models import make_albef, make_blip
 
 CPU = torch.device("cpu")
@@ -303,3 +307,50 @@ def test_broken_logits_are_refused(model, problem, pairs, monkeypatch):
             progress=Silent(),
             title="",
         )
+
+
+THREAT = ThreatModel(image=LInf(8 / 255), text=WordEdits(1))
+
+
+def ranks_of(result, field):
+    return {d: [row[field] for row in result.rows if row["direction"] == d] for d in ("tr", "ir")}
+
+
+@pytest.mark.parametrize("target", ["both", "query"])
+def test_evaluation_ranks_by_match_clean_and_under_attack(model, problem, pairs, tmp_path, target):
+    clean, _ = problem
+    threat = ThreatModel(target=target, image=THREAT["image"], text=THREAT["text"])
+    run = RunFolder.open(tmp_path / "run", settings={})
+    attack = make_attack("sga", steps=1, scales=(0.5,))
+    given = {"attack": attack, "threat": threat, "rerank": 3, "batch_size": 4}
+    result = evaluate(model, pairs, run=run, **given)
+    pixels, texts = clean.read_pixels.pixels.clone(), list(clean.strings)
+    for path in (tmp_path / "run" / "adversarial").rglob("batch-*.npz"):
+        with np.load(path) as batch:
+            pixels[batch["image_ids"]] = torch.from_numpy(batch["grey"]).float() / 255
+    for row in result.rows:
+        if row["direction"] == "ir":
+            texts[row["index"]] = row["adversarial_text"]
+    attacked = side_of(model, pixels, texts)
+    gallery = attacked if target == "both" else clean
+    before = brute_force(*every_score(model, clean, clean), pairs.links, 3)
+    assert ranks_of(result, "clean_rank") == before
+    asking, asked = every_score(model, attacked, gallery), every_score(model, gallery, attacked)
+    assert ranks_of(result, "robust_rank") == {
+        "tr": brute_force(*asking, pairs.links, 3)["tr"],
+        "ir": brute_force(*asked, pairs.links, 3)["ir"],
+    }
+    assert result.settings["rerank"] == 3
+    for example in result.examples.queries:
+        assert len(example.before) == len(example.after) == 3
+    with pytest.raises(ValueError, match="`rerank` is 3 there and 4 now"):
+        evaluate(model, pairs, run=run, **{**given, "rerank": 4})
+    assert evaluate(model, pairs, run=run, **given).rows == result.rows
+
+
+def test_by_cosine_alone_when_asked(model, pairs):
+    result = evaluate(model, pairs, rerank=0)
+    assert result.settings["rerank"] == 0
+    whole = evaluate(model, pairs)
+    assert whole.settings["rerank"] == 128
+    assert ranks_of(result, "clean_rank") != ranks_of(whole, "clean_rank")

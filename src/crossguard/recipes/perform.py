@@ -57,10 +57,11 @@ def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Report
         By what is attacked ("image", "text", "joint", or "clean" without attack).
     """
     model = load_model(recipe.model)
-    pairs = read_pairs(recipe.data, recipe.max_samples)
+    pairs = read_pairs(recipe.data, recipe.max_samples, progress=progress)
     common: dict[str, Any] = {
         "seed": recipe.seed,
         "batch_size": recipe.batch_size,
+        "rerank": recipe.rerank,
         "run": run,
         "progress": progress,
         "device": choose_device(recipe.device),
@@ -86,10 +87,12 @@ def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) ->
     if target.is_dir():
         return target
     model = load_model(recipe.model)
-    validation = read_pairs(recipe.validation, recipe.max_samples) if recipe.validation is not None else None
+    validation = None
+    if recipe.validation is not None:
+        validation = read_pairs(recipe.validation, recipe.max_samples, progress=progress)
     trained = train(
         model,
-        read_pairs(recipe.data, recipe.max_samples),
+        read_pairs(recipe.data, recipe.max_samples, progress=progress),
         defence=recipe.defence,
         threat=recipe.threat.build(),
         steps=recipe.steps,
@@ -108,9 +111,9 @@ def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) ->
     return target
 
 
-def read_pairs(data: Data, max_samples: int | None) -> OneToManyPairs:
+def read_pairs(data: Data, max_samples: int | None, *, progress: Reporter | None = None) -> OneToManyPairs:
     """Load a recipe's pairs, or the first so many images of them."""
-    pairs = load_pairs(data.name, split=data.split, **data.options)
+    pairs = load_pairs(data.name, split=data.split, progress=progress, **data.options)
     return pairs if max_samples is None else pairs.head(max_samples)
 
 

@@ -90,6 +90,10 @@ class EvaluateRecipe(_Recipe):
     attack: Attack | None = None
     threat: Threat = Field(default_factory=Threat)
     modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
+    rerank: Annotated[
+        NonNegativeInt | None,
+        Field(description="candidates that a fusion model re-ranks; default 128, 0: by cosine alone; others: 0"),
+    ] = None
     batch_size: PositiveInt = 64
 
 
@@ -182,6 +186,10 @@ class CertifyRecipe(_Recipe):
     baseline: Annotated[
         bool, Field(description="also certify by sub-sampling all modalities together (randomized ablation)")
     ] = False
+    bound: Annotated[
+        Literal["majority", "gap"],
+        Field(description="classification: what is taken of the other labels; gap is better where votes spread"),
+    ] = "majority"
     correction: Annotated[
         Literal["holm", "bonferroni"],
         Field(description="segmentation: alpha for each radius vector alone, or for all at once"),
