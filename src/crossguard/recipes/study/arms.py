@@ -91,7 +91,7 @@ def train_arm(
     progress: Reporter,
 ) -> VisionLanguageModel:
     """Train an arm from the study's model for a number of steps."""
-    extra: dict[str, Any] = dict(arm.options)
+    extra: dict[str, Any] = {"learning_rate": recipe.learning_rate, **arm.options}
     if arm.links is not None:
         extra["links"] = arm.links
     if arm.links == "new-originals":
@@ -104,7 +104,6 @@ def train_arm(
         steps=steps,
         seed=seed,
         batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
         run=run,
         progress=progress,
         device=device,
