@@ -199,6 +199,7 @@ def test_the_baseline_draws_for_itself(tmp_path):
         ("roads-certify", "curve.steps=1500", "r <= n in modality 1"),
         ("roads-certify", "draws=20", "20 can only abstain .* shared by 2048 elements"),
         ("roads-certify", "positive=raod", "did you mean 'road'"),
+        ("roads-certify", "bound=gap", "`bound` 'majority' for masks"),
         ("roads-certify", "model=watch-net", r"Expected a segmenter that can be trained from nothing \(road-net\)"),
         ("roads-certify", "data.options.size=[32]", "32 x 32 or more"),
         ("ravdess-features-certify", "correction=holm", "no correction in the recipe"),

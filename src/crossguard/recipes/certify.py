@@ -71,7 +71,9 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
 
     def certified(scheme: Scheme) -> AnyCertificate:
         ask: Any = certify if positive is None else certify_segmentation
-        batch = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+        more: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+        if positive is None:
+            more["bound"] = recipe.bound
         return cast(
             AnyCertificate,
             ask(
@@ -86,7 +88,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
                 device=device,
                 folder=run.path / "counts",
                 progress=progress,
-                **batch,
+                **more,
             ),
         )
 
@@ -147,6 +149,8 @@ def _positive(recipe: CertifyRecipe, samples: MultiModalSamples) -> int | None:
                 f"{samples.name!r} holds one label per sample, and these are for masks."
             )
         return None
+    if recipe.bound != "majority":
+        raise ValueError(f"Expected `bound` 'majority' for masks, but got {recipe.bound!r}.")
     if recipe.positive is None:
         return 1
     return lookup({name: index for index, name in enumerate(samples.classes)}, recipe.positive, what="class")
@@ -166,6 +170,7 @@ def _check(recipe: CertifyRecipe, samples: MultiModalSamples, radii: Sequence[Ra
         kind=recipe.kind,
         elements=int(np.prod(samples.labels.shape[1:])),
         labels=len(samples.classes),
+        bound=recipe.bound,
     ).require()
 
 
