@@ -8,24 +8,31 @@ from crossguard.attacks.budget import count_word_edits, project_pixels, within_w
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.co_attack import CoAttack
+from crossguard.attacks.dra import DRA
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
 from crossguard.attacks.pgd import PGD
+from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS, SampleAttackRow, make_sample_attack
+from crossguard.attacks.samples import AttackedSamples, attack_samples
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.saved_set import AdversarialSet, load_adversarial, save_adversarial
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SOURCES, SourceRow, make_source
 from crossguard.attacks.sparse import Sparse
+from crossguard.attacks.storage import Storage
 from crossguard.attacks.swap import WordSwap, swap_words
 from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
 from crossguard.attacks.thesaurus import Thesaurus
+from crossguard.attacks.victims import Plain, Victim
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DRA",
     "PGD",
+    "SAMPLE_ATTACKS",
     "SGA",
     "SOURCES",
     "Adaptive",
@@ -33,6 +40,7 @@ __all__ = [
     "AdversarialSet",
     "Attack",
     "AttackRow",
+    "AttackedSamples",
     "Budgets",
     "CandidateSource",
     "Candidates",
@@ -40,12 +48,17 @@ __all__ = [
     "CoAttack",
     "EmbeddingNeighbours",
     "MaskedLM",
+    "Plain",
+    "SampleAttackRow",
     "Saved",
     "Sep",
     "SourceRow",
     "Sparse",
+    "Storage",
     "Thesaurus",
+    "Victim",
     "WordSwap",
+    "attack_samples",
     "auto_maximise",
     "count_word_edits",
     "fast_precision",
@@ -53,6 +66,7 @@ __all__ = [
     "image_loss",
     "load_adversarial",
     "make_attack",
+    "make_sample_attack",
     "make_source",
     "maximise",
     "project_pixels",

@@ -149,7 +149,7 @@ def fast_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def frozen(model: VisionLanguageModel | Captioner) -> Iterator[None]:
+def frozen(model: VisionLanguageModel | Captioner | torch.nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients on the weights, restored afterwards."""
     module: torch.nn.Module = model  # type: ignore[assignment]
     modes = {child: child.training for child in module.modules()}

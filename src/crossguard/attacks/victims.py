@@ -96,4 +96,4 @@ def entropy_loss(
 
 def frozen_network(module: Any) -> AbstractContextManager[None]:
     """Evaluation mode and no gradients on the weights, restored afterwards; nothing for what is no `nn.Module`."""
-    return frozen(module) if isinstance(module, torch.nn.Module) else nullcontext()  # type: ignore[arg-type]
+    return frozen(module) if isinstance(module, torch.nn.Module) else nullcontext()

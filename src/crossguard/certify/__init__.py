@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from crossguard.certify.certificate import Certificate, Grid
     from crossguard.certify.classify import certify
     from crossguard.certify.early import EarlyDecision, certify_early
+    from crossguard.certify.early_segment import EarlySegmentation, certify_segmentation_early
     from crossguard.certify.segment import SegmentationCertificate, certify_segmentation
+    from crossguard.certify.smoothed import Smoothed
     from crossguard.certify.subsample import ablate, draw_masks
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CountCertificate",
     "Counts",
     "EarlyDecision",
+    "EarlySegmentation",
     "Edits",
     "Grid",
     "JointMargins",
@@ -36,11 +39,13 @@ __all__ = [
     "PixelBounds",
     "Preflight",
     "SegmentationCertificate",
+    "Smoothed",
     "ablate",
     "certify",
     "certify_counts",
     "certify_early",
     "certify_segmentation",
+    "certify_segmentation_early",
     "draw_masks",
     "draws_to_reach",
     "holm",
@@ -55,12 +60,15 @@ __all__ = [
 _NEED_TORCH = {
     "Certificate": "certificate",
     "EarlyDecision": "early",
+    "EarlySegmentation": "early_segment",
     "Grid": "certificate",
     "ablate": "subsample",
     "SegmentationCertificate": "segment",
+    "Smoothed": "smoothed",
     "certify": "classify",
     "certify_early": "early",
     "certify_segmentation": "segment",
+    "certify_segmentation_early": "early_segment",
     "draw_masks": "subsample",
 }
 

@@ -1,7 +1,7 @@
 """`Smoothed`: the voting model that certificates speak of, as something that can be asked and attacked."""
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -32,6 +32,7 @@ class Smoothed:
         attack_draws: sub-samples per gradient.
         seed: of the masks.
         fill: as `certify`.
+        segments: the base model gives a label per pixel.
         batch_size: sub-samples per forward pass of a vote.
 
     Raises:
@@ -47,11 +48,12 @@ class Smoothed:
         attack_draws: int = 32,
         seed: int = 0,
         fill: Ablation | None = None,
+        segments: bool = False,
         batch_size: int = 4096,
     ) -> None:
         self.module = model
         self.name, self.modalities, self.classes = model.name, model.modalities, model.classes
-        self.keep, self.fill, self.seed = dict(keep), fill, seed
+        self.keep, self.fill, self.seed, self.segments = dict(keep), fill, seed, segments
         self.draws = whole_number(draws, "draws", least=1)
         self.passes = whole_number(attack_draws, "attack_draws", least=1)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
@@ -117,12 +119,9 @@ class Smoothed:
             else:
                 given[modality] = ablate_elements(values[row], mask, fill=design.fill)
                 kept[modality] = mask
-        if all(values.ndim == 4 for values in inputs.values()) and not design.packs:
-            return self._images(given, kept)
-        return class_logits(cast(MultiModalClassifier, self.module), given, kept)
-
-    def _images(self, given: Inputs, kept: Masks) -> Float[Tensor, "sub_samples labels ..."]:
-        return pixel_logits(cast(MultiModalSegmenter, self.module), given, kept)
+        if self.segments:
+            return pixel_logits(cast(Any, self.module), given, kept)
+        return class_logits(cast(Any, self.module), given, kept)
 
     def _design(self, inputs: Mapping[str, Tensor]) -> Design:
         return design_for(
