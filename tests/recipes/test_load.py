@@ -82,3 +82,11 @@ def test_every_shipped_recipe_is_valid_and_opens_with_its_launch_command(name):
     path = shipped_recipes()[name]
     recipe = read_recipe(name)
     assert path.read_text().startswith(f"# crossguard {recipe.verb} {name}")
+
+
+def test_settings_keep_their_order():
+    """The arms of a study are the rows of its tables, in the order of the recipe."""
+    values = {"b": {"z": 1, "a": 2}, "a": 3}
+    found = apply_overrides(values, ["c=1"], source="x")
+    assert [*found] == ["b", "a", "c"]
+    assert [*found["b"]] == ["z", "a"]

@@ -107,7 +107,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
         >>> apply_overrides({"data": {"name": "emoji"}}, ["data.split=val", "seed=3"], source="x")
         {'data': {'name': 'emoji', 'split': 'val'}, 'seed': 3}
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values)))
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values), sort_keys=False))
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")
