@@ -9,7 +9,7 @@ from PIL import Image
 
 from crossguard.certify import Counts, certify_counts
 from crossguard.data.roads import write_roads
-from crossguard.models import MODELS
+from crossguard.models import MODELS, load_model
 from crossguard.models.road_net import RoadNet
 from crossguard.progress import Silent
 from crossguard.recipes import CertifyRecipe, RecipeError, open_run, perform_certify, read_recipe, shipped_recipes
@@ -181,8 +181,13 @@ def test_rows_add_up_to_the_curve(tmp_path):
             assert share == pytest.approx(sum(b["right"] for b in bounds) / sum(b["judged"] for b in bounds))
 
 
-def test_the_baseline_draws_for_itself(tmp_path):
-    found, run = carry_out(small("pothole-certify", tmp_path, "train.steps=12"))
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_baseline_draws_for_itself_and_may_have_a_model_of_its_own(apart, tmp_path):
+    found, run = carry_out(small("pothole-certify", tmp_path, "train.steps=4", f"train.for_baseline={apart}"))
+    assert (run.path / "model-joint").is_dir() == apart
+    if apart:
+        one, two = (load_model(run.path / name).state_dict() for name in ("model", "model-joint"))
+        assert any((one[name] != two[name]).any() for name in one)
     own, joint = found.certificate.counts[0], found.baseline.counts[0]
     assert (own.votes != joint.votes).any()
     kept = {path.name for path in (run.path / "counts").iterdir()}

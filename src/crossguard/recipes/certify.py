@@ -69,7 +69,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     device = choose_device(recipe.device)
     model = _base_model(recipe, run, samples, device=device, progress=progress)
 
-    def certified(scheme: Scheme) -> AnyCertificate:
+    def certified(model: Any, scheme: Scheme) -> AnyCertificate:
         ask: Any = certify if positive is None else certify_segmentation
         more: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
         if positive is None:
@@ -92,8 +92,11 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
             ),
         )
 
-    own = certified("independent")
-    baseline = certified("joint") if recipe.baseline else None
+    own, baseline = certified(model, "independent"), None
+    if recipe.baseline:
+        apart = recipe.train is not None and recipe.train.for_baseline
+        trained = _base_model(recipe, run, samples, joint=True, device=device, progress=progress) if apart else model
+        baseline = certified(trained, "joint")
     label = own.model
     if isinstance(own, Certificate):
         _keep_rows(run, f"certificate/{label}", own.rows())
@@ -175,7 +178,13 @@ def _check(recipe: CertifyRecipe, samples: MultiModalSamples, radii: Sequence[Ra
 
 
 def _base_model(
-    recipe: CertifyRecipe, run: RunFolder, samples: MultiModalSamples, *, device: str, progress: Reporter
+    recipe: CertifyRecipe,
+    run: RunFolder,
+    samples: MultiModalSamples,
+    *,
+    joint: bool = False,
+    device: str,
+    progress: Reporter,
 ) -> Any:
     """Return the base model, trained on ablated inputs where the recipe says how and the run has none yet."""
     if recipe.train is None:
@@ -185,14 +194,22 @@ def _base_model(
     if row.fresh is None or row.kind != kind:
         known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
         raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
-    folder = run.path / "model"
+    folder = run.path / ("model-joint" if joint else "model")
     if not folder.is_dir():
-        _train(recipe.train, recipe, row.fresh, kind, device=device, progress=progress).save_pretrained(folder)
+        trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
+        trained.save_pretrained(folder)
     return load_model(folder, device=device)
 
 
 def _train(
-    plan: AblatedTraining, recipe: CertifyRecipe, fresh: Any, kind: str, *, device: str, progress: Reporter
+    plan: AblatedTraining,
+    recipe: CertifyRecipe,
+    fresh: Any,
+    kind: str,
+    *,
+    joint: bool,
+    device: str,
+    progress: Reporter,
 ) -> Any:
     training = read_samples(_training_data(plan.data, recipe.data), None)
     model = fresh(training, seed=recipe.seed, **plan.model)
@@ -201,6 +218,7 @@ def _train(
         "steps": plan.steps,
         "seed": recipe.seed,
         "device": device,
+        "joint": joint,
         **plan.options,
     }
     if kind == "segmenter":

@@ -132,6 +132,9 @@ class AblatedTraining(_Section):
     model: Annotated[dict[str, Any], Field(description="the untrained model's settings: encoder, start, width")] = (
         Field(default_factory=dict)
     )
+    for_baseline: Annotated[
+        bool, Field(description="train the baseline a model of its own, on joint sub-samples; else it takes this one")
+    ] = True
     options: Annotated[dict[str, Any], Field(description="batch_size, lr, weight_decay, ...")] = Field(
         default_factory=dict
     )
