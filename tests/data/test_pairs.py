@@ -97,3 +97,11 @@ def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "x.png").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"x\.png"):
         Picture("x", tmp_path / "x.png").load()
+
+
+def test_spread_meets_both_ends_and_keeps_all_texts(toy_pairs):
+    few = toy_pairs.spread(5)
+    assert len(few.images) == 5
+    assert [few.images[0].key, few.images[-1].key] == [toy_pairs.images[0].key, toy_pairs.images[-1].key]
+    assert len(few.texts_of(0)) == len(toy_pairs.texts_of(0))
+    assert toy_pairs.spread(10**6).images == toy_pairs.images

@@ -7,7 +7,7 @@ import pytest
 from crossguard.progress import Silent
 from crossguard.recipes import RecipeError, parse_recipe
 from crossguard.recipes.study import arms, perform, perform_study
-from crossguard.recipes.study.judge import spread, trials
+from crossguard.recipes.study.judge import trials
 from crossguard.report.study import study_markdown, write_study
 from crossguard.runs import read_rows
 
@@ -169,9 +169,3 @@ def test_too_few_images_are_told(settings):
 def test_trials_of_an_arm_in_several_tables_are_run_once(settings):
     recipe = recipe_of(settings)
     assert trials(recipe, recipe.arms["mat"]) == [("pgd", "image"), ("sga", "joint")]
-
-
-def test_spread_meets_both_ends_and_keeps_all_texts(toy_pairs):
-    few = spread(toy_pairs, 5)
-    assert [few.images[0].key, few.images[-1].key] == [toy_pairs.images[0].key, toy_pairs.images[-1].key]
-    assert len(few.texts_of(0)) == len(toy_pairs.texts_of(0))

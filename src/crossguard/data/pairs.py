@@ -131,3 +131,11 @@ class OneToManyPairs:
     def head(self, max_images: int) -> "OneToManyPairs":
         """Return the first `max_images` images with their texts."""
         return self.select(images=range(min(max_images, len(self.images))))
+
+    def spread(self, max_images: int) -> "OneToManyPairs":
+        """Return `max_images` images, evenly spread from the first to the last, with their texts.
+
+        Where the images are in an order, by part or by kind, each part is met, unlike by `head`.
+        """
+        count = min(max_images, len(self.images))
+        return self.select(images=np.linspace(0, len(self.images) - 1, count).round().astype(np.int64).tolist())

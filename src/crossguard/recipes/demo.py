@@ -5,9 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from crossguard.data import OneToManyPairs, load_pairs
+from crossguard.data import load_pairs
 from crossguard.evaluate import evaluate_modalities
 from crossguard.models import load_model
 from crossguard.progress import Reporter
@@ -67,7 +65,7 @@ def perform_demo(
         folder, settings={"verb": "demo", **asdict(settings)}, seed=settings.seed, device=device, command=command
     ) as run:
         threat = ThreatModel(image=LInf(eps=settings.eps), text=WordEdits(words=settings.words))
-        test = spread(load_pairs("emoji", split="test"), settings.pictures)
+        test = load_pairs("emoji", split="test").spread(settings.pictures)
         for label in ("emoji-clip", *DEFENCES):
             model = (
                 load_model("emoji-clip") if label == "emoji-clip" else _hardened(label, settings, run, threat, progress)
@@ -88,12 +86,6 @@ def perform_demo(
         page = report_runs([run.path], run.path / "report.html")
         run.finish()
     return page
-
-
-def spread(pairs: OneToManyPairs, pictures: int) -> OneToManyPairs:
-    """Return evenly spread pictures of a split with all their texts, so that every part of it is met."""
-    count = min(pictures, len(pairs.images))
-    return pairs.select(images=np.linspace(0, len(pairs.images) - 1, count).round().astype(np.int64).tolist())
 
 
 def _hardened(defence: str, settings: DemoSettings, run: RunFolder, threat: ThreatModel, progress: Reporter) -> Any:

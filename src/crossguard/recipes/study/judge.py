@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.evaluate import evaluate
 from crossguard.models import VisionLanguageModel
@@ -33,13 +31,7 @@ def trials(recipe: StudyRecipe, arm: StudyArm) -> list[Trial]:
 def held_out(recipe: StudyRecipe) -> OneToManyPairs:
     """Load the pairs that judge: the split, or evenly spread images of it with all their texts."""
     pairs = load_pairs(recipe.test.name, split=recipe.test.split, **recipe.test.options)
-    return pairs if recipe.max_samples is None else spread(pairs, recipe.max_samples)
-
-
-def spread(pairs: OneToManyPairs, images: int) -> OneToManyPairs:
-    """Return evenly spread images of a split with all their texts, so that every part of it is met."""
-    count = min(images, len(pairs.images))
-    return pairs.select(images=np.linspace(0, len(pairs.images) - 1, count).round().astype(np.int64).tolist())
+    return pairs if recipe.max_samples is None else pairs.spread(recipe.max_samples)
 
 
 def judge(
