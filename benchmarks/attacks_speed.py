@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from crossguard.attacks import Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
-from crossguard.attacks.sga import rescale
+from crossguard.attacks.views import rescale
 from crossguard.data import OneToManyPairs, PairBatch, links_among, load_pairs
 from crossguard.models import CLIP, cosine
 from crossguard.threat import LInf, ThreatModel, WordEdits

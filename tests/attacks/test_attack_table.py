@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import QUICK, quick, threat
 
 from crossguard.attacks import ATTACKS, count_word_edits, make_attack
 from crossguard.data import PairBatch
@@ -14,31 +15,10 @@ from crossguard.models.patches import to_patches
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 from shared import make_clip
 
-# Few steps keep the run short; what is tested does not depend on them.
-QUICK = {
-    "pgd": {"steps": 3},
-    "apgd": {"steps": 5},
-    "word-swap": {},
-    "sep": {"steps": 3},
-    "co-attack": {"steps": 3},
-    "sga": {"steps": 2, "scales": (0.5, 1.5)},
-    "adaptive": {"steps": 3, "rounds": 1},
-    "sparse": {"steps": 2, "trials": 1},
-}
 # These weigh a sample against the others of its batch, by their definition.
 BATCH_BOUND = {"adaptive"}
 # `saved` only looks up what another one found: tests of its own.
 EVERY = sorted(set(ATTACKS) - {"saved"})
-
-
-def quick(name):
-    return make_attack(name, **QUICK[name])
-
-
-def threat(eps, words, name="pgd"):
-    """A budget of `eps` grey levels, or of a third as many patches (of 4) for attacks that take patches."""
-    image = Elements(math.ceil(eps / 3)) if name == "sparse" else LInf(eps / 255)
-    return ThreatModel(image=image, text=WordEdits(words))
 
 
 def test_the_quick_options_cover_the_table():

@@ -9,8 +9,9 @@ from crossguard.attacks.apgd import auto_maximise
 from crossguard.attacks.ascent import LossPerSample, Pixels, better, random_start
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.budget import project_pixels
-from crossguard.attacks.image_loss import Objective, image_loss
+from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.mixture import worst_mixture
+from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_choice, check_steps
 from crossguard.attacks.ranking import ranking_loss, text_states
 from crossguard.attacks.remember import Remember

@@ -18,7 +18,8 @@ from crossguard.attacks.ascent import (
     with_gradient,
 )
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.image_loss import Objective, image_loss
+from crossguard.attacks.image_loss import image_loss
+from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_choice, check_starts, check_steps
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
@@ -163,7 +164,7 @@ class APGD(Attack):
             return batch.pixels, batch.texts
         loss = image_loss(model, batch, batch.texts, objective=self.objective)
 
-        def once(start: Pixels | None) -> Pixels:
+        def once(start: Pixels | None, _: int) -> Pixels:
             return auto_maximise(loss, batch.pixels, eps=budget.eps, steps=self.steps, start=start)
 
         pixels = best_of_starts(once, loss, batch, eps=budget.eps, seed=seed, restarts=self.restarts, start=self.start)

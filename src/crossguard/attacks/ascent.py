@@ -53,6 +53,26 @@ def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
     return evaluate
 
 
+def with_momentum(gradient: LossAndGradient, *, decay: float) -> LossAndGradient:
+    """Add to each direction the decayed sum of those before, each scaled to mean size one (MI-FGSM; Dong et al., 2018).
+
+    Args:
+        gradient: what gives loss and direction.
+        decay: share of the sum that stays at each step, at least 0; 1 in the paper.
+    """
+    total: Values | None = None
+
+    def evaluate(pixels: Values) -> tuple[Float[Tensor, " images"], Values]:
+        nonlocal total
+        loss, direction = gradient(pixels)
+        size = direction.flatten(1).abs().mean(dim=1)
+        scaled = direction / wide(size.clamp(min=torch.finfo(size.dtype).tiny), direction)
+        total = scaled if total is None else decay * total + scaled
+        return loss, total
+
+    return evaluate
+
+
 def maximise(
     loss_per_sample: LossPerSample,
     pixels: Values,
@@ -135,7 +155,7 @@ def better(
 
 
 def best_of_starts(
-    once: Callable[[Pixels | None], Pixels],
+    once: Callable[[Pixels | None, int], Pixels],
     loss: LossPerSample,
     batch: PairBatch,
     *,
@@ -147,7 +167,7 @@ def best_of_starts(
     """Run an ascent from one or several starts and keep the best result per sample.
 
     Args:
-        once: one ascent, from a start (None: the clean pixels).
+        once: one ascent, from a start (None: the clean pixels), with its number.
         loss: judges the results, float [images].
         batch: gives the clean pixels and the image ids that starts are drawn by.
         eps: L-inf budget.
@@ -157,7 +177,7 @@ def best_of_starts(
     """
     best, best_loss = batch.pixels, None
     for restart in range(restarts):
-        found = once(random_start(batch, eps=eps, seed=seed, stream=restart) if start == "uniform" else None)
+        found = once(random_start(batch, eps=eps, seed=seed, stream=restart) if start == "uniform" else None, restart)
         if restarts == 1:
             return found
         with torch.no_grad():

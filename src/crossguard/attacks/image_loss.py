@@ -1,7 +1,6 @@
 """The losses of images against fixed texts that image attacks maximise."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,14 +8,12 @@ from torch.nn.functional import softplus
 
 from crossguard.attacks.ascent import LossPerSample, Pixels
 from crossguard.attacks.encode import encode_images, encode_unit_texts
-from crossguard.attacks.objectives import mean_partner, misalignment, product, unit
+from crossguard.attacks.objectives import Objective, mean_partner, misalignment, product, unit
 from crossguard.attacks.ranking import image_states, match_logits, ranking_loss, text_states
 from crossguard.attacks.text_score import as_fusion
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.models.losses import contrastive_by_image, embedding_l2
-
-Objective = Literal["cosine", "contrastive", "ranking", "match", "distance"]
 
 
 def image_loss(

@@ -3,10 +3,15 @@
 Higher is worse for the victim. Losses over whole batches, which training minimises, are in `models.losses`.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
+
+Objective = Literal["cosine", "contrastive", "ranking", "match", "distance"]
+"""What an attack may raise; see `image_loss` and `text_score`."""
 
 
 def linked_mean(

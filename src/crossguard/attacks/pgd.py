@@ -3,17 +3,22 @@
 from typing import get_args
 
 from crossguard.attacks.ascent import (
+    LossAndGradient,
     LossPerSample,
     Pixels,
     Start,
     StepRule,
+    ascend,
     best_of_starts,
-    maximise,
     step_size,
+    with_gradient,
+    with_momentum,
 )
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.image_loss import Objective, image_loss
+from crossguard.attacks.image_loss import image_loss
+from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_choice, check_starts, check_step_rule, check_steps
+from crossguard.attacks.views import diverse_gradient
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 
@@ -27,6 +32,10 @@ class PGD(Attack):
         start: "uniform" in [-eps, eps], or "clean".
         restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
         keep_best: keep the best iterate per sample instead of the last.
+        momentum: decay of the sum of directions (MI-FGSM; 1 in its paper), at least 0; 0 steps by the gradient alone.
+        diversity: chance in [0, 1] of an image to be shown smaller, at a random place, when a gradient is taken (DI;
+            0.5 in its paper). With `keep_best` this costs another forward per step.
+        shrink: the smallest size of such a view, in (0, 1].
         objective: "cosine" (own texts), "contrastive" (own texts among the batch's), "ranking" and "match" (of fusion
             models) or "distance" (from the clean image, which needs a random start), see `image_loss`.
 
@@ -45,9 +54,19 @@ class PGD(Attack):
         start: str = "uniform",
         restarts: int = 1,
         keep_best: bool = True,
+        momentum: float = 0.0,
+        diversity: float = 0.0,
+        shrink: float = 0.9,
         objective: str = "cosine",
     ) -> None:
         check_steps(steps)
+        if not 0 <= momentum < float("inf"):
+            raise ValueError(f"Expected `momentum` >= 0, but got {momentum}.")
+        if not 0 <= diversity <= 1:
+            raise ValueError(f"Expected `diversity` in [0, 1], but got {diversity}.")
+        if not 0 < shrink <= 1:
+            raise ValueError(f"Expected `shrink` in (0, 1], but got {shrink}.")
+        self.momentum, self.diversity, self.shrink = momentum, diversity, shrink
         self.steps, self.restarts, self.keep_best = steps, restarts, keep_best
         self.step: StepRule | float = check_step_rule(step)
         self.start: Start = check_starts(start, restarts, objective)
@@ -65,8 +84,9 @@ class PGD(Attack):
     def images(self, loss: LossPerSample, batch: PairBatch, *, eps: float, seed: int) -> Pixels:
         """Maximise any loss of the images with this attack's steps, start and restarts."""
 
-        def once(start: Pixels | None) -> Pixels:
-            return maximise(
+        def once(start: Pixels | None, restart: int) -> Pixels:
+            return ascend(
+                self._direction(loss, batch, seed=seed, stream=restart),
                 loss,
                 batch.pixels,
                 eps=eps,
@@ -77,3 +97,12 @@ class PGD(Attack):
             )
 
         return best_of_starts(once, loss, batch, eps=eps, seed=seed, restarts=self.restarts, start=self.start)
+
+    def _direction(self, loss: LossPerSample, batch: PairBatch, *, seed: int, stream: int) -> LossAndGradient:
+        if self.diversity:
+            gradient = diverse_gradient(
+                loss, batch, chance=self.diversity, shrink=self.shrink, seed=seed, stream=stream
+            )
+        else:
+            gradient = with_gradient(loss)
+        return with_momentum(gradient, decay=self.momentum) if self.momentum else gradient

@@ -17,7 +17,7 @@ class Sep(Attack):
         step: as for `PGD`.
         start: as for `PGD`.
         restarts: as for `PGD`.
-        objective: as for `PGD`.
+        objective: of images and of texts, see `image_loss` and `text_score`.
         source: as for `WordSwap`.
         order: as for `WordSwap`.
 
@@ -40,7 +40,7 @@ class Sep(Attack):
         order: str = "importance",
     ) -> None:
         self.image = PGD(steps=steps, step=step, start=start, restarts=restarts, objective=objective)
-        self.text = WordSwap(source=source, order=order)
+        self.text = WordSwap(source=source, order=order, objective=objective)
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
+from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.attacks.text_score import EmbeddingScore, TextObjective, TextScore, text_score
+from crossguard.attacks.text_score import EmbeddingScore, TextScore, text_score
 from crossguard.attacks.words import replace_word, split_words
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
@@ -165,7 +166,7 @@ class WordSwap(Attack):
     ) -> None:
         self.source = make_source(source)
         self.order: Order = check_choice(order, get_args(Order), "order")
-        self.objective: TextObjective = check_choice(objective, get_args(TextObjective), "objective")
+        self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int

@@ -8,6 +8,7 @@ from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD
 from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
+from crossguard.attacks.dra import DRA
 from crossguard.attacks.options import check_options
 from crossguard.attacks.pgd import PGD
 from crossguard.attacks.saved import Saved
@@ -41,7 +42,8 @@ ATTACKS: dict[str, AttackRow] = {
         _row(Sep, "PGD and word-swap, each against the clean other side"),
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text"),
         _row(SGA, "set-level guidance: captions, then images at several scales, then captions again"),
-        _row(Adaptive, "alternating Auto-PGD and word-swap on the ranking's own loss: judge defences by it"),
+        _row(DRA, "SGA with gradients at the worst mix of clean, previous and present image; made to transfer"),
+        _row(Adaptive, "joint Auto-PGD and word-swap on the very score retrieval ranks by: judge defences by it"),
         _row(Sparse, "a few image patches of any values and a few words: the threat that certificates bound"),
         _row(Saved, "transfer: a set that an attack found earlier, on this model or another (`folder`)"),
     )

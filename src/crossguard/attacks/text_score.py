@@ -1,7 +1,7 @@
 """How texts are scored for the images that they belong to: what text attacks lower."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.encode import encode_images, encode_texts, encode_unit_texts
-from crossguard.attacks.objectives import linked_mean, product, unit
+from crossguard.attacks.objectives import Objective, linked_mean, product, unit
 from crossguard.attacks.ranking import (
     NEGATIVES,
     contested,
@@ -23,7 +23,6 @@ from crossguard.data import PairBatch
 from crossguard.models import FusionModel, VisionLanguageModel
 from crossguard.models.losses import embedding_l2
 
-TextObjective = Literal["cosine", "contrastive", "ranking", "match", "distance"]
 Scores = Float[np.ndarray, " variants"]
 
 
@@ -46,7 +45,7 @@ def text_score(
     batch: PairBatch,
     pixels: Float[Tensor, "images 3 height width"],
     *,
-    objective: TextObjective = "cosine",
+    objective: Objective = "cosine",
 ) -> TextScore:
     """Return how variants of a batch's texts are scored under some pixels of its images, which are encoded once.
 
