@@ -139,7 +139,7 @@ def test_neighbours_follow_weights_that_are_trained_on(tiny_clip):
 
 def test_neighbours_ask_for_a_model_with_token_embeddings(tiny_clip):
     del tiny_clip.tokenizer
-    with pytest.raises(ValueError, match="use the 'thesaurus' source"):
+    with pytest.raises(ValueError, match="Use the 'thesaurus' source"):
         EmbeddingNeighbours().candidates(["disc"], model=tiny_clip)
 
 

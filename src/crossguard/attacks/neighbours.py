@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import PreTrainedModel
 
 from crossguard.attacks.candidates import Candidates, attackable
 from crossguard.attacks.meaning import keeps_meaning
+from crossguard.attacks.text_gradients import embedding_layer
 from crossguard.attacks.words import split_words
 from crossguard.models import VisionLanguageModel
 
@@ -76,16 +76,11 @@ def token_embedding(model: VisionLanguageModel) -> Float[Tensor, "tokens dim"]:
     Raises:
         ValueError: the model has no `tokenizer`, or no `network` with token embeddings.
     """
-    network = getattr(model, "network", None)
-    for owner in (getattr(network, "text_model", None), getattr(network, "text_encoder", None), network):
-        if isinstance(owner, PreTrainedModel) and hasattr(model, "tokenizer"):
-            weight = getattr(owner.get_input_embeddings(), "weight", None)
-            if isinstance(weight, Tensor) and weight.ndim == 2:
-                return weight
-    raise ValueError(
-        f"Expected a model with a `tokenizer` and a Transformers `network` for the 'embedding' source, but "
-        f"{type(model).__name__} has none: use the 'thesaurus' source."
-    )
+    try:
+        weight: Tensor = embedding_layer(model).weight  # type: ignore[assignment]
+    except ValueError as error:
+        raise ValueError(f"{error} Use the 'thesaurus' source.") from error
+    return weight
 
 
 @dataclass

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from crossguard import __version__
 from crossguard.attacks.base import Attack, frozen
 from crossguard.attacks.saved import Saved
-from crossguard.data import OneToManyPairs
+from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.asked import check_budgets, own_threat, part_name, parts_of, resolve_attack
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import TOP, Example, Examples, choose_queries
@@ -23,6 +23,7 @@ from crossguard.evaluate.fingerprint import describe, digest, pairs_fingerprint,
 from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, Ranking, Side, candidates_of
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
+from crossguard.evaluate.sanity import FEWEST, warn_of_ignored, warn_of_masking
 from crossguard.evaluate.saving import check_target, save_found
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, stored_pixels
 from crossguard.models import VisionLanguageModel
@@ -223,7 +224,7 @@ def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResul
         if attack is None:
             rows = _rows(job, settings, before.ranks, None, _Edits.none(job.pairs))
             kept = _keep_rows(job, rows)
-            return _summarised(job, RetrievalResult(kept, settings))
+            return _summarised(job, RetrievalResult(kept, settings, warnings=_warnings(job, clean, groups, shared)))
         attacked, edits = _attack_all(job, attack, store, groups, clean, device)
         _save_found(job, store, groups, settings)
         target = job.threat.target if job.threat is not None else "both"
@@ -233,7 +234,8 @@ def _measure(job: _Job, device: torch.device, shared: _Shared) -> RetrievalResul
         asked = edits if target != "gallery" else _Edits.none(job.pairs)
         kept = _keep_rows(job, _rows(job, settings, before.ranks, after.ranks, asked))
         shown = _examples(job, store, groups, before, after, edits)
-        return _summarised(job, RetrievalResult(kept, settings, shown))
+        warnings = _warnings(job, clean, groups, shared)
+        return _summarised(job, RetrievalResult(kept, settings, shown, warnings))
 
 
 def _ranking(
@@ -303,6 +305,22 @@ def _attack_all(
     return side, _Edits(tuple(texts), words, linf)
 
 
+def _warnings(job: _Job, clean: Side, groups: Sequence[np.ndarray], shared: _Shared) -> tuple[str, ...]:
+    found: list[str] = shared.get("ignored", lambda: warn_of_ignored(clean.images, clean.texts))
+    if job.attack is None:
+        return tuple(found)
+    few: PairBatch = shared.get("few", lambda: pair_batch(job.model, job.pairs, groups[0][:FEWEST]))
+    for modality in ("image", "text"):
+        if modality in (job.threat or ()):
+            found = found + shared.get(
+                f"masked {modality}",
+                lambda modality=modality: warn_of_masking(
+                    job.model, few.to(clean.images.device), modalities=(modality,)
+                ),
+            )
+    return tuple(found)
+
+
 def _save_found(job: _Job, store: AdversarialStore, groups: Sequence[np.ndarray], settings: Mapping[str, Any]) -> None:
     if job.save_to is not None and job.threat is not None:
         save_found(job.save_to, store, groups, model=job.model, pairs=job.pairs, threat=job.threat, settings=settings)
@@ -350,7 +368,7 @@ def _finished(job: _Job, settings: Mapping[str, Any]) -> RetrievalResult | None:
             shown = Examples.load(summary["examples"], _pictures_file(job.run, job.name, job.part))
         except ValueError:
             return None
-    return RetrievalResult(_ordered(rows), settings, shown)
+    return RetrievalResult(_ordered(rows), settings, shown, tuple(summary["warnings"]))
 
 
 def _known_rows(job: _Job) -> dict[tuple[str, int], Mapping[str, Any]]:

@@ -32,11 +32,13 @@ class RetrievalResult:
             under attack `linf` (images), `words` and `adversarial_text` (texts).
         settings: what was measured: `label`, `model`, `data`, `split`, `attack`, `threat`, `seed`, ...
         examples: a few queries to look at; None without attack.
+        warnings: signs that the figures say less than they seem to, see `evaluate.sanity`.
     """
 
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
     examples: Examples | None = None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def clean(self) -> dict[str, float]:
@@ -106,6 +108,7 @@ class RetrievalResult:
             },
             "intervals_are": INTERVALS,
             "examples": None if self.examples is None else self.examples.to_dict(),
+            "warnings": list(self.warnings),
         }
 
     def _ranks(self, direction: Direction, field: str) -> Int64[np.ndarray, " queries"]:
