@@ -1,0 +1,200 @@
+"""The upper bound beside a certificate's lower one: the smoothed model under sparse attacks of the same radii."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from crossguard.attacks import Storage, attack_samples
+from crossguard.certify import PixelBounds, Smoothed, pixel_bounds
+from crossguard.certify.fingerprint import model_fingerprint
+from crossguard.data.samples import MultiModalSamples
+from crossguard.progress import Reporter
+from crossguard.runs import write_atomically
+from crossguard.threat import Elements, ThreatModel
+
+PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
+Radii = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the smoothed model answers under the sparse attack at each of several radius vectors.
+
+    An attack within smaller radii is one within larger ones too, so each figure at a radius vector takes in the attacks
+    at all vectors below it: it can only fall as radii grow.
+
+    Args:
+        samples: what was attacked, as it was.
+        radii: the radius vectors.
+        answers: int64 [vectors, samples] or [vectors, samples, height, width], the labels answered under attack.
+        settings: of the attack and the smoothed model.
+    """
+
+    samples: MultiModalSamples
+    radii: tuple[Radii, ...]
+    answers: Int64[np.ndarray, "vectors samples ..."]
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def within(self) -> Bool[np.ndarray, "vectors vectors"]:
+        """Entry [i, j]: the attack at vector j is also one within vector i."""
+        names = list(dict.fromkeys(m for vector in self.radii for m in vector))
+        table = np.array([[vector.get(m, 0) for m in names] for vector in self.radii]).reshape(len(self.radii), -1)
+        return np.asarray((table[:, None, :] >= table[None, :, :]).all(axis=2))
+
+    @cached_property
+    def accuracy(self) -> tuple[float, ...]:
+        """Per radius vector the share of judged labels that stay right, in [0, 1]."""
+        return tuple(float(value) for value in self.metrics()["accuracy"] if value is not None)
+
+    def metrics(self, *, positive: int = 1) -> dict[str, tuple[float | None, ...]]:
+        """Return metrics per radius vector, each an upper bound on its value under the worst attack within the radii.
+
+        Of classifications "accuracy"; of segmentations also recall, precision, F-score and IoU of the positive class.
+
+        Args:
+            positive: the class that those are of.
+        """
+        truth = self.samples.labels
+        if truth.ndim == 1:
+            right = (self.answers == truth) & (truth >= 0)
+            kept = np.array([right[below].all(axis=0).sum() for below in self.within])
+            return {"accuracy": tuple((kept / (truth >= 0).sum()).tolist())}
+        found = [self._bounds(labels, positive) for labels in self.answers]
+        metrics: dict[str, tuple[float | None, ...]] = {}
+        for metric in PIXEL_METRICS:
+            values = np.array([getattr(bounds, metric) for bounds in found])
+            lowest = [
+                np.nanmin(values[below]) if not np.isnan(values[below]).all() else np.nan for below in self.within
+            ]
+            metrics[metric] = tuple(None if np.isinf(value) else float(value) for value in lowest)
+        return metrics
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per sample: whether (of scenes: for which share of pixels) it stays right at each vector."""
+        truth = self.samples.labels
+        judged = truth >= 0
+        rows = []
+        for i in range(len(truth)):
+            right = (self.answers[:, i] == truth[i]) & judged[i]
+            total = int(judged[i].sum())
+            rows.append(
+                {
+                    **self.settings,
+                    "sample": i,
+                    "group": int(self.samples.groups[i]),
+                    "attacked": [
+                        {"radii": dict(vector), "right": int(right[v].sum()), "judged": total}
+                        for v, vector in enumerate(self.radii)
+                    ],
+                }
+            )
+        return rows
+
+    def _bounds(self, labels: Int64[np.ndarray, "samples height width"], positive: int) -> PixelBounds:
+        sure = np.ones(labels.shape[1:], dtype=bool)
+        total = PixelBounds()
+        for label, truth in zip(labels, self.samples.labels, strict=True):
+            total = total + pixel_bounds(label, sure, truth, positive=positive)
+        return total
+
+
+def sparse_envelope(
+    victim: Smoothed,
+    samples: MultiModalSamples,
+    radii: Sequence[Radii],
+    *,
+    attack_options: Mapping[str, Any] | None = None,
+    storage: Mapping[str, Storage] | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
+    progress: Reporter | None = None,
+) -> Envelope:
+    """Attack the smoothed model with `sparse` at each radius vector.
+
+    The certificate of the same base model, draws and samples can never lie above what comes out, but for the alpha
+    that it is allowed to be wrong with and the draws of a vote: the truth lies between the two.
+
+    Args:
+        victim: the smoothed model.
+        samples: what to attack.
+        radii: elements that may be edited, by modality; a modality that is not named is not attacked.
+        attack_options: of "sparse", see `crossguard.attacks.sample_attacks.sparse`.
+        storage: as `attack_samples`.
+        seed: as `attack_samples`.
+        batch_size: samples that climb together; each is as many forward passes as the victim's attack draws.
+        device: where to compute.
+        folder: where the answers at each vector are kept; what is there is not attacked again.
+        progress: where progress is shown.
+
+    Raises:
+        ValueError: no radius vector, a radius that is not whole or negative, or answers in `folder` of other settings.
+    """
+    if not radii:
+        raise ValueError("Expected at least one radius vector, but got none.")
+    threats = [_threat(vector, victim.modalities) for vector in radii]
+    settings = {
+        "model": victim.name,
+        "data": samples.name,
+        "split": samples.split,
+        "attack": "sparse",
+        "attack_options": dict(attack_options or {}),
+        "attack_draws": victim.passes,
+        "draws": victim.draws,
+        "k": dict(victim.keep),
+        "seed": seed,
+        "weights": model_fingerprint(victim.module),
+    }
+    answers = []
+    for vector, threat in zip(radii, threats, strict=True):
+        path = None if folder is None else Path(folder) / f"sparse-{'-'.join(map(str, vector.values())) or 'none'}.npz"
+        about = json.dumps({**settings, "radii": dict(vector), "samples": len(samples)}, sort_keys=True)
+        known = _read(path, about)
+        if known is None:
+            found = attack_samples(
+                victim,
+                samples,
+                threat=threat,
+                attack="sparse",
+                attack_options=attack_options,
+                storage=storage,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+                progress=progress,
+            )
+            known = found.attacked
+            if path is not None:
+                _write(path, known, about)
+        answers.append(known)
+    return Envelope(samples, tuple(dict(vector) for vector in radii), np.stack(answers), settings)
+
+
+def _threat(vector: Radii, modalities: Sequence[str]) -> ThreatModel:
+    budgets: Any = {modalities[0]: Elements(0)} | {m: Elements(int(r)) for m, r in vector.items()}
+    return ThreatModel(**budgets)
+
+
+def _read(path: Path | None, about: str) -> np.ndarray | None:
+    if path is None or not path.exists():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        if str(file["about"]) != about:
+            raise ValueError(f"Expected answers of the same attack in {path}; choose another folder, or remove it.")
+        return np.asarray(file["attacked"])
+
+
+def _write(path: Path, attacked: np.ndarray, about: str) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, attacked=attacked, about=np.array(about))
+    write_atomically(path, buffer.getvalue())
