@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64
 
+from crossguard.certify.arguments import choice, sizes
 from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 from crossguard.runs import write_atomically
 
@@ -33,7 +34,8 @@ class Counts:
             all k_i of all elements together.
 
     Raises:
-        ValueError: votes are negative or do not add up to the number of draws, or spans overlap.
+        ValueError: votes are negative, not whole, or do not add up to the number of draws; spans overlap; k > n; an
+            unknown scheme.
 
     Example:
         >>> one = Counts(np.array([3, 1]), ((0, 4),), 0, {"x": 9}, {"x": 2}, "toy")
@@ -51,10 +53,16 @@ class Counts:
     scheme: Scheme = "independent"
 
     def __post_init__(self) -> None:
+        if not np.issubdtype(np.asarray(self.votes).dtype, np.integer):
+            raise ValueError(f"Expected votes of an integer type, but got {np.asarray(self.votes).dtype}.")
         votes = np.array(self.votes, dtype=np.int64)
         votes.setflags(write=False)
         object.__setattr__(self, "votes", votes)
         object.__setattr__(self, "spans", _joined(self.spans))
+        sizes(tuple(self.n.values()), tuple(self.k.values()))
+        choice(self.scheme, "scheme", get_args(Scheme))
+        if tuple(self.n) != tuple(self.k):
+            raise ValueError(f"Expected `k` of the modalities {tuple(self.n)}, but got {tuple(self.k)}.")
         if votes.size and votes.min() < 0:
             raise ValueError(f"Expected votes >= 0, but got {votes.min()}.")
         totals = votes.sum(axis=-1)

@@ -20,7 +20,7 @@ from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import clopper_pearson, log_p_values
 from crossguard.certify.decide import most_votes
-from crossguard.certify.design import Ablation, design_for, kinds_of, values_of
+from crossguard.certify.design import Ablation, Design, design_for, kinds_of, values_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.preflight import draws_to_reach
 from crossguard.certify.sampling import class_votes, evaluation_mode
@@ -102,13 +102,7 @@ def certify_early(
     design = design_for(
         model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
     )
-    for modality in radii:
-        lookup(design.sizes, modality, what="modality in `radii`")
-    kinds = kinds_of(kind, model.modalities)
-    margins = margins_of(scheme, tuple(design.sizes.values()), tuple(design.keep.values()), kinds)
-    margin = float(margins.at([[radii.get(m, 0) for m in model.modalities]])[0])
-    if margin >= 1:
-        raise ValueError(f"Expected radii within reach of some number of draws, but {dict(radii)} are of none.")
+    margin = required_margin(design, kinds_of(kind, model.modalities), radii)
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
     if isinstance(model, torch.nn.Module):
         model.to(device)
@@ -132,6 +126,21 @@ def certify_early(
         )
         task.advance(total - int(found.draws.sum()), note=f"{100 * found.saved:.0f} % of the draws saved")
     return found
+
+
+def required_margin(design: Design, kinds: tuple[str, ...], radii: Mapping[str, int]) -> float:
+    """Return the lead p_A - p_B that a radius vector asks for.
+
+    Raises:
+        ValueError: an unknown modality, a radius that is not whole or > n, or a lead that no number of draws proves.
+    """
+    for modality in radii:
+        lookup(design.sizes, modality, what="modality in `radii`")
+    margins = margins_of(design.scheme, tuple(design.sizes.values()), tuple(design.keep.values()), kinds)
+    margin = float(margins.at([[radii.get(m, 0) for m in design.sizes]])[0])
+    if margin >= 1:
+        raise ValueError(f"Expected radii within reach of some number of draws, but {dict(radii)} are of none.")
+    return margin
 
 
 def rounds_for(margin: float, draws: int, alpha: float) -> tuple[int, ...]:

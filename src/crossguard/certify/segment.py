@@ -13,7 +13,7 @@ from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import Correction, CountCertificate, certify_counts
-from crossguard.certify.design import design_for, kinds_of, values_of
+from crossguard.certify.design import Design, design_for, kinds_of, values_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
@@ -146,7 +146,7 @@ def certify_segmentation(
     """
     started = time.perf_counter()
     values = values_of(model, samples)
-    height, width = _image_size(values, samples)
+    height, width = image_size(values, samples)
     kinds = kinds_of(kind, model.modalities)
     design = design_for(
         model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
@@ -163,12 +163,8 @@ def certify_segmentation(
     ).require()
     if isinstance(model, torch.nn.Module):
         model.to(device)
-    weights, shape = model_fingerprint(model), (height, width, len(model.classes))
     places = [None if folder is None else Path(folder) / design.file(f"image-{i:05d}") for i in range(len(samples))]
-    counts = []
-    for i, place in enumerate(places):
-        image = {m: array[i : i + 1] for m, array in values.items()}
-        counts.append(resume(place, design.no_votes(shape, fingerprint(weights, image, design)), draws))
+    counts = counted_before(model, values, design, places, draws)
     total, done = len(samples) * draws, sum(one.draws for one in counts)
     with evaluation_mode(model):
         show_preflight(found, model, values, design, rows=total - done, progress=progress, segments=True)
@@ -187,7 +183,33 @@ def certify_segmentation(
     )
 
 
-def _image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:
+def counted_before(
+    model: MultiModalSegmenter,
+    values: Mapping[str, np.ndarray],
+    design: Design,
+    places: Sequence[Path | None],
+    draws: int,
+) -> list[Counts]:
+    """Return what was counted of each image in an earlier call, from its file, or counts of no draws.
+
+    Raises:
+        ValueError: a file is broken, its counts are not of this model, image and design, or has more than `draws`.
+    """
+    weights = model_fingerprint(model)
+    shape = (*next(iter(values.values())).shape[2:], len(model.classes))
+    counts = []
+    for i, place in enumerate(places):
+        image = {m: array[i : i + 1] for m, array in values.items()}
+        counts.append(resume(place, design.no_votes(shape, fingerprint(weights, image, design)), draws))
+    return counts
+
+
+def image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:
+    """Return height and width of the samples' masks.
+
+    Raises:
+        ValueError: labels that are no masks, or a modality of another size.
+    """
     if samples.labels.ndim != 3:
         raise ValueError(f"Expected masks [samples, height, width], but got labels of shape {samples.labels.shape}.")
     height, width = samples.labels.shape[1:]
