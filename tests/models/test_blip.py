@@ -271,6 +271,13 @@ class TestCaptioner:
     def test_one_caption_per_image(self, captioner, pixels):
         with pytest.raises(ValueError, match="one caption per image"):
             captioner.caption_loss(pixels, TEXTS[:2])
+        with pytest.raises(ValueError, match=r"per row \(2\), but got 3"):
+            captioner.caption_loss(pixels, TEXTS, rows=torch.tensor([0, 1]))
+
+    def test_captions_of_one_image_share_its_states(self, captioner, pixels):
+        rows = torch.tensor([1, 1, 0])
+        shared = captioner.caption_loss(pixels, TEXTS, rows=rows)
+        torch.testing.assert_close(shared, captioner.caption_loss(pixels[rows], TEXTS), atol=1e-5, rtol=1e-5)
 
     def test_an_output_layer_of_its_own_is_refused(self, captioner, tmp_path):
         state = released_blip(vocabulary_size(tmp_path), captioner=True)

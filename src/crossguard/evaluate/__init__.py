@@ -2,24 +2,26 @@
 
 from crossguard.evaluate.examples import Example, Examples
 from crossguard.evaluate.grounding import evaluate_grounding, evaluate_grounding_modalities
-from crossguard.evaluate.grounding_examples import GroundingExample, GroundingExamples
 from crossguard.evaluate.grounding_result import GroundingResult
 from crossguard.evaluate.intervals import paired_drop, wilson
 from crossguard.evaluate.labels import label_accuracy
 from crossguard.evaluate.measure import evaluate, evaluate_modalities
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
+from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
+from crossguard.evaluate.several import evaluate_attacks
 
 __all__ = [
     "METRICS",
     "Example",
     "Examples",
-    "GroundingExample",
-    "GroundingExamples",
     "GroundingResult",
     "RetrievalResult",
+    "SampleExample",
+    "SampleExamples",
     "embedding_ranks",
     "evaluate",
+    "evaluate_attacks",
     "evaluate_grounding",
     "evaluate_grounding_modalities",
     "evaluate_modalities",

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from crossguard.data import ReferringExpressions
 from crossguard.evaluate.asked import check_budgets, part_name, parts_of, resolve_attack
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import weights_fingerprint
-from crossguard.evaluate.grounding_examples import GroundingExample, GroundingExamples, choose_expressions
+from crossguard.evaluate.grounding_boxes import RIGHT
 from crossguard.evaluate.grounding_result import GroundingResult
 from crossguard.evaluate.grounding_task import GroundingTask
-from crossguard.evaluate.task_run import Carried, Measurement, carry_out
+from crossguard.evaluate.sample_examples import SampleExample, SampleExamples, spread_evenly
+from crossguard.evaluate.task_run import Carried, Measurement, carry_out, keep_examples, keep_summary
 from crossguard.models import GROUNDING_LAYER, GroundingModel, PixelRule
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder
@@ -198,32 +198,16 @@ def _check_layer(task: GroundingTask, device: torch.device) -> None:
 def _result(
     measurement: Measurement, task: GroundingTask, part: str, found: Carried, *, device: torch.device, examples: int
 ) -> GroundingResult:
-    run, name = measurement.run, f"{measurement.label}/{part}"
-    pictures = None if run is None else run.file("examples", "grounding", measurement.label, f"{part}.npz")
-    known = {} if run is None else run.summary.get("grounding", {}).get(name, {})
-    shown = _kept_examples(known, pictures)
-    if shown is None:
-        shown = _examples(task, found, count=examples, device=device)
-        if pictures is not None and shown.examples:
-            shown.save_pictures(pictures)
-    result = GroundingResult(found.rows, found.settings, shown if shown.examples else None)
-    if run is not None:
-        run.summarise("grounding", name, result.summary())
+    shown = keep_examples(measurement, part, lambda: _examples(task, found, count=examples, device=device))
+    result = GroundingResult(found.rows, found.settings, shown)
+    keep_summary(measurement, part, result.summary())
     return result
 
 
-def _kept_examples(summary: Mapping[str, Any], pictures: Path | None) -> GroundingExamples | None:
-    if pictures is None or not summary.get("examples"):
-        return None
-    try:
-        return GroundingExamples.load(summary["examples"], pictures)
-    except ValueError:
-        return None
-
-
-def _examples(task: GroundingTask, found: Carried, *, count: int, device: torch.device) -> GroundingExamples:
+def _examples(task: GroundingTask, found: Carried, *, count: int, device: torch.device) -> SampleExamples:
     """Look once more at a few expressions, clean and as the attack left them."""
-    chosen = choose_expressions(found.rows, count=count)
+    right = [place for place, row in enumerate(found.rows) if row["clean_iou"] >= RIGHT]
+    chosen = spread_evenly(right or list(range(len(found.rows))), count=count)
     examples = []
     for number, images in enumerate(task.batches):
         samples = task.samples_of(images).tolist()
@@ -240,14 +224,14 @@ def _examples(task: GroundingTask, found: Carried, *, count: int, device: torch.
             seen = [(pixels[int(batch.links[row, 0])] * 255).round().byte().permute(1, 2, 0) for pixels, _ in sides]
             height, width = (int(side) for side in task.expressions.sizes[image])
             examples.append(
-                GroundingExample(
+                SampleExample(
                     row=found.rows[place],
                     size=(height, width),
                     pictures=np.stack([picture.cpu().numpy() for picture in seen]),
                     maps=np.stack([side[row] for side in maps]).astype(np.float32),
                 )
             )
-    return GroundingExamples(tuple(examples))
+    return SampleExamples(tuple(examples))
 
 
 def expressions_fingerprint(expressions: ReferringExpressions) -> str:

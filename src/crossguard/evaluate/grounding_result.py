@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from crossguard.evaluate.grounding_boxes import RIGHT
-from crossguard.evaluate.grounding_examples import GroundingExamples
 from crossguard.evaluate.intervals import paired_drop, wilson
+from crossguard.evaluate.sample_examples import SampleExamples
 
 INTERVALS = (
     "95 %: Wilson's score interval for accuracy and for conditional success, Agresti and Min's for the drop; "
@@ -36,7 +36,7 @@ class GroundingResult:
 
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
-    examples: GroundingExamples | None = None
+    examples: SampleExamples | None = None
 
     @property
     def attacked(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from crossguard.attacks.base import Adversarial, Attack
+from crossguard.attacks.base import Attack
 from crossguard.data import PairBatch, ReferringExpressions
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.grounding_boxes import box_scores, choose, overlap
@@ -91,9 +91,16 @@ class GroundingTask:
                 )
         return answers
 
-    def attack(self, batch: PairBatch, attack: Attack, threat: ThreatModel, seed: int) -> Adversarial:
+    def attack(
+        self,
+        batch: PairBatch,
+        clean: Sequence[Mapping[str, Any]],
+        attack: Attack,
+        threat: ThreatModel,
+        seed: int,
+    ) -> StoredBatch:
         """Attack images with all their expressions, each expression under its own image."""
-        return attack(self.model, batch, threat=threat, seed=seed)
+        return StoredBatch.from_attack(batch, attack(self.model, batch, threat=threat, seed=seed))
 
     def rows(
         self,

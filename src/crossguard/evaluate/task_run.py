@@ -1,7 +1,7 @@
 """Carry a task out batch by batch: answers clean and under every part of a threat, rows kept at once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -12,9 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard import __version__
-from crossguard.attacks.base import Adversarial, Attack
+from crossguard.attacks.base import Attack
 from crossguard.data import PairBatch
 from crossguard.evaluate.fingerprint import describe
+from crossguard.evaluate.sample_examples import SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store
 from crossguard.progress import Reporter
 from crossguard.runs import RunFolder
@@ -52,8 +53,10 @@ class Task(Protocol):
         """Return one answer per sample of the batch, for its own or for adversarial pixels and texts."""
         ...
 
-    def attack(self, batch: PairBatch, attack: Attack, threat: ThreatModel, seed: int) -> Adversarial:
-        """Attack a batch."""
+    def attack(
+        self, batch: PairBatch, clean: Sequence[Answer], attack: Attack, threat: ThreatModel, seed: int
+    ) -> StoredBatch:
+        """Attack a batch whose clean answers are known."""
         ...
 
     def rows(
@@ -151,7 +154,7 @@ def carry_out(asked: Measurement, *, device: torch.device, stack: ExitStack) -> 
             batch = task.load(images).to(device)
             clean = task.answer(batch, batch.pixels, batch.texts)
             for part in left:
-                found = _found(asked, part, batch, number)
+                found = _found(asked, part, batch, clean, number)
                 robust = None
                 if found is not None:
                     robust = task.answer(batch, found.pixels.to(device), found.texts)
@@ -187,13 +190,15 @@ def _open(asked: Measurement, name: str, stack: ExitStack) -> _Part:
     return part
 
 
-def _found(asked: Measurement, part: _Part, batch: PairBatch, number: int) -> StoredBatch | None:
+def _found(
+    asked: Measurement, part: _Part, batch: PairBatch, clean: Sequence[Answer], number: int
+) -> StoredBatch | None:
     threat = asked.parts[part.name]
     if asked.attack is None or threat is None:
         return None
     stored = part.store.read(number)
     if stored is None:
-        stored = StoredBatch.from_attack(batch, asked.task.attack(batch, asked.attack, threat, asked.seed))
+        stored = asked.task.attack(batch, clean, asked.attack, threat, asked.seed)
         part.store.write(number, stored)
     return stored
 
@@ -204,3 +209,36 @@ def _keep(asked: Measurement, part: _Part, rows: Sequence[Mapping[str, Any]]) ->
     if asked.run is not None:
         asked.run.rows.append(*(row for row in whole if row["index"] not in part.rows))
     part.rows |= {row["index"]: row for row in whole if row["index"] not in part.rows}
+
+
+def keep_examples(asked: Measurement, part: str, make: Callable[[], SampleExamples]) -> SampleExamples | None:
+    """Return the examples that a run already holds, or make them and keep them there; None where there are none."""
+    if asked.run is None:
+        shown = make()
+        return shown if shown.examples else None
+    path = asked.run.file("examples", asked.task.kind, asked.label, f"{part}.npz")
+    known = kept_summary(asked, part).get("examples")
+    if known:
+        try:
+            return SampleExamples.load(known, path)
+        except ValueError:
+            pass  # made again below
+    shown = make()
+    if not shown.examples:
+        return None
+    shown.save_pictures(path)
+    return shown
+
+
+def kept_summary(asked: Measurement, part: str) -> Mapping[str, Any]:
+    """Return what the run has summarised of a part; empty where there is nothing."""
+    if asked.run is None:
+        return {}
+    found: Mapping[str, Any] = asked.run.summary.get(asked.task.kind, {}).get(f"{asked.label}/{part}", {})
+    return found
+
+
+def keep_summary(asked: Measurement, part: str, summary: Mapping[str, Any]) -> None:
+    """Put a part's summary into the run, if there is one."""
+    if asked.run is not None:
+        asked.run.summarise(asked.task.kind, f"{asked.label}/{part}", summary)

@@ -218,9 +218,19 @@ class Captioner(Protocol):
         ...
 
     def caption_loss(
-        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
-    ) -> Float[Tensor, " images"]:
-        """Return each image's mean cross-entropy per token of its caption, in nats; differentiable in the pixels."""
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        captions: Sequence[str],
+        *,
+        rows: Int64[Tensor, " captions"] | None = None,
+    ) -> Float[Tensor, " captions"]:
+        """Return each caption's mean cross-entropy per token for its image, in nats; differentiable in the pixels.
+
+        Args:
+            pixels: in [0, 1].
+            captions: the captions.
+            rows: which image each caption belongs to, so that an image with several is encoded once; None: one each.
+        """
         ...
 
     def generate(
@@ -347,3 +357,15 @@ class MultiModalSegmenter(Protocol):
 def cosine(images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"]) -> Float[Tensor, "images texts"]:
     """Return the cosine similarity of every image with every text, in [-1, 1]."""
     return nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+
+
+def check_captions(pixels: Float[Tensor, "images ..."], captions: Sequence[str], rows: Tensor | None) -> None:
+    """Check that there is one caption per image, or one per row.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if rows is None and len(captions) != len(pixels):
+        raise ValueError(f"Expected one caption per image ({len(pixels)}), but got {len(captions)}.")
+    if rows is not None and len(captions) != len(rows):
+        raise ValueError(f"Expected one caption per row ({len(rows)}), but got {len(captions)}.")

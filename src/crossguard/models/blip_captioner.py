@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
 
-from crossguard.models.base import Tokens
+from crossguard.models.base import Tokens, check_captions
 from crossguard.models.blip_released import MAX_WORDS, read_released_captioner
 from crossguard.models.captions import clean_for_blip
 from crossguard.models.originals import refuse_unread
@@ -119,21 +119,26 @@ class BlipCaptioner(nn.Module):
         return Tokens(ids, encoded["attention_mask"].bool())
 
     def caption_loss(
-        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
-    ) -> Float[Tensor, " images"]:
-        """Return each image's mean cross-entropy per token of its caption, the end included and the prompt not.
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        captions: Sequence[str],
+        *,
+        rows: Int64[Tensor, " captions"] | None = None,
+    ) -> Float[Tensor, " captions"]:
+        """Return each caption's mean cross-entropy per token, the end included and the prompt not.
 
         Args:
             pixels: in [0, 1]; the loss is differentiable in them.
-            captions: one per image.
+            captions: one per image, or as `rows` says.
+            rows: which image each caption belongs to; None: one each.
 
         Raises:
-            ValueError: other than one caption per image.
+            ValueError: other than one caption per image, or per row.
         """
-        if len(captions) != len(pixels):
-            raise ValueError(f"Expected one caption per image ({len(pixels)}), but got {len(captions)}.")
+        check_captions(pixels, captions, rows)
         tokens = self.tokenize(captions).to(pixels.device)
         image = self._encode(pixels)
+        image = image if rows is None else image[rows.to(image.device)]
         output = self.network.text_decoder(
             input_ids=tokens.ids,
             attention_mask=tokens.mask.long(),

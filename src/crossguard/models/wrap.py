@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from crossguard.models.base import Tokens
+from crossguard.models.base import Tokens, check_captions
 from crossguard.models.clip import spelt_mask
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.storage import load_weights, save_weights
@@ -167,17 +167,21 @@ class ImageToText(nn.Module):
         return to_pixels(images, self.pixel_rule)
 
     def caption_loss(
-        self, pixels: Float[Tensor, "images 3 height width"], captions: Sequence[str]
-    ) -> Float[Tensor, " images"]:
-        """Return each image's mean cross-entropy per token of its caption.
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        captions: Sequence[str],
+        *,
+        rows: Int64[Tensor, " captions"] | None = None,
+    ) -> Float[Tensor, " captions"]:
+        """Return each caption's mean cross-entropy per token; `rows` says which image it belongs to (None: one each).
 
         Raises:
-            ValueError: other than one caption per image.
+            ValueError: other than one caption per image, or per row.
         """
-        if len(captions) != len(pixels):
-            raise ValueError(f"Expected one caption per image ({len(pixels)}), but got {len(captions)}.")
+        check_captions(pixels, captions, rows)
         decoder: Decoder = self.text  # type: ignore[assignment]
-        return decoder.loss(self.image((pixels - self._mean) / self._std), captions)
+        states = self.image((pixels - self._mean) / self._std)
+        return decoder.loss(states if rows is None else states[rows.to(states.device)], captions)
 
     @torch.no_grad()
     def generate(

@@ -1,0 +1,83 @@
+"""A few samples of a task with what the model saw, before and after the attack, for people to look at."""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from crossguard.runs import write_atomically
+
+
+@dataclass(frozen=True)
+class SampleExample:
+    """One sample before and after.
+
+    Args:
+        row: the sample's row: texts, answers, and whatever else the task says of it.
+        size: (height, width) of the photo in pixels.
+        pictures: uint8 [sides, height, width, 3]: the clean picture and, if attacked, the adversarial one, as the model
+            saw them.
+        maps: float32 [sides, rows, columns]: where the model looked, over the whole picture; of size 0 for tasks
+            without maps.
+    """
+
+    row: Mapping[str, Any]
+    size: tuple[int, int]
+    pictures: UInt8[np.ndarray, "sides height width 3"]
+    maps: Float32[np.ndarray, "sides rows columns"]
+
+
+@dataclass(frozen=True)
+class SampleExamples:
+    """Examples; rows go to the summary, pictures and maps to a file."""
+
+    examples: tuple[SampleExample, ...]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return rows and sizes as JSON values."""
+        return [{"size": list(example.size), "row": dict(example.row)} for example in self.examples]
+
+    def save_pictures(self, path: Path) -> None:
+        """Write pictures and maps as npz, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            pictures=np.array([example.pictures for example in self.examples], dtype=np.uint8),
+            maps=np.array([example.maps for example in self.examples], dtype=np.float32),
+        )
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, values: Sequence[Mapping[str, Any]], path: Path) -> "SampleExamples":
+        """Read what `to_dict` and `save_pictures` gave.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                shown = list(zip(file["pictures"], file["maps"], strict=True))
+            return cls(
+                tuple(
+                    SampleExample(value["row"], (value["size"][0], value["size"][1]), pictures, maps)
+                    for value, (pictures, maps) in zip(values, shown, strict=True)
+                )
+            )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"Expected example pictures at {path}, but got: {error}") from error
+
+
+def spread_evenly(places: Sequence[int], *, count: int) -> list[int]:
+    """Return up to `count` of the places, evenly spaced: a choice that does not look at the attack's outcome.
+
+    Example:
+        >>> spread_evenly([2, 3, 5, 7, 11], count=3)
+        [2, 5, 11]
+    """
+    spots = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return [places[spot] for spot in spots]
