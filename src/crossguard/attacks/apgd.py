@@ -163,9 +163,12 @@ class APGD(Attack):
         if budget.eps == 0:
             return batch.pixels, batch.texts
         loss = image_loss(model, batch, batch.texts, objective=self.objective)
+        return self.images(loss, batch, eps=budget.eps, seed=seed), batch.texts
+
+    def images(self, loss: LossPerSample, batch: PairBatch, *, eps: float, seed: int) -> Pixels:
+        """Maximise any loss of the images with this attack's steps, start and restarts."""
 
         def once(start: Pixels | None, _: int) -> Pixels:
-            return auto_maximise(loss, batch.pixels, eps=budget.eps, steps=self.steps, start=start)
+            return auto_maximise(loss, batch.pixels, eps=eps, steps=self.steps, start=start)
 
-        pixels = best_of_starts(once, loss, batch, eps=budget.eps, seed=seed, restarts=self.restarts, start=self.start)
-        return pixels, batch.texts
+        return best_of_starts(once, loss, batch, eps=eps, seed=seed, restarts=self.restarts, start=self.start)
