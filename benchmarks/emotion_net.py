@@ -3,48 +3,25 @@
 python benchmarks/emotion_net.py FILE --steps 600
 """
 
-import argparse
 import time
 
 import numpy as np
-import torch
 
+from ablated_answers import answers, training_options, vote
 from crossguard.data import MultiModalSamples
 from crossguard.data.ravdess import load_ravdess_features
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.training.ablated import train_ablated
-from crossguard.training.ablated_loop import random_masks
-
-
-@torch.no_grad()
-def right(model: EmotionNet, samples: MultiModalSamples, keep: dict[str, int] | None, *, draws: int = 1) -> list[float]:
-    """Return the share of right samples: mean over the draws, and of the vote of all draws."""
-    generator = torch.Generator().manual_seed(1)
-    inputs = {m: torch.from_numpy(samples.modalities[m]) for m in model.modalities}
-    votes = np.zeros((len(samples), len(model.classes)))
-    single = []
-    for _ in range(draws):
-        kept = keep and {
-            m: random_masks(len(samples), inputs[m].shape[1], k, generator=generator) for m, k in keep.items()
-        }
-        answer = model(inputs, kept).argmax(dim=1).numpy()
-        single.append((answer == samples.labels).mean())
-        votes[np.arange(len(samples)), answer] += 1
-    return [float(np.mean(single)), float((votes.argmax(axis=1) == samples.labels).mean())]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training_options(__doc__, steps=600, batch_size=128, lr=2e-3)
     parser.add_argument("file")
     parser.add_argument("--folds", type=int, default=3, help="actors are held out in so many turns")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--keep", type=int, nargs=2, default=(10, 40), help="features kept of either modality")
     parser.add_argument("--modality", help="use this one alone")
-    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     every = load_ravdess_features(file=given.file, split="all")
     keep = dict(zip(every.modalities, given.keep, strict=True))
@@ -74,14 +51,17 @@ def main() -> None:
             weight_decay=given.weight_decay,
             seed=given.seed,
         )
-        rows.append([right(model, test, None)[0], *right(model, test, keep, draws=50)])
+        drawn = answers(model, test, keep, draws=50, batch_size=len(test))
+        shown = (*answers(model, test, None, batch_size=len(test)), vote(drawn, len(model.classes)))
+        whole, voted = ((answer == test.labels).mean() for answer in shown)
+        rows.append([whole, np.mean([(answer == test.labels).mean() for answer in drawn]), voted])
         print(
             f"fold {fold}: whole {rows[-1][0]:.3f}, ablated {rows[-1][1]:.3f}, vote of 50 {rows[-1][2]:.3f}, "
             f"{time.perf_counter() - started:.0f} s",
             flush=True,
         )
-    whole, ablated, vote = np.mean(rows, axis=0)
-    print(f"keep {keep}: whole {whole:.3f}, ablated {ablated:.3f}, vote of 50 {vote:.3f}")
+    whole, ablated, voted = np.mean(rows, axis=0)
+    print(f"keep {keep}: whole {whole:.3f}, ablated {ablated:.3f}, vote of 50 {voted:.3f}")
 
 
 if __name__ == "__main__":

@@ -4,16 +4,14 @@ python benchmarks/road_net.py --steps 800                                  # the
 python benchmarks/road_net.py --data pothole --root FOLDER --size 112 192 --shares 0.05 0.05 --rare 4   # real
 """
 
-import argparse
 import time
 
 import numpy as np
-import torch
 
 import crossguard as cg
+from ablated_answers import answers, training_options, vote
 from crossguard.models.road_net import RoadNet
 from crossguard.progress import Lines
-from crossguard.training.ablated_loop import random_masks
 from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
 
 
@@ -24,39 +22,16 @@ def iou(truth: np.ndarray, answer: np.ndarray, label: int = 1) -> float:
     return 100 * float(both.sum() / max(1, either.sum()))
 
 
-@torch.no_grad()
-def answers(model, samples, keep, *, draws=3, seed=1) -> list[np.ndarray]:
-    generator = torch.Generator().manual_seed(seed)
-    height, width = samples.labels.shape[1:]
-    found = []
-    for _ in range(draws if keep else 1):
-        parts = []
-        for start in range(0, len(samples), 16):
-            images = {m: torch.from_numpy(samples.modalities[m][start : start + 16]) for m in model.modalities}
-            count = len(next(iter(images.values())))
-            kept = keep and {
-                m: random_masks(count, height * width, k, generator=generator).unflatten(1, (height, width))
-                for m, k in keep.items()
-            }
-            parts.append(model(images, kept).argmax(dim=1).numpy())
-        found.append(np.concatenate(parts))
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training_options(__doc__, steps=800, batch_size=8, lr=2e-3)
     parser.add_argument("--data", default="roads")
     parser.add_argument("--root", help="folder of a data set that is not built in")
     parser.add_argument("--size", type=int, nargs=2, help="height and width; default: the data set's own")
     parser.add_argument("--encoder", default="tiny")
     parser.add_argument("--geometry", default="depth", help="of roads and kitti-road: depth or normals")
     parser.add_argument("--shares", type=float, nargs=2, default=(0.0193, 0.00214), help="k / n of either modality")
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--whole", type=float, default=0.1)
     parser.add_argument("--rare", type=float, default=1.0, help="weight of label 1 in the loss")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", help="folder for the model")
     given = parser.parse_args()
     options = {"geometry": given.geometry} if given.data in ("roads", "kitti-road") else {}
@@ -96,8 +71,7 @@ def main() -> None:
     print(f"IoU whole:   {iou(test.labels, answers(model, test, None)[0]):.1f}")
     drawn = answers(model, test, keep, draws=15)
     print(f"IoU ablated: {np.mean([iou(test.labels, answer) for answer in drawn[:3]]):.1f}")
-    vote = (np.mean(drawn, axis=0) > 0.5).astype(int)
-    print(f"IoU of the vote of 15 ablated: {iou(test.labels, vote):.1f}")
+    print(f"IoU of the vote of 15 ablated: {iou(test.labels, vote(drawn, 2)):.1f}")
     if given.save:
         model.save_pretrained(given.save)
 
