@@ -39,7 +39,7 @@ def test_votes_add_whatever_the_order():
     assert total.draws == 12
     with pytest.raises(ValueError, match=r"counted once, but 4\.\.8 are twice"):
         total + parts[2]
-    for changes in ({"seed": 4}, {"n": {"x": 10}}, {"k": {"x": 3}}, {"source": "other"}):
+    for changes in ({"seed": 4}, {"n": {"x": 10}}, {"k": {"x": 3}}, {"source": "other"}, {"scheme": "joint"}):
         with pytest.raises(ValueError, match=f"same `{next(iter(changes))}`"):
             parts[0] + replace(parts[1], **changes)
     with pytest.raises(ValueError, match="equal shape"):
@@ -51,6 +51,23 @@ def test_wrong_votes_are_refused():
         counts_of((0, 4), votes=np.array([[4, 0], [2, 1]]))
     with pytest.raises(ValueError, match=">= 0"):
         counts_of((0, 4), votes=np.array([[5, -1]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"votes": np.array([[4.0, 0.0]])}, "integer type, but got float64"),
+        ({"votes": np.array([[3.5, 0.5]])}, "integer type, but got float64"),
+        ({"k": {"x": 10}}, "k = 10 kept of n = 9"),
+        ({"n": {"x": 0}, "k": {"x": 0}}, ">= 1"),
+        ({"n": {}, "k": {}}, "at least one modality"),
+        ({"k": {"y": 2}}, r"modalities \('x',\), but got \('y',\)"),
+        ({"scheme": "joined"}, "did you mean 'joint'"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(unchecked, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(counts_of((0, 4), votes=np.array([[4, 0]])), **changes)
 
 
 def test_votes_cannot_be_changed_from_outside():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossguard.certify import certify_counts
+from crossguard.certify import Margins, certify_counts
+from crossguard.certify.bounds import p_value_table
 
 KITTI = {"n": (465_750, 465_750), "k": (8988, 996), "alpha": 0.001}
 
@@ -51,6 +52,40 @@ def test_invariants(first, random):
     assert (by_holm.label == counts.argmax(axis=1)).all()
     swapped = certify_counts(counts[:, ::-1], **arguments)
     assert (swapped.certified == by_holm.certified).all()
+
+
+@pytest.mark.parametrize("draws", [10, 11, 100, 182, 1000, 10**4, 10**5, 10**6])
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+@pytest.mark.parametrize("scheme", ["independent", "joint"])
+def test_unanimous_votes_stay_certifiable(draws, correction, scheme):
+    counts = np.zeros((5, 3), dtype=np.int64)
+    counts[:, 1] = draws
+    c = certify_counts(counts, n=(20, 9), k=(2, 1), radii=[(0, 0)], alpha=0.05, correction=correction, scheme=scheme)
+    assert c.certified.all()
+    assert (c.label == 1).all()
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.sampled_from(["holm", "bonferroni"]))
+def test_nothing_is_certified_when_the_best_element_does_not_pass(first, correction):
+    counts = np.array([(c, 60 - c) for c in first])
+    arguments = {"n": (50,), "k": (4,), "radii": [(1,)], "alpha": 0.01}
+    best = np.exp(p_value_table(60, 0.5 + Margins((50,), (4,)).at([(1,)])[0] / 2))[counts.max()]
+    certified = certify_counts(counts, correction=correction, **arguments).certified
+    if best > 0.01 / len(first):
+        assert not certified.any()
+    elif correction == "holm":
+        assert certified[0, counts.max(axis=1).argmax()]
+
+
+def test_one_element_is_a_plain_test():
+    threshold = 0.5 + Margins((50,), (4,)).at([(1,)])[0] / 2
+    passing = p_value_table(60, threshold) <= np.log(0.01)
+    for votes in range(31, 61):
+        for shape in ((2,), (1, 2), (1, 1, 2)):
+            counts = np.array([votes, 60 - votes]).reshape(shape)
+            c = certify_counts(counts, n=(50,), k=(4,), radii=[(1,)], alpha=0.01)
+            assert c.certified.shape == (1, *shape[:-1])
+            assert bool(c.certified.all()) == passing[votes]
 
 
 def test_ties_at_half_are_not_certified():
@@ -116,6 +151,9 @@ def test_kinds_of_edit_differ():
         ({"kind": ("edit", "edit")}, "one entry per modality"),
         ({"correction": "holms"}, "did you mean 'holm'"),
         ({"selection": [[1, 1, 1]]}, "as `counts`"),
+        ({"selection": [[1.0, 2.0]]}, "`selection` of an integer type"),
+        ({"scheme": "jointly"}, "did you mean 'joint'"),
+        ({"counts": [], "radii": [(0,)]}, "at least 2 labels"),
     ],
 )
 def test_wrong_arguments_are_refused(unchecked, changes, message):
