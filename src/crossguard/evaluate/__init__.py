@@ -1,5 +1,8 @@
-"""Evaluation: retrieval and grounding, clean and under attack, with attack success, intervals and rows."""
+"""Evaluation: retrieval, grounding and captioning, clean and under attack, with attack success, intervals and rows."""
 
+from crossguard.evaluate.captioning import evaluate_captioning
+from crossguard.evaluate.captioning_result import CaptioningResult
+from crossguard.evaluate.captioning_scores import CAPTION_METRICS, CaptionScores, score_captions
 from crossguard.evaluate.examples import Example, Examples
 from crossguard.evaluate.grounding import evaluate_grounding, evaluate_grounding_modalities
 from crossguard.evaluate.grounding_result import GroundingResult
@@ -12,7 +15,10 @@ from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
 from crossguard.evaluate.several import evaluate_attacks
 
 __all__ = [
+    "CAPTION_METRICS",
     "METRICS",
+    "CaptionScores",
+    "CaptioningResult",
     "Example",
     "Examples",
     "GroundingResult",
@@ -22,6 +28,7 @@ __all__ = [
     "embedding_ranks",
     "evaluate",
     "evaluate_attacks",
+    "evaluate_captioning",
     "evaluate_grounding",
     "evaluate_grounding_modalities",
     "evaluate_modalities",
@@ -30,5 +37,6 @@ __all__ = [
     "partner_ranks",
     "recalls",
     "retrieval_ranks",
+    "score_captions",
     "wilson",
 ]

@@ -141,8 +141,8 @@ def _broken(what: str, count: int, total: int, how: str) -> str:
     )
 
 
-def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> list[str]:
-    """Return a warning per attack that a model seems to withstand while another of the same budget breaks it.
+def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, list[str]]:
+    """Return, by attack, warnings that a model seems to withstand while another of the same budget breaks it.
 
     It seems to withstand an attack that leaves at least 85 % of its clean recall; it is broken by one that
     leaves less than half of that, beyond the intervals of both figures.
@@ -151,7 +151,7 @@ def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> list[str]:
         results: by attack, all of one model under one threat model.
     """
     attacked = {name: result for name, result in results.items() if result.robust is not None}
-    found = []
+    found: dict[str, list[str]] = {}
     for metric in ("tr@1", "ir@1"):
         figures = {name: _figure(result, metric) for name, result in attacked.items()}
         if len(figures) < 2:
@@ -160,7 +160,7 @@ def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> list[str]:
         value, _, high = figures[strongest]
         for name, (kind, low, _) in figures.items():
             if kind >= 0.85 * attacked[name].clean[metric] > 0 and value < kind / 2 and high < low:
-                found.append(
+                found.setdefault(name, []).append(
                     f"{metric.upper()} looks robust under {name} ({kind:.1f} %) and breaks under {strongest} "
                     f"({value:.1f} %) of the same budget: judge by {strongest}."
                 )

@@ -26,6 +26,10 @@ def check_names(recipe: AnyRecipe) -> list[str]:
     problems = [*_data(recipe.data, "data", "samples" if isinstance(recipe, CertifyRecipe) else "pairs")]
     if isinstance(recipe, EvaluateRecipe):
         problems += [*_model(recipe.model)]
+        for place, attack in enumerate(recipe.attacks):
+            problems += [*_row(ATTACKS, attack.name, f"attacks.{place}.name")]
+        if recipe.attack is not None and recipe.attacks:
+            problems.append("attack, attacks: expected one of them, but got both")
         if recipe.attack is not None:
             problems += [*_row(ATTACKS, recipe.attack.name, "attack.name")]
     elif isinstance(recipe, TrainRecipe):

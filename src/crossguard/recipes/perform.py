@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from crossguard.attacks import make_attack
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
-from crossguard.evaluate import RetrievalResult, evaluate, evaluate_modalities
+from crossguard.evaluate import RetrievalResult, evaluate
+from crossguard.evaluate.several import distinct_names, evaluate_attacks
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
@@ -54,7 +56,8 @@ def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Report
     """Measure retrieval as the recipe says; an interrupted run goes on where it stopped.
 
     Returns:
-        By what is attacked ("image", "text", "joint", or "clean" without attack).
+        By what is attacked ("image", "text", "joint", or "clean" without attack); of several attacks, by the attack's
+        name and that ("pgd image").
     """
     model = load_model(recipe.model)
     pairs = read_pairs(recipe.data, recipe.max_samples, progress=progress)
@@ -66,15 +69,23 @@ def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Report
         "progress": progress,
         "device": choose_device(recipe.device),
     }
-    if recipe.attack is None:
+    asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
+    if not asked:
         return {"clean": evaluate(model, pairs, **common)}
-    common |= {"attack": recipe.attack.name, "attack_options": recipe.attack.options}
-    threat = recipe.threat.build()
-    if recipe.modalities and len(threat) > 1:
-        return evaluate_modalities(model, pairs, threat=threat, **common)
-    return {
-        "joint" if len(threat) > 1 else next(iter(threat), "clean"): evaluate(model, pairs, threat=threat, **common)
-    }
+    names = distinct_names([attack.name for attack in asked])
+    results = evaluate_attacks(
+        model,
+        pairs,
+        attacks={n: make_attack(a.name, **a.options) for n, a in zip(names, asked, strict=True)},
+        threat=recipe.threat.build() or None,
+        modalities=recipe.modalities,
+        probe=recipe.probe,
+        save_to=recipe.save_to,
+        **common,
+    )
+    if len(results) == 1:
+        return next(iter(results.values()))
+    return {f"{name} {part}": result for name, parts in results.items() for part, result in parts.items()}
 
 
 def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) -> Path:

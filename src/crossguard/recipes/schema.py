@@ -88,7 +88,14 @@ class EvaluateRecipe(_Recipe):
     model: Annotated[str, Field(description="shipped name, folder, or hub id")]
     data: Data
     attack: Attack | None = None
+    attacks: Annotated[list[Attack], Field(description="several attacks, each a row of one table")] = Field(
+        default_factory=list
+    )
     threat: Threat = Field(default_factory=Threat)
+    probe: Annotated[
+        NonNegativeInt, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
+    ] = 0
+    save_to: Annotated[str | None, Field(description="new folder for adversarial pictures and texts")] = None
     modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
     rerank: Annotated[
         NonNegativeInt | None,

@@ -116,6 +116,7 @@ def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> Retriev
         seed=first["seed"],
         columns=columns,
         success=success,
+        warnings=tuple(dict.fromkeys(warning for entry in entries for warning in entry.get("warnings", ()))),
     )
 
 

@@ -16,6 +16,7 @@ from crossguard.report.tables import (
     curve_rich,
     retrieval_records,
     retrieval_rich,
+    success_rich,
 )
 
 
@@ -79,6 +80,14 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
     if views:
         console.print("Recall at 1 in percent, with 95 % intervals", style="bold", highlight=False)
         console.print(retrieval_rich(views))
+        attacked = [view for view in views if view.success]
+        if attacked:
+            heading = "Attack success in percent: of the queries right before (conditional), and fall of recall (drop)"
+            console.print(heading, style="bold", highlight=False)
+            console.print(success_rich(attacked))
+        for view in views:
+            for warning in view.warnings:
+                console.print(f"warning: {view.label}: {warning}", markup=False, highlight=False)
 
 
 def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:

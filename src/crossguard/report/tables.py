@@ -37,6 +37,7 @@ def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
                 column: {definition: dict(metrics) for definition, metrics in definitions.items()}
                 for column, definitions in view.success.items()
             },
+            "warnings": list(view.warnings),
         }
         for view in views
     ]
@@ -58,6 +59,22 @@ def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
                 for share in shares
             ]
             table.add_row(_plain(view.label) if row == 0 else "", metric.upper(), *cells)
+    return table
+
+
+def success_rich(views: Sequence[RetrievalView]) -> Table:
+    """Return how often attacks succeed at rank 1 by both definitions, in percent."""
+    columns = [column for column in columns_of(views) if column != "clean"]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    table.add_column("success")
+    for column in columns:
+        table.add_column(column_name(column), justify="right", no_wrap=True)
+    for view in views:
+        for row, (definition, metric) in enumerate((d, m) for d in ("conditional", "drop") for m in SHOWN):
+            values = [view.success.get(column, {}).get(definition, {}).get(metric) for column in columns]
+            cells = ["" if value is None else f"{value:.1f}" for value in values]
+            table.add_row(_plain(view.label) if row == 0 else "", f"{metric.upper()}, {definition}", *cells)
     return table
 
 

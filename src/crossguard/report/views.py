@@ -60,6 +60,7 @@ class RetrievalView:
         columns: by what was attacked ("clean", "image", "text", "joint"), by metric ("tr@1", ...), the recall.
         success: by what was attacked, by definition ("conditional", "drop"), by metric, the attack's success in
             percent; None where it is not defined.
+        warnings: signs that the figures say less than they seem to.
 
     Raises:
         ValueError: no clean column.
@@ -75,6 +76,7 @@ class RetrievalView:
     seed: int
     columns: Mapping[str, Mapping[str, Share]]
     success: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if "clean" not in self.columns:
