@@ -18,7 +18,7 @@ from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 if TYPE_CHECKING:
     from crossguard.certify import certify
     from crossguard.data import MultiModalSamples, OneToManyPairs, load_expressions, load_pairs, load_samples
-    from crossguard.evaluate import evaluate, evaluate_grounding
+    from crossguard.evaluate import evaluate, evaluate_captioning, evaluate_grounding
     from crossguard.models import load_model
     from crossguard.training import train
 
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "certify",
     "evaluate",
+    "evaluate_captioning",
     "evaluate_grounding",
     "load_expressions",
     "load_model",
@@ -53,6 +54,7 @@ _HOMES = {
     "train": "training",
     "certify": "certify",
     "evaluate": "evaluate",
+    "evaluate_captioning": "evaluate",
     "evaluate_grounding": "evaluate",
 }
 

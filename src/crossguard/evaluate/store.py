@@ -53,16 +53,29 @@ class StoredBatch:
                 f"Expected {list(batch.pixels.shape)} adversarial pixels and {len(batch.texts)} texts, but got "
                 f"{list(found.pixels.shape)} and {len(found.texts)}."
             )
-        grey = found.pixels.detach().cpu() * 255
-        if not bool(((grey - grey.round()).abs() < 1e-3).all()):
-            raise ValueError("Expected adversarial pixels in whole multiples of 1/255, but got other values.")
         return cls(
             image_ids=batch.image_ids.cpu().numpy(),
             text_ids=batch.text_ids.cpu().numpy(),
-            grey=grey.round().to(torch.uint8).numpy(),
+            grey=_as_grey(found.pixels),
             texts=tuple(found.texts),
             linf=found.linf.detach().cpu().numpy().astype(np.float32),
             words=found.words.cpu().numpy(),
+        )
+
+    @classmethod
+    def from_pixels(cls, batch: PairBatch, pixels: Float[Tensor, "images 3 height width"]) -> "StoredBatch":
+        """Take over adversarial pixels; the texts are the batch's own.
+
+        Raises:
+            ValueError: pixels off the 8-bit grid.
+        """
+        return cls(
+            image_ids=batch.image_ids.cpu().numpy(),
+            text_ids=batch.text_ids.cpu().numpy(),
+            grey=_as_grey(pixels),
+            texts=batch.texts,
+            linf=(pixels - batch.pixels).abs().amax(dim=(1, 2, 3)).cpu().numpy().astype(np.float32),
+            words=np.zeros(len(batch.texts), np.int64),
         )
 
     @property
@@ -99,6 +112,14 @@ class StoredBatch:
             return cls(texts=texts, **values)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"Expected a stored batch at {path}, but it is damaged: {error}") from error
+
+
+def _as_grey(pixels: Float[Tensor, "images 3 height width"]) -> UInt8[np.ndarray, "images 3 height width"]:
+    grey = pixels.detach().cpu() * 255
+    if not bool(((grey - grey.round()).abs() < 1e-3).all()):
+        raise ValueError("Expected adversarial pixels in whole multiples of 1/255, but got other values.")
+    found: np.ndarray = grey.round().to(torch.uint8).numpy()
+    return found
 
 
 class AdversarialStore:
