@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import softmax
 
+from crossguard.attacks.noise import uniform
 from crossguard.certify.arguments import whole_number
 from crossguard.certify.design import Ablation, Design, design_for
 from crossguard.certify.sampling import Inputs, Masks, class_logits, most_likely, pixel_logits
@@ -16,15 +17,13 @@ from crossguard.certify.subsample import ablate_elements, draw_masks
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.packing import pack_rows
 
-ATTACK_START = 2**41  # draws that an attacker climbs on, out of the way of those that vote and those that select
-
 
 class Smoothed:
     """A classifier or segmenter that answers with the label that most sub-samples get; a `Victim` for attacks.
 
     It votes with the very draws of `certify` and `certify_segmentation` (independent sub-sampling) with the same seed,
     so that it answers to unattacked samples as a certificate of as many draws says. An attacker climbs on the mean
-    probability over other draws, which he makes himself.
+    probability over other draws, which he makes himself (`even_masks`).
 
     Args:
         model: the base model.
@@ -46,7 +45,7 @@ class Smoothed:
         *,
         keep: Mapping[str, int],
         draws: int = 1000,
-        attack_draws: int = 32,
+        attack_draws: int = 50,
         seed: int = 0,
         fill: Ablation | None = None,
         segments: bool = False,
@@ -63,9 +62,13 @@ class Smoothed:
         self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]
     ) -> Float[Tensor, "rows labels ..."]:
         """Return the logarithm of the mean probability over the attacker's draws; differentiable."""
-        draw = ATTACK_START + torch.arange(self.passes, device=ids.device)
         row = torch.arange(len(ids), device=ids.device).repeat_interleave(self.passes)
-        logits = self._logits(inputs, ids, row, draw.repeat(len(ids)))
+        design = self._design(inputs)
+        masks = {
+            m: even_masks(ids, n=design.sizes[m], k=design.keep[m], draws=self.passes, seed=self.seed, stream=i)
+            for i, m in enumerate(self.modalities)
+        }
+        logits = self._logits(inputs, row, {m: mask.flatten(0, 1) for m, mask in masks.items()}, design)
         mean = softmax(logits, dim=1).unflatten(0, (len(ids), self.passes)).mean(dim=1)
         return mean.clamp_min(1e-12).log()
 
@@ -78,8 +81,20 @@ class Smoothed:
     def votes(self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]) -> Int64[Tensor, "rows labels ..."]:
         """Return how many sub-samples get each label."""
         votes: Tensor | None = None
+        design = self._design(inputs)
         for row, draw in self._parts(len(ids), ids.device):
-            logits = self._logits(inputs, ids, row, draw)
+            masks = {
+                m: draw_masks(
+                    seed=self.seed,
+                    inputs=ids[row],
+                    modality=position,
+                    draws=draw,
+                    n=design.sizes[m],
+                    k=design.keep[m],
+                )
+                for position, m in enumerate(self.modalities)
+            }
+            logits = self._logits(inputs, row, masks, design)
             answer = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
             if votes is None:
                 votes = torch.zeros(len(ids), *logits.shape[1:], dtype=torch.int64, device=ids.device)
@@ -97,23 +112,14 @@ class Smoothed:
     def _logits(
         self,
         inputs: Mapping[str, Tensor],
-        ids: Int64[Tensor, " rows"],
         row: Int64[Tensor, " sub_samples"],
-        draw: Int64[Tensor, " sub_samples"],
+        masks: Mapping[str, Bool[Tensor, "sub_samples _"]],
+        design: Design,
     ) -> Float[Tensor, "sub_samples labels ..."]:
-        design = self._design(inputs)
         given: Inputs = {}
         kept: Masks = {}
-        for position, modality in enumerate(self.modalities):
+        for modality, mask in masks.items():
             values = inputs[modality]
-            mask = draw_masks(
-                seed=self.seed,
-                inputs=ids[row],
-                modality=position,
-                draws=draw,
-                n=design.sizes[modality],
-                k=design.keep[modality],
-            )
             if modality in design.packs:
                 elements = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values
                 given[modality] = pack_rows(elements, row, mask)
@@ -135,3 +141,26 @@ class Smoothed:
             batch_size=self.batch_size,
             device="cpu",
         )
+
+
+def even_masks(
+    ids: Int64[Tensor, " rows"], *, n: int, k: int, draws: int, seed: int, stream: int
+) -> Bool[Tensor, "rows draws n"]:
+    """Return masks that keep k of n elements, each uniform over all such sets, but spread evenly over the elements.
+
+    A random order of the elements is cut into n // k disjoint sub-samples, then another one: n // k draws show an
+    attacker every element (but n modulo k of them) once, where independent draws would show some often and some never.
+
+    Args:
+        ids: the samples' names; a sample's masks depend on (seed, its name, stream) alone.
+        n: number of elements.
+        k: number of elements that a mask keeps, 1 <= k <= n.
+        draws: masks per sample.
+        seed: of the orders.
+        stream: a number per modality.
+    """
+    per_order = n // k
+    orders = -(-draws // per_order)
+    chance = uniform(ids, (orders, n), seed=seed, stream=2**20 + stream, device=ids.device)
+    parts = chance.argsort(dim=2, stable=True)[:, :, : per_order * k].reshape(len(ids), orders * per_order, k)
+    return torch.zeros(len(ids), draws, n, dtype=torch.bool, device=ids.device).scatter(2, parts[:, :draws], True)

@@ -115,6 +115,7 @@ def sparse_envelope(
     attack_options: Mapping[str, Any] | None = None,
     storage: Mapping[str, Storage] | None = None,
     seed: int = 0,
+    transfer: bool = True,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
@@ -132,6 +133,7 @@ def sparse_envelope(
         attack_options: of "sparse", see `crossguard.attacks.sample_attacks.sparse`.
         storage: as `attack_samples`.
         seed: as `attack_samples`.
+        transfer: also attack the base model with all elements in sight, and keep what hurts the smoothed one more.
         batch_size: samples that climb together; each is as many forward passes as the victim's attack draws.
         device: where to compute.
         folder: where the answers at each vector are kept; what is there is not attacked again.
@@ -150,6 +152,7 @@ def sparse_envelope(
         "attack": "sparse",
         "attack_options": dict(attack_options or {}),
         "attack_draws": victim.passes,
+        "transfer": transfer,
         "draws": victim.draws,
         "k": dict(victim.keep),
         "seed": seed,
@@ -161,23 +164,37 @@ def sparse_envelope(
         about = json.dumps({**settings, "radii": dict(vector), "samples": len(samples)}, sort_keys=True)
         known = _read(path, about)
         if known is None:
-            found = attack_samples(
-                victim,
-                samples,
-                threat=threat,
-                attack="sparse",
-                attack_options=attack_options,
-                storage=storage,
-                seed=seed,
-                batch_size=batch_size,
-                device=device,
-                progress=progress,
-            )
-            known = found.attacked
+            options: Any = {
+                "attack": "sparse",
+                "storage": storage,
+                "seed": seed,
+                "batch_size": batch_size,
+                "device": device,
+                "progress": progress,
+            }
+            own = attack_samples(victim, samples, threat=threat, attack_options=attack_options, **options)
+            known = own.attacked
+            if transfer and any(vector.values()):
+                other = attack_samples(
+                    victim.module, samples, threat=threat, attack_options=attack_options, **options
+                ).samples
+                asked = attack_samples(victim, other, threat=_threat({}, victim.modalities), **options).answers
+                known = _worse(known, asked, samples.labels)
             if path is not None:
                 _write(path, known, about)
         answers.append(known)
     return Envelope(samples, tuple(dict(vector) for vector in radii), np.stack(answers), settings)
+
+
+def _worse(
+    first: Int64[np.ndarray, "samples ..."],
+    second: Int64[np.ndarray, "samples ..."],
+    truth: Int64[np.ndarray, "samples ..."],
+) -> Int64[np.ndarray, "samples ..."]:
+    """Return, per sample, the answers with fewer right labels; the first where both have as many."""
+    right = [((labels == truth) & (truth >= 0)).reshape(len(truth), -1).sum(axis=1) for labels in (first, second)]
+    worse = (right[1] < right[0]).reshape(-1, *(1,) * (truth.ndim - 1))
+    return np.where(worse, second, first)
 
 
 def _threat(vector: Radii, modalities: Sequence[str]) -> ThreatModel:
