@@ -75,11 +75,18 @@ def test_rows_and_summary_are_plain_json(found, sensors):
     assert "all radius vectors at once" in summary["scope"]
 
 
-def test_certificates_need_no_labels(found, sensors, sign_net):
+def test_certificates_need_no_labels(unchecked, found, sensors, sign_net):
     blind = certify(sign_net, replace(sensors, labels=np.full(12, -1)), keep=KEEP, draws=500, alpha=0.01)
     assert (blind.certified({"left": 1}) == found.certified({"left": 1})).all()
     with pytest.raises(ValueError, match="labels"):
         blind.accuracy()
+    joined = blind.judged_by(sensors.labels)
+    assert joined.accuracy({"left": 1}) == found.accuracy({"left": 1})
+    assert joined.radii() == found.radii()
+    with pytest.raises(ValueError, match=r"in \[0, 3\) or -1"):
+        blind.judged_by(np.full(12, 3))
+    with pytest.raises(ValueError, match="samples"):
+        blind.judged_by(sensors.labels[:5])
 
 
 def test_unknown_modalities_and_wrong_radii_are_refused(found):

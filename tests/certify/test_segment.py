@@ -1,5 +1,6 @@
 """Segmentation: certificates hold under every attack on small images, metrics are lower bounds."""
 
+import json
 from itertools import combinations, product
 
 import numpy as np
@@ -177,3 +178,37 @@ def test_wrong_arguments_are_refused(unchecked, samples):
         run(flat)
     with pytest.raises(ValueError, match="did you mean 'image'"):
         run(samples, draws=50).image(0, [{"imag": 1}])
+
+
+@pytest.mark.parametrize("scheme", ["independent", "joint"])
+def test_figures_equal_plain_loops(samples, scheme):
+    found = run(samples, scheme=scheme, keep={"image": 2, "depth": 2})
+    judged = samples.labels >= 0
+    vectors = [{"image": r} for r in range(7)], [{"depth": r} for r in range(7)]
+    reached, right, abstained = {"image": 0, "depth": 0}, 0, 0
+    for i in range(len(samples)):
+        for modality, along in zip(reached, vectors, strict=True):
+            certificate = found.image(i, along)
+            assert certificate.correction == "bonferroni"
+            fine = (certificate.label == samples.labels[i]) & judged[i]
+            reached[modality] += int((certificate.certified.sum(axis=0) - 1).clip(min=0)[fine].sum())
+        right += fine.sum()
+        abstained += (~certificate.certified[0] & judged[i]).sum()
+        assert ((found.gaps(i) >= 0) == certificate.certified[0]).all()
+    figures = json.loads(json.dumps(found.summary()))
+    assert figures["average_radius"] == pytest.approx({m: total / judged.sum() for m, total in reached.items()})
+    assert max(figures["average_radius"].values()) > 0
+    assert figures["clean_accuracy"] == pytest.approx(right / judged.sum())
+    assert figures["abstention"] == pytest.approx(abstained / judged.sum())
+    assert figures["scheme"] == scheme
+    assert figures["certified_unattacked"]["accuracy"] == found.bounds([{}], correction="bonferroni")[0].accuracy
+    assert figures["seconds"] > 0
+
+
+def test_metrics_of_other_shapes_and_truths_are_refused(unchecked):
+    label = np.zeros((3, 4), dtype=np.int64)
+    certified = np.ones((3, 4), dtype=bool)
+    with pytest.raises(ValueError, match="of one shape"):
+        pixel_bounds(label, certified, label[:, :1])
+    with pytest.raises(ValueError, match=">= -1, but got -2"):
+        pixel_bounds(label, certified, label - 2)

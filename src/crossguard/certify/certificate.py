@@ -1,7 +1,7 @@
 """`Certificate`: what certification found out about each sample, and certified accuracy over radii."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,17 @@ class Certificate:
     @cached_property
     def _right(self) -> Bool[np.ndarray, " samples"]:
         return np.asarray(self._judged & (self.labels == self.samples.labels))
+
+    def judged_by(self, labels: Int64[np.ndarray, " samples"]) -> "Certificate":
+        """Return the same certificates held against true labels that were not at hand when they were made.
+
+        Args:
+            labels: class index of each sample, -1 where unknown.
+
+        Raises:
+            ValueError: another number of labels than samples, or a label that is no class.
+        """
+        return replace(self, samples=replace(self.samples, labels=labels))
 
     def certified(self, radii: Mapping[str, int]) -> Bool[np.ndarray, " samples"]:
         """Return which samples' labels no attacker within `radii` can change; whether they are right plays no part.

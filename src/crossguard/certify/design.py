@@ -75,11 +75,9 @@ def values_of(model: MultiModalClassifier | MultiModalSegmenter, samples: MultiM
     """Return the arrays of the model's modalities, in its order.
 
     Raises:
-        ValueError: no samples, a modality is missing, or the samples are of other classes.
+        ValueError: a modality is missing, or the samples are of other classes.
     """
     values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
-    if not len(samples):
-        raise ValueError("Expected at least one sample to certify, but got none.")
     if tuple(samples.classes) != tuple(model.classes):
         raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
     return values

@@ -97,7 +97,16 @@ def pixel_bounds_over(
         truth: true labels; -1 is not judged.
         needed: the fewest votes with which a pixel is certified, per radius.
         positive: the positive class.
+
+    Raises:
+        ValueError: labels, votes and truth of different shapes, or a truth below -1.
     """
+    if not label.shape == votes.shape == truth.shape:
+        raise ValueError(
+            f"Expected labels, votes and truth of one shape, but got {label.shape}, {votes.shape} and {truth.shape}."
+        )
+    if truth.size and truth.min() < -1:
+        raise ValueError(f"Expected true labels >= -1, but got {truth.min()}.")
     judged, is_positive, says_positive = truth >= 0, truth == positive, label == positive
     steps = max(int(votes.max()), int(needed.max())) + 1
 

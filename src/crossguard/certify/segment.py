@@ -5,14 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
+from crossguard.certify.bounds import majority_bounds
 from crossguard.certify.counts import Counts
-from crossguard.certify.decide import Correction, CountCertificate, certify_counts
+from crossguard.certify.decide import SCOPES, Correction, CountCertificate, certify_counts, most_votes
 from crossguard.certify.design import Design, design_for, kinds_of, values_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
@@ -104,6 +107,66 @@ class SegmentationCertificate:
             here = pixel_bounds_over(found.label, found.votes, truth, found.needed, positive=positive)
             totals = [total + bounds for total, bounds in zip(totals, here, strict=True)]
         return totals
+
+    def gaps(self, index: int) -> Float[np.ndarray, "height width"]:
+        """Return lower bounds on p_A - p_B of one image's pixels, which hold for all of them and all radii at once.
+
+        A pixel is certified wherever the margin of the radii is at most its gap ("bonferroni"); below 0 it abstains.
+        """
+        label, top = most_votes(self.counts[index].votes)
+        bounds = majority_bounds(top, self.counts[index].draws, self.alpha / label.size)
+        return 2 * bounds - 1
+
+    def radii(self) -> dict[str, float]:
+        """Return the average certified radius of each modality, attacked alone, over the judged pixels of all images.
+
+        0 where a pixel is wrong or abstains. For all radii at once ("bonferroni").
+        """
+        margins = self.counts[0].margins(self.kinds)
+        totals, judged = np.zeros(len(margins.n)), 0
+        for i, truth in enumerate(self.samples.labels):
+            judged += int((truth >= 0).sum())
+            right = (most_votes(self.counts[i].votes)[0] == truth) & (truth >= 0)
+            gaps, pixels = np.unique(self.gaps(i)[right], return_counts=True)  # as many as there are counts
+            for gap, count in zip(gaps.tolist(), pixels.tolist(), strict=True):
+                totals += count * np.maximum(margins.reach(gap), 0)
+        return dict(zip(self.counts[0].n, (totals / max(1, judged)).tolist(), strict=True))
+
+    def summary(self, *, positive: int = 1) -> dict[str, Any]:
+        """Return the settings and the main figures, as plain JSON values; those of no attack hold for all radii too.
+
+        Args:
+            positive: the class that recall, precision, F-score and IoU are of.
+        """
+        counts, judged = self.counts[0], self.samples.labels >= 0
+        unattacked = self.bounds([{}], positive=positive, correction="bonferroni")[0]
+        right = abstained = 0
+        for i, truth in enumerate(self.samples.labels):
+            right += int((most_votes(self.counts[i].votes)[0] == truth)[judged[i]].sum())
+            abstained += int((self.gaps(i) < 0)[judged[i]].sum())
+        return {
+            "model": self.model,
+            "data": self.samples.name,
+            "split": self.samples.split,
+            "images": len(self.samples),
+            "pixels": int(judged.sum()),
+            "n": dict(counts.n),
+            "k": dict(counts.k),
+            "kind": dict(self.kinds),
+            "scheme": self.scheme,
+            "draws": counts.draws,
+            "alpha": self.alpha,
+            "scope": SCOPES["bonferroni"],
+            "ablation": self.ablation,
+            "seed": counts.seed,
+            "clean_accuracy": right / max(1, int(judged.sum())),
+            "certified_unattacked": {
+                name: getattr(unattacked, name) for name in ("accuracy", "recall", "precision", "f_score", "iou")
+            },
+            "abstention": abstained / max(1, int(judged.sum())),
+            "average_radius": self.radii(),
+            "seconds": self.seconds,
+        }
 
 
 def certify_segmentation(
