@@ -1,5 +1,6 @@
 """Batches keep linked images and texts together."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.evaluate.batches import linked_groups, pair_batch
+from crossguard.evaluate.batches import ahead, linked_groups, pair_batch
 
 
 @st.composite
@@ -57,3 +58,29 @@ def test_a_batch_holds_all_texts_of_its_images(tiny_clip, toy_pairs):
     told = {(int(images[i]), batch.texts[t]) for i, t in batch.links.tolist()}
     assert told == {(i, toy_pairs.texts[t]) for i, t in toy_pairs.links.tolist() if i in images}
     assert [toy_pairs.texts[j] for j in batch.text_ids.tolist()] == list(batch.texts)
+
+
+def test_what_is_made_ahead_comes_in_order_and_no_further():
+    started = []
+
+    def make(item):
+        started.append(item)
+        time.sleep(0.02 if item % 2 else 0.0)
+        return item * item
+
+    results = ahead(make, range(9), workers=2)
+    assert next(results) == 0
+    assert max(started) <= 3
+    assert list(results) == [n * n for n in range(1, 9)]
+
+
+def test_an_error_ahead_reaches_the_caller():
+    def make(item):
+        if item == 2:
+            raise ValueError("broken")
+        return item
+
+    results = ahead(make, range(50), workers=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="broken"):
+        next(results)

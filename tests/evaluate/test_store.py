@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossguard.attacks.base import Adversarial
+from crossguard.data import Picture
 from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
 from crossguard.evaluate.store import AdversarialStore, StoredBatch
 
@@ -123,3 +124,16 @@ def test_options_are_described_to_their_depth():
 @given(st.recursive(st.integers() | st.text(max_size=5) | st.none(), lambda inner: st.lists(inner, max_size=4)))
 def test_plain_options_stay_as_they_are(value):
     assert describe(value) == value
+
+
+def test_broken_images_are_named_before_any_work(toy_pairs, tmp_path):
+    pictures = list(toy_pairs.images)
+    for place, content in ((3, b"<html>"), (7, pictures[7].read()[:60]), (9, b"")):
+        path = tmp_path / f"bad-{place}.png"
+        path.write_bytes(content)
+        pictures[place] = Picture(f"bad-{place}", path)
+    broken = replace(toy_pairs, images=tuple(pictures))
+    with pytest.raises(
+        ValueError, match=r"24 images that decode, but 3 do not: bad-3 \(no known .* bad-9 \(the file is"
+    ):
+        pairs_fingerprint(broken)

@@ -1,6 +1,10 @@
 """Cutting pairs into batches that keep every image together with all of its texts, and every text with its images."""
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +16,9 @@ from torch import Tensor
 
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.models import Captioner, VisionLanguageModel
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
@@ -97,3 +104,28 @@ def pair_batch(model: VisionLanguageModel, pairs: OneToManyPairs, image_ids: Int
         image_ids=torch.from_numpy(image_ids),
         text_ids=torch.from_numpy(text_ids),
     )
+
+
+def ahead(make: Callable[[Item], Made], items: Sequence[Item], *, workers: int | None = None) -> Iterator[Made]:
+    """Yield `make(item)` for every item, in order, made in threads while the caller works on earlier ones.
+
+    Pillow and PyTorch let go of Python's lock, so that decoding and resizing keep several cores busy.
+
+    Args:
+        make: called in other threads.
+        items: its arguments.
+        workers: threads, and how many results are made ahead at most; default: one per core, up to four.
+    """
+    count = workers or min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+        waiting: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from crossguard.data import OneToManyPairs
-from crossguard.evaluate.batches import load_pixels
+from crossguard.evaluate.batches import ahead, load_pixels
 from crossguard.evaluate.ranking import Side
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
@@ -98,8 +98,8 @@ def clean_side(
     """Embed all images and texts as they are."""
     images: Tensor | None = None
     with progress.task(f"Embed {pairs.name}", total=len(pairs.images)) as task:
-        for ids in groups:
-            part = encode_images(model, load_pixels(model, pairs, ids), batch_size=batch_size, device=device)
+        for ids, pixels in zip(groups, ahead(lambda ids: load_pixels(model, pairs, ids), groups), strict=True):
+            part = encode_images(model, pixels, batch_size=batch_size, device=device)
             if images is None:
                 images = part.new_empty(len(pairs.images), part.shape[1])
             images[torch.from_numpy(ids).to(device)] = part

@@ -1,8 +1,10 @@
 """Fingerprints of weights, data and options, so that a resumed evaluation never mixes two of them."""
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from math import isfinite
 from types import FunctionType
@@ -11,7 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossguard.data import OneToManyPairs
+from crossguard.data import OneToManyPairs, Picture
+from crossguard.data.decode import decode_error
+from crossguard.progress import Reporter, Silent
+
+_CHUNK = 256
 
 
 def weights_fingerprint(module: nn.Module) -> str:
@@ -24,25 +30,53 @@ def weights_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def pairs_fingerprint(pairs: OneToManyPairs) -> str:
+def pairs_fingerprint(pairs: OneToManyPairs, *, progress: Reporter | None = None) -> str:
     """Return 32 hexadecimal digits that change with any image file, text or link.
 
+    Every image is decoded once on the way, since its bytes are read anyway: a broken one is found before long work.
+
+    Args:
+        pairs: the data.
+        progress: where reading is shown.
+
     Raises:
-        ValueError: image files are missing (counted and named).
+        ValueError: image files are missing, or do not decode (counted and named).
     """
     missing = [str(picture.path) for picture in pairs.images if not picture.path.is_file()]
     if missing:
-        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"Expected {len(pairs.images)} image files, but {len(missing)} are missing: {named}")
+        raise ValueError(f"Expected {len(pairs.images)} image files, but {len(missing)} are missing: {_some(missing)}")
     digest = blake2b(digest_size=16)
-    for picture in pairs.images:
-        content = picture.read()
-        digest.update(f"{picture.key!r} {len(content)};".encode())
-        digest.update(content)
+    broken: list[str] = []
+    with (
+        (progress or Silent()).task("Check images", total=len(pairs.images)) as task,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for start in range(0, len(pairs.images), _CHUNK):
+            chunk = pairs.images[start : start + _CHUNK]
+            for picture, (content, reason) in zip(chunk, pool.map(_read, chunk), strict=True):
+                digest.update(f"{picture.key!r} {len(content)};".encode())
+                digest.update(content)
+                if reason:
+                    broken.append(f"{picture.key} ({reason})")
+            task.advance(len(chunk))
+    if broken:
+        raise ValueError(
+            f"Expected {len(pairs.images)} images that decode, but {len(broken)} do not: {_some(broken)}. Load the "
+            "data with skip_bad=True (--skip-bad) to leave them out."
+        )
     for text in pairs.texts:
         digest.update(f"{text!r};".encode())
     digest.update(pairs.links.tobytes())
     return digest.hexdigest()
+
+
+def _read(picture: Picture) -> tuple[bytes, str]:
+    content = picture.read()
+    return content, decode_error(content)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def digest(settings: Mapping[str, Any]) -> str:
