@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from crossguard.threat import EditKind, LInf, Target, ThreatModel, WordEdit, WordEdits
+from crossguard.threat import EditKind, Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
 
 
 def _number(value: object) -> object:
@@ -26,9 +26,22 @@ class _Section(BaseModel):
 
 
 class ImageBudget(_Section):
-    """L-inf budget of the image."""
+    """L-inf budget of the image, or a number of its patches."""
 
     eps: Annotated[Number, Field(ge=0, le=1, description="largest change of a pixel; pixels are in [0, 1]")] = 2 / 255
+    elements: Annotated[
+        NonNegativeInt | None, Field(description="most changed patches, of any values, instead of eps; attack sparse")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ImageBudget":
+        if self.elements is not None and "eps" in self.model_fields_set:
+            raise ValueError("expected `eps` or `elements`, not both")
+        return self
+
+    def build(self) -> LInf | Elements:
+        """Return the value object that attacks take."""
+        return LInf(eps=self.eps) if self.elements is None else Elements(self.elements)
 
 
 class TextBudget(_Section):
@@ -51,7 +64,7 @@ class Threat(_Section):
         """Return the value object that attacks take."""
         budgets: dict[str, Any] = {}
         if self.image is not None:
-            budgets["image"] = LInf(eps=self.image.eps)
+            budgets["image"] = self.image.build()
         if self.text is not None:
             budgets["text"] = WordEdits(words=self.text.words, kinds=tuple(self.text.kinds))
         return ThreatModel(target=self.target, **budgets)
@@ -177,6 +190,20 @@ class Maps(_Section):
     shown: Annotated[PositiveInt, Field(description="images that the report shows; the run folder has all")] = 4
 
 
+class SparseBeside(_Section):
+    """The sparse attack on the smoothed model, drawn beside the certified curve: the truth lies between the two."""
+
+    vectors: Annotated[
+        list[dict[str, NonNegativeInt]], Field(description="the radii attacked, of the curve's; default: all of them")
+    ] = Field(default_factory=list)
+    draws: Annotated[PositiveInt, Field(description="sub-samples per gradient")] = 50
+    transfer: Annotated[bool, Field(description="also attack the base model, and keep what hurts more")] = True
+    options: Annotated[dict[str, Any], Field(description="placement, rounds, steps, ... of the sparse attack")] = Field(
+        default_factory=dict
+    )
+    batch_size: Annotated[PositiveInt, Field(description="samples attacked together")] = 32
+
+
 class CertifyRecipe(_Recipe):
     """Certify a classifier or a segmenter by independent sub-sampling of every modality."""
 
@@ -208,12 +235,17 @@ class CertifyRecipe(_Recipe):
         str | None, Field(description="segmentation: class of recall, precision, F-score and IoU; default: the second")
     ] = None
     maps: Maps | None = None
+    attack: Annotated[SparseBeside | None, Field(description="sparse attacks on the curve; default: none")] = None
     batch_size: Annotated[PositiveInt | None, Field(description="sub-samples per forward pass")] = None
 
     @model_validator(mode="after")
     def _some_radii(self) -> "CertifyRecipe":
         if self.radii is None and self.curve is None:
             raise ValueError("expected `radii`, `curve`, or both")
+        if self.attack is not None:
+            known = [] if self.curve is None else self.curve.build()
+            if not known or any(vector not in known for vector in self.attack.vectors):
+                raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
         return self
 
 
