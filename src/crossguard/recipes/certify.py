@@ -9,6 +9,7 @@ import numpy as np
 from crossguard.certify import (
     Certificate,
     SegmentationCertificate,
+    Smoothed,
     certify,
     certify_segmentation,
     preflight,
@@ -20,11 +21,12 @@ from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate import label_accuracy
+from crossguard.evaluate.envelope import sparse_envelope
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.perform import choose_device, read_samples
 from crossguard.recipes.schema import AblatedTraining, CertifyRecipe, Data
-from crossguard.report import MapsView, certificate_entry, certificate_view, segmentation_view
+from crossguard.report import CertificateView, MapsView, certificate_entry, certificate_view, segmentation_view
 from crossguard.report.certificates import save_maps
 from crossguard.report.maps import label_map, legend
 from crossguard.runs import RunFolder
@@ -123,12 +125,62 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
             save_maps(run, label, maps)
             picked = np.unique(np.linspace(0, len(maps.rows) - 1, recipe.maps.shown).round().astype(int))
             view = replace(view, maps=replace(maps, rows=tuple(maps.rows[i] for i in picked)))
+    if recipe.attack is not None:
+        view = _with_attack(view, recipe, run, model, samples, positive, device=device, progress=progress)
     known = run.summary.get("certificates", {}).get(label, {}).get("whole_accuracy")
     whole = (
         label_accuracy(model, samples, batch_size=recipe.batch_size or 64, device=device) if known is None else known
     )
     run.summarise("certificates", label, certificate_entry(replace(view, whole_accuracy=whole)))
     return Certified(own, baseline, samples)
+
+
+def _with_attack(
+    view: CertificateView,
+    recipe: CertifyRecipe,
+    run: RunFolder,
+    model: Any,
+    samples: MultiModalSamples,
+    positive: int | None,
+    *,
+    device: str,
+    progress: Reporter,
+) -> CertificateView:
+    """Attack the smoothed model at radii of the curve, keep rows, and put the figures beside the certified ones."""
+    wanted, curve = recipe.attack, recipe.curve
+    assert wanted is not None
+    assert curve is not None
+    assert view.curve is not None
+    vectors = wanted.vectors or curve.build()
+    more: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+    found = sparse_envelope(
+        Smoothed(
+            model,
+            keep=recipe.keep,
+            draws=recipe.draws,
+            attack_draws=wanted.draws,
+            seed=recipe.seed,
+            segments=positive is not None,
+            **more,
+        ),
+        samples,
+        vectors,
+        attack_options=wanted.options,
+        transfer=wanted.transfer,
+        seed=recipe.seed,
+        batch_size=wanted.batch_size,
+        device=device,
+        folder=run.path / "attacked",
+        progress=progress,
+    )
+    _keep_rows(run, f"attacked/{view.label}", found.rows())
+    metrics = found.metrics(positive=1 if positive is None else positive)
+    places = {tuple(vector.get(m, 0) for m in view.modalities): i for i, vector in enumerate(vectors)}
+    attacked = {
+        metric: tuple(values[places[radii]] if radii in places else None for radii in view.curve.radii)
+        for metric, values in metrics.items()
+    }
+    return replace(view, curve=replace(view.curve, attacked=attacked))
 
 
 def _radii(recipe: CertifyRecipe) -> tuple[dict[str, list[int]], list[dict[str, int]]]:

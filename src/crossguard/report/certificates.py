@@ -200,6 +200,7 @@ def _read_curve(curve: Mapping[str, Any]) -> CurveView:
         radii=tuple(tuple(vector) for vector in curve["radii"]),
         certified=values(curve["certified"]),
         baseline=None if curve["baseline"] is None else values(curve["baseline"]),
+        attacked=None if curve.get("attacked") is None else values(curve["attacked"]),
     )
 
 

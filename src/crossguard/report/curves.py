@@ -30,7 +30,7 @@ class Line:
     """One line, cut where its metric is not defined.
 
     Args:
-        name: "certified" or "baseline".
+        name: "certified", "baseline" or "attacked".
         pieces: the points of each uncut piece, as SVG's "x,y x,y ...".
         dots: its points.
     """
@@ -42,7 +42,11 @@ class Line:
 
 @dataclass(frozen=True)
 class CurveChart:
-    """A metric on a scale of 0 to 100 % over the radii."""
+    """A metric on a scale of 0 to 100 % over the radii.
+
+    Args:
+        between: the area between what is certified and what attacks leave, as SVG's "x,y x,y ..."; "" without attacks.
+    """
 
     title: str
     width: float
@@ -51,6 +55,7 @@ class CurveChart:
     right: float
     base: float
     lines: tuple[Line, ...]
+    between: str
     ticks: tuple[Label, ...]
     across: tuple[Label, ...]
     across_name: str
@@ -119,6 +124,16 @@ def _direction(vectors: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
     return None
 
 
+def _between(lines: Sequence[Line]) -> str:
+    """Return the outline of where the truth lies: along the attacked line, and back along the certified one."""
+    by_name = {line.name: line for line in lines}
+    if "attacked" not in by_name or not by_name["attacked"].dots:
+        return ""
+    above = by_name["attacked"].dots
+    below = [dot for dot in by_name["certified"].dots if above[0].x <= dot.x <= above[-1].x]
+    return " ".join(f"{dot.x},{dot.y}" for dot in (*above, *reversed(below)))
+
+
 def _chart(
     curve: CurveView, modalities: Sequence[str], metric: str, *, of_pixels: bool, width: float, height: float
 ) -> CurveChart:
@@ -127,7 +142,7 @@ def _chart(
     step = (right - left) / max(1, len(texts) - 1)
     places = [round(left + i * step, 2) for i in range(len(texts))]
 
-    def line(title: str, values: Sequence[float | None]) -> Line:
+    def line(title: str, values: Sequence[float | None], *, bridged: bool = False) -> Line:
         dots = [
             None
             if value is None
@@ -137,13 +152,16 @@ def _chart(
         pieces: list[list[str]] = [[]]
         for dot in dots:
             if dot is None:
-                pieces.append([])
+                pieces += [] if bridged else [[]]
             else:
                 pieces[-1].append(f"{dot.x},{dot.y}")
         return Line(title, tuple(" ".join(piece) for piece in pieces if piece), tuple(dot for dot in dots if dot))
 
     lines = [] if curve.baseline is None else [line("baseline", curve.baseline[metric])]
     lines.append(line("certified", curve.certified[metric]))
+    if curve.attacked is not None:
+        # Radii that were not attacked lie between others that were.
+        lines.append(line("attacked", curve.attacked[metric], bridged=True))
     every = max(1, -(-len(texts) // max(1, int((right - left) / (9 * max(map(len, texts)) + 8)))))
     return CurveChart(
         title=f"{metric_name(metric, of_pixels=of_pixels)}, %",
@@ -153,6 +171,7 @@ def _chart(
         right=right,
         base=base,
         lines=tuple(lines),
+        between=_between(lines),
         ticks=tuple(
             Label(left - 6, round(base - value / 100 * (base - top), 2), (str(value),))
             for value in (0, 25, 50, 75, 100)

@@ -92,22 +92,30 @@ class CurveView:
         certified: by metric ("accuracy", for segmentations also "recall", "precision", "f_score", "iou") one value per
             radius vector, in [0, 1]; None where it is not defined, as recall without a positive pixel.
         baseline: the same for joint sub-sampling of all modalities, or None.
+        attacked: the same metrics of the smoothed model under sparse attacks within the radii, upper bounds; None at
+            radii that were not attacked, and None altogether where none were.
 
     Raises:
-        ValueError: no radius vector or metric, other metrics in the baseline, lengths that differ, a value outside
-            [0, 1].
+        ValueError: no radius vector or metric, other metrics in the baseline or under attack, lengths that differ, a
+            value outside [0, 1].
     """
 
     radii: tuple[tuple[int, ...], ...]
     certified: Mapping[str, tuple[float | None, ...]]
     baseline: Mapping[str, tuple[float | None, ...]] | None = None
+    attacked: Mapping[str, tuple[float | None, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.radii or not self.certified:
             raise ValueError("Expected a curve of at least one radius vector and one metric.")
-        if self.baseline is not None and set(self.baseline) != set(self.certified):
-            raise ValueError(f"Expected a baseline of {list(self.certified)}, but got {list(self.baseline)}.")
-        for values in (*self.certified.values(), *(self.baseline or {}).values()):
+        for what, metrics in (("a baseline", self.baseline), ("attacked figures", self.attacked)):
+            if metrics is not None and set(metrics) != set(self.certified):
+                raise ValueError(f"Expected {what} of {list(self.certified)}, but got {list(metrics)}.")
+        for values in (
+            *self.certified.values(),
+            *(self.baseline or {}).values(),
+            *(self.attacked or {}).values(),
+        ):
             if len(values) != len(self.radii) or not all(value is None or 0 <= value <= 1 for value in values):
                 raise ValueError(f"Expected {len(self.radii)} values in [0, 1] for a curve, but got {values}.")
 
