@@ -1,7 +1,7 @@
 """How strong each attack is on the built-in model and on hardened copies of it, at equal budget.
 
     python benchmarks/attacks_strength.py --folder runs/strength [--models emoji-clip tecoa fare leaf mmcoa mat mat+]
-        [--images 64] [--eps 2] [--words 1] [--steps 60] [--threads 1]
+        [--images 64] [--eps 2] [--words 1] [--parts image text joint] [--steps 60] [--threads 1]
 
 Retrieval at rank 1 (TR@1, IR@1, percent) on evenly spread pictures of the emoji validation split: clean, pictures alone
 attacked, captions alone, and both. Beside them, image passes (pictures that went through the image tower for this
@@ -45,6 +45,12 @@ def hardened(name: str, folder: Path, threat: cg.ThreatModel, steps: int) -> Any
     return cg.load_model(place)
 
 
+def parts_of(attack: str, chosen: list[str]) -> list[str]:
+    """The chosen parts that an attack can take; of an attack on one modality, that one always."""
+    possible = [part for part, modalities in PARTS.items() if set(modalities) <= ATTACKS[attack].uses]
+    return [part for part in possible if part in chosen] or possible
+
+
 class Passes:
     """Counts the pictures that go through a model's image tower while an attack runs."""
 
@@ -77,7 +83,7 @@ class Passes:
 
 def measure(name: str, options: argparse.Namespace, threat: cg.ThreatModel, rows: Rows) -> None:
     done = {(row["model"], row["attack"], row["part"]) for row in rows}
-    parts = {attack: [p for p, m in PARTS.items() if set(m) <= ATTACKS[attack].uses] for attack in options.attacks}
+    parts = {attack: parts_of(attack, options.parts) for attack in options.attacks}
     missing = [(a, p) for a in options.attacks for p in parts[a] if (name, a, p) not in done]
     if not missing:
         return
@@ -120,11 +126,12 @@ def show(rows: Rows, models: list[str], attacks: list[str]) -> None:
     for model in models:
         beaten = []
         for part in PARTS:
-            judge = found[model, "adaptive", part]["robust"]
+            judge = found.get((model, "adaptive", part))
             for attack in attacks:
                 other = found.get((model, attack, part))
-                if other:
-                    stronger = [m for m, a, b in zip(("TR@1", "IR@1"), judge, other["robust"], strict=True) if a > b]
+                if judge and other:
+                    pairs = zip(("TR@1", "IR@1"), judge["robust"], other["robust"], strict=True)
+                    stronger = [metric for metric, a, b in pairs if a > b]
                     beaten += [f"{attack} ({part}, {metric})" for metric in stronger]
         verdict = "yes" if not beaten else f"no: {', '.join(beaten)}"
         print(f"{model}: adaptive leaves no more than every other attack: {verdict}")
@@ -139,6 +146,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="hardened models and finished rows")
     parser.add_argument("--models", nargs="+", default=["emoji-clip", *DEFENCES], help="names, defences or folders")
     parser.add_argument("--attacks", nargs="+", default=list(COMPARED), choices=list(COMPARED))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is attacked")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--eps", type=float, default=2.0, help="grey levels")
     parser.add_argument("--words", type=int, default=1)
