@@ -31,6 +31,7 @@ class World:
         """Return this process's part of `total` rows; parts are contiguous and differ by one row at most."""
         return slice(self._bound(self.rank, total), self._bound(self.rank + 1, total))
 
+    @torch.no_grad()
     def gather(self, own: Shaped[Tensor, "own ..."], total: int) -> Shaped[Tensor, "all ..."]:
         """Return everyone's rows, in order; no gradient flows through.
 
@@ -48,6 +49,7 @@ class World:
         dist.all_gather(parts, as_sent)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(own.dtype)
 
+    @torch.no_grad()
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over the processes, in place."""
         if self.size == 1 or not tensors:
@@ -79,6 +81,7 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    @torch.no_grad()
     def align(self, tensors: Sequence[Tensor]) -> None:
         """Give every process the main one's values, in place."""
         if self.size > 1:
