@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
-    @recipe_verb(app)
+    @recipe_verb(app, images=True)
     def augment(recipe: "AugmentRecipe", reporter: Reporter) -> Outcome:
         """Make more texts and pictures of the recipe's data and measure them. An interrupted run resumes.
 

@@ -19,6 +19,10 @@ MaxSamples = Annotated[
     int | None, typer.Option("--max-samples", help="Take only the first so many images or samples.", min=1)
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars; only the result.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out bad rows, missing files and images that do not decode; say which.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure a few samples and print what the rest would cost.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

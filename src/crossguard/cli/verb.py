@@ -3,13 +3,26 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from crossguard.cli.console import print_json, progress, told_clearly
-from crossguard.cli.options import AsJson, Device, MaxSamples, Overrides, Quiet, RecipeSource, Run, Seed, as_overrides
+from crossguard.cli.options import (
+    AsJson,
+    Device,
+    DryRun,
+    MaxSamples,
+    Overrides,
+    Quiet,
+    RecipeSource,
+    Run,
+    Seed,
+    SkipBad,
+    as_overrides,
+)
 from crossguard.progress import Reporter
 
 if TYPE_CHECKING:
@@ -32,17 +45,21 @@ class Outcome:
 Work = Callable[[Any, Reporter], Outcome]
 
 
-def recipe_verb(app: typer.Typer) -> Callable[[Work], Work]:
+def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = False) -> Callable[[Work], Work]:
     """Make a verb of a function that carries out a checked recipe; its name is the verb's, its docstring the help.
 
     The function gets the recipe, of the schema that `crossguard.recipes.VERBS` holds for the verb, and a reporter of
     progress.
+
+    Args:
+        app: the command line.
+        plan: what `--dry-run` does instead; without it the verb has no such option.
+        images: the verb's data are images with captions, some of which `--skip-bad` may leave out.
     """
 
     def add(work: Work) -> Work:
         verb = work.__name__
 
-        @app.command(verb, help=work.__doc__)
         def command(
             recipe: RecipeSource,
             overrides: Overrides = None,
@@ -50,6 +67,8 @@ def recipe_verb(app: typer.Typer) -> Callable[[Work], Work]:
             seed: Seed = None,
             device: Device = None,
             max_samples: MaxSamples = None,
+            skip_bad: SkipBad = False,
+            dry_run: DryRun = False,
             quiet: Quiet = False,
             as_json: AsJson = False,
         ) -> None:
@@ -57,12 +76,21 @@ def recipe_verb(app: typer.Typer) -> Callable[[Work], Work]:
                 from crossguard.recipes import VERBS, read_recipe, the_recipe
 
                 changes = as_overrides(overrides, run=run, seed=seed, device=device, max_samples=max_samples)
-                outcome = work(the_recipe(read_recipe(recipe, changes), VERBS[verb]), progress(quiet=quiet))
+                if skip_bad:
+                    changes.append("data.options.skip_bad=true")
+                settings = the_recipe(read_recipe(recipe, changes), VERBS[verb])
+                outcome = (plan if dry_run and plan else work)(settings, progress(quiet=quiet))
                 if as_json:
                     print_json(outcome.value())
                 else:
                     outcome.show()
 
+        unknown = ([] if plan else ["dry_run"]) + ([] if images else ["skip_bad"])
+        known = signature(command)
+        command.__signature__ = known.replace(  # type: ignore[attr-defined]
+            parameters=[option for name, option in known.parameters.items() if name not in unknown]
+        )
+        app.command(verb, help=work.__doc__)(command)
         return work
 
     return add
