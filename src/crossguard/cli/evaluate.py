@@ -1,4 +1,4 @@
-"""`crossguard evaluate`: retrieval clean and under attack, as a recipe says."""
+"""`crossguard evaluate`: retrieval, grounding or captioning, clean and under attack, as a recipe says."""
 
 from typing import TYPE_CHECKING
 
@@ -14,19 +14,27 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
-    @recipe_verb(app)
+    @recipe_verb(app, plan=_plan, images=True)
     def evaluate(recipe: "EvaluateRecipe", reporter: Reporter) -> Outcome:
-        """Measure retrieval clean and robust: rows, summary and report go to the run folder.
+        """Measure retrieval, grounding or captioning, clean and robust: rows, summary and report go to the run folder.
 
         For example: crossguard evaluate emoji-sga model=runs/emoji-mat/model run=runs/emoji-mat-sga
         """
         from crossguard.recipes import perform_evaluate
-        from crossguard.report import print_retrieval, retrieval_table
+        from crossguard.report import print_retrieval, print_tasks, retrieval_table, task_table
 
         page = report_run(recipe, lambda run: perform_evaluate(recipe, run, progress=reporter))
 
         def show() -> None:
-            print_retrieval([recipe.run])
+            (print_retrieval if recipe.task == "retrieval" else print_tasks)([recipe.run])
             print(f"report: {page}")
 
-        return Outcome(show, lambda: retrieval_table([recipe.run]))
+        table = retrieval_table if recipe.task == "retrieval" else task_table
+        return Outcome(show, lambda: table([recipe.run]))
+
+
+def _plan(recipe: "EvaluateRecipe", reporter: Reporter) -> Outcome:
+    from crossguard.recipes.plan import plan_evaluate
+
+    cost = plan_evaluate(recipe, progress=reporter)
+    return Outcome(lambda: print(cost), cost.to_dict)

@@ -36,14 +36,24 @@ def register(app: typer.Typer) -> None:
 
 
 def print_tables(runs: list[Path], kinds: set[str], *, as_json: bool) -> None:
-    """Print what the runs hold: retrieval, certificates, or both."""
-    from crossguard.report import certificate_table, print_certificates, print_retrieval, retrieval_table
+    """Print what the runs hold: retrieval, other tasks, certificates."""
+    from crossguard.report import (
+        certificate_table,
+        print_certificates,
+        print_retrieval,
+        print_tasks,
+        retrieval_table,
+        task_table,
+    )
 
+    kinds = kinds | ({"tasks"} if kinds & {"grounding", "captioning"} else set())
     if as_json:
-        tables = {"retrieval": retrieval_table, "certificates": certificate_table}
+        tables = {"retrieval": retrieval_table, "tasks": task_table, "certificates": certificate_table}
         print_json({kind: table(runs) for kind, table in tables.items() if kind in kinds})
         return
     if "retrieval" in kinds:
         print_retrieval(runs)
+    if "tasks" in kinds:
+        print_tasks(runs)
     if "certificates" in kinds:
         print_certificates(runs)

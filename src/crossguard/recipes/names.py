@@ -23,8 +23,12 @@ from crossguard.training import DEFENCES
 
 def check_names(recipe: AnyRecipe) -> list[str]:
     """Return one line per name of a recipe that no table holds, each with the nearest known name."""
-    problems = [*_data(recipe.data, "data", "samples" if isinstance(recipe, CertifyRecipe) else "pairs")]
+    gives = "samples" if isinstance(recipe, CertifyRecipe) else "pairs"
+    if isinstance(recipe, EvaluateRecipe) and recipe.task == "grounding":
+        gives = "expressions"
+    problems = [*_data(recipe.data, "data", gives)]
     if isinstance(recipe, EvaluateRecipe):
+        problems += [*_task(recipe)]
         problems += [*_model(recipe.model)]
         for place, attack in enumerate(recipe.attacks):
             problems += [*_row(ATTACKS, attack.name, f"attacks.{place}.name")]
@@ -50,6 +54,23 @@ def check_names(recipe: AnyRecipe) -> list[str]:
     else:
         problems += [*_model(recipe.model)]
     return problems
+
+
+def _task(recipe: EvaluateRecipe) -> Iterator[str]:
+    """Settings that another task has are mistakes: they would be passed over in silence."""
+    for task in ("grounding", "captioning"):
+        if getattr(recipe, task) is not None and recipe.task != task:
+            yield f"{task}: expected these settings only with task: {task}, but the task is {recipe.task}"
+    if recipe.task == "retrieval":
+        return
+    for name, given in (
+        ("attacks", recipe.attacks),
+        ("probe", recipe.probe),
+        ("save_to", recipe.save_to),
+        ("rerank", recipe.rerank),
+    ):
+        if given:
+            yield f"{name}: expected it only with task: retrieval, but the task is {recipe.task}"
 
 
 def _study(recipe: StudyRecipe) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Carry a checked recipe out: build what it names, run it in its run folder, leave rows, summary and report there."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import torch
 
 from crossguard.attacks import make_attack
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
-from crossguard.evaluate import RetrievalResult, evaluate
+from crossguard.evaluate import CaptioningResult, GroundingResult, RetrievalResult, evaluate
 from crossguard.evaluate.several import distinct_names, evaluate_attacks
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
+from crossguard.recipes.perform_tasks import perform_captioning, perform_grounding
 from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train
@@ -52,15 +54,21 @@ def choose_device(wanted: str | None) -> str:
     return wanted
 
 
-def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter) -> dict[str, RetrievalResult]:
-    """Measure retrieval as the recipe says; an interrupted run goes on where it stopped.
+def perform_evaluate(
+    recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter
+) -> dict[str, RetrievalResult] | dict[str, GroundingResult] | dict[str, CaptioningResult]:
+    """Measure a task as the recipe says; an interrupted run goes on where it stopped.
 
     Returns:
         By what is attacked ("image", "text", "joint", or "clean" without attack); of several attacks, by the attack's
         name and that ("pgd image").
     """
-    model = load_model(recipe.model)
+    if recipe.task == "grounding":
+        return perform_grounding(recipe, run, device=choose_device(recipe.device), progress=progress)
     pairs = read_pairs(recipe.data, recipe.max_samples, progress=progress)
+    if recipe.task == "captioning":
+        return perform_captioning(recipe, run, pairs, device=choose_device(recipe.device), progress=progress)
+    model = load_model(recipe.model)
     common: dict[str, Any] = {
         "seed": recipe.seed,
         "batch_size": recipe.batch_size,
@@ -88,13 +96,18 @@ def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Report
     return {f"{name} {part}": result for name, parts in results.items() for part, result in parts.items()}
 
 
-def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) -> Path:
+def perform_train(recipe: TrainRecipe, run: RunFolder | None, *, progress: Reporter) -> Path:
     """Harden a model as the recipe says; an interrupted run goes on from its last checkpoint.
+
+    Args:
+        recipe: what to do.
+        run: its run folder; None in all but the main one of several processes, which write nothing.
+        progress: shows how it goes.
 
     Returns:
         The folder of the trained model.
     """
-    target = run.path / "model"
+    target = Path(recipe.run) / "model"
     if target.is_dir():
         return target
     model = load_model(recipe.model)
@@ -118,13 +131,16 @@ def perform_train(recipe: TrainRecipe, run: RunFolder, *, progress: Reporter) ->
         device=choose_device(recipe.device),
         **recipe.options,
     )
-    trained.save_pretrained(target)
+    if run is not None:
+        trained.save_pretrained(target)
     return target
 
 
 def read_pairs(data: Data, max_samples: int | None, *, progress: Reporter | None = None) -> OneToManyPairs:
-    """Load a recipe's pairs, or the first so many images of them."""
+    """Load a recipe's pairs, or the first so many images of them; what the loader noticed goes to standard error."""
     pairs = load_pairs(data.name, split=data.split, progress=progress, **data.options)
+    for note in pairs.notes:
+        print(f"note: {data.name}: {note}", file=sys.stderr)
     return pairs if max_samples is None else pairs.head(max_samples)
 
 

@@ -94,10 +94,30 @@ class _Recipe(_Section):
     )
 
 
+class Grounding(_Section):
+    """Settings of visual grounding."""
+
+    layer: Annotated[NonNegativeInt, Field(description="layer whose attention to the image is looked at")] = 8
+
+
+class Captioning(_Section):
+    """Settings of captioning."""
+
+    beams: PositiveInt = 3
+    min_length: Annotated[PositiveInt, Field(description="fewest tokens, prompt and end included")] = 5
+    max_length: Annotated[PositiveInt, Field(description="most tokens, the same counted")] = 20
+    objective: Annotated[
+        Literal["references", "own-caption"], Field(description="whose loss the attack raises: people's or its own")
+    ] = "references"
+
+
 class EvaluateRecipe(_Recipe):
-    """Clean and robust retrieval of one model."""
+    """One model on one task, clean and robust."""
 
     verb: Literal["evaluate"]
+    task: Literal["retrieval", "grounding", "captioning"] = "retrieval"
+    grounding: Grounding | None = None
+    captioning: Captioning | None = None
     model: Annotated[str, Field(description="shipped name, folder, or hub id")]
     data: Data
     attack: Attack | None = None

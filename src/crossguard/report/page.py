@@ -10,6 +10,7 @@ from crossguard import __version__
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
+from crossguard.report.tasks import KINDS, TaskView, task_columns
 from crossguard.report.views import CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
 from crossguard.report.words import column_name, columns_of
 from crossguard.runs import write_atomically
@@ -27,6 +28,7 @@ def write_report(
     retrieval: Sequence[RetrievalView] = (),
     certificates: Sequence[CertificateView] = (),
     galleries: Sequence[GalleryView] = (),
+    tasks: Sequence[TaskView] = (),
     lede: Sequence[str] = (),
 ) -> Path:
     """Write a report that needs no other file and loads nothing, readable in light and dark.
@@ -38,6 +40,7 @@ def write_report(
         retrieval: rows of the retrieval table, in order.
         certificates: certificates to draw.
         galleries: examples to show; the first is open.
+        tasks: grounding and captioning, a section each.
         lede: sentences below the title; default: one that says what was measured.
 
     Returns:
@@ -55,6 +58,7 @@ def write_report(
             retrieval=retrieval,
             certificates=certificates,
             galleries=galleries,
+            tasks=tasks,
             lede=lede,
         ),
     )
@@ -68,6 +72,7 @@ def render_report(
     retrieval: Sequence[RetrievalView] = (),
     certificates: Sequence[CertificateView] = (),
     galleries: Sequence[GalleryView] = (),
+    tasks: Sequence[TaskView] = (),
     lede: Sequence[str] = (),
 ) -> str:
     """Return the page that `write_report` writes.
@@ -75,20 +80,22 @@ def render_report(
     Raises:
         ValueError: nothing to report.
     """
-    if not retrieval and not certificates:
-        raise ValueError("Expected retrieval results or certificates to report, but got neither.")
+    if not retrieval and not certificates and not tasks:
+        raise ValueError("Expected results of retrieval or other tasks, or certificates to report, but got none.")
     columns = columns_of(retrieval)
     contents = [("settings", "Settings")]
     contents += [("retrieval", "Retrieval")] if retrieval else []
+    by_kind = {kind: [view for view in tasks if view.kind == kind] for kind in KINDS}
+    contents += [(kind, KINDS[kind]) for kind, views in by_kind.items() if views]
     contents += [("certificates", "Certificates")] if certificates else []
     contents += [("examples", "Examples")] if galleries else []
     contents += [("reading", "How to read it")]
     page = _environment().get_template("page.html.j2")
     return page.render(
         title=title,
-        lede=list(lede) or _lede(retrieval, certificates),
+        lede=list(lede) or [*_lede(retrieval, certificates), *_task_lede(tasks)],
         contents=contents,
-        overview=_overview(settings, retrieval, certificates),
+        overview=_overview(settings, retrieval, certificates, tasks),
         runs=settings,
         fact_names=list(dict.fromkeys(name for run in settings for name in run.facts)),
         retrieval=retrieval,
@@ -97,6 +104,7 @@ def render_report(
         charts=[bar_chart(retrieval, metric) for metric in ("tr@1", "ir@1")] if retrieval else [],
         certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
         galleries=galleries,
+        tasks=[(kind, KINDS[kind], views) for kind, views in by_kind.items() if views],
         version=__version__,
     )
 
@@ -116,7 +124,13 @@ def _environment() -> Environment:
     environment.filters["metric_name"] = metric_name
     environment.filters["along"] = _along
     environment.filters["percent"] = _percent
+    environment.filters["task_columns"] = task_columns
+    environment.filters["task_measures"] = _measures
     return environment
+
+
+def _measures(view: TaskView) -> list[str]:
+    return list(dict.fromkeys(name for measures in view.success.values() for name in measures))
 
 
 def _thumbnail(picture: Picture) -> str:
@@ -187,8 +201,19 @@ def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[Certificate
     return said
 
 
+def _task_lede(tasks: Sequence[TaskView]) -> list[str]:
+    return [
+        f"{view.label} on {view.samples} of {view.data}, "
+        + (f"clean and attacked: {view.attack}, {view.threat}." if view.attack else "without attack.")
+        for view in tasks
+    ]
+
+
 def _overview(
-    runs: Sequence[RunView], retrieval: Sequence[RetrievalView], certificates: Sequence[CertificateView]
+    runs: Sequence[RunView],
+    retrieval: Sequence[RetrievalView],
+    certificates: Sequence[CertificateView],
+    tasks: Sequence[TaskView],
 ) -> list[tuple[str, str]]:
     facts = [
         (
@@ -196,12 +221,13 @@ def _overview(
             _all_of(
                 [
                     *(f"{view.data} ({view.split})" for view in retrieval),
+                    *(view.data for view in tasks),
                     *(f"{view.data} ({view.split})" for view in certificates),
                 ]
             ),
         ),
-        ("attack", _all_of(view.attack for view in retrieval if view.attack)),
-        ("threat", _all_of(view.threat for view in retrieval if view.threat)),
+        ("attack", _all_of([*(v.attack for v in retrieval if v.attack), *(v.attack for v in tasks if v.attack)])),
+        ("threat", _all_of([*(v.threat for v in retrieval if v.threat), *(v.threat for v in tasks if v.threat)])),
         ("seed", _all_of(run.facts["seed"] for run in runs if "seed" in run.facts)),
         ("sub-samples and alpha", _all_of(f"N = {view.draws:,}, alpha = {view.alpha:g}" for view in certificates)),
         ("device", _all_of(run.facts["device"] for run in runs if "device" in run.facts)),

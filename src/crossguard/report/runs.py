@@ -18,6 +18,8 @@ from crossguard.report.tables import (
     retrieval_rich,
     success_rich,
 )
+from crossguard.report.task_views import task_views
+from crossguard.report.tasks import KINDS, task_records, task_rich
 
 
 def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str | None = None) -> Path:
@@ -36,10 +38,11 @@ def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str |
     """
     runs = open_runs(paths)
     settings, retrieval, certificates = run_views(runs), retrieval_views(runs), certificate_views(runs)
-    if not retrieval and not certificates:
+    tasks = task_views(runs)
+    if not retrieval and not certificates and not tasks:
         raise ValueError(
             f"Expected results to report, but {', '.join(str(run.path) for run in runs)} "
-            f"{'has' if len(runs) == 1 else 'have'} none yet (no retrieval or certificates in summary.json)."
+            f"{'has' if len(runs) == 1 else 'have'} none yet (no retrieval, task or certificates in summary.json)."
         )
     return write_report(
         target,
@@ -48,6 +51,7 @@ def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str |
         retrieval=retrieval,
         certificates=certificates,
         galleries=gallery_views(runs),
+        tasks=tasks,
     )
 
 
@@ -58,6 +62,15 @@ def retrieval_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
         ValueError: a folder holds no run.
     """
     return retrieval_records(retrieval_views(open_runs(paths)))
+
+
+def task_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
+    """Return what runs measured of grounding and captioning as JSON values, one object per task and model.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    return task_records(task_views(open_runs(paths)))
 
 
 def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
@@ -88,6 +101,23 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
         for view in views:
             for warning in view.warnings:
                 console.print(f"warning: {view.label}: {warning}", markup=False, highlight=False)
+
+
+def print_tasks(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
+    """Print the tables of grounding and captioning of runs; nothing when they measured neither.
+
+    Raises:
+        ValueError: a folder holds no run.
+    """
+    views = task_views(open_runs(paths))
+    console = console or Console()
+    for kind, name in KINDS.items():
+        chosen = [view for view in views if view.kind == kind]
+        if chosen:
+            console.print(f"{name}, with 95 % intervals", style="bold", highlight=False)
+            console.print(task_rich(chosen))
+        for note in dict.fromkeys(note for view in chosen for note in view.notes):
+            console.print(note, style="dim", markup=False, highlight=False)
 
 
 def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:

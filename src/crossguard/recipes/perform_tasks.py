@@ -1,0 +1,71 @@
+"""Carry out evaluate recipes of grounding and captioning."""
+
+from typing import Any
+
+from crossguard.data import OneToManyPairs, load_expressions
+from crossguard.evaluate import (
+    CaptioningResult,
+    GroundingResult,
+    evaluate_captioning,
+    evaluate_grounding,
+    evaluate_grounding_modalities,
+)
+from crossguard.evaluate.asked import part_name
+from crossguard.models import load_model
+from crossguard.progress import Reporter
+from crossguard.recipes.schema import Captioning, EvaluateRecipe, Grounding
+from crossguard.runs import RunFolder
+
+
+def perform_grounding(
+    recipe: EvaluateRecipe, run: RunFolder, *, device: str, progress: Reporter
+) -> dict[str, GroundingResult]:
+    """Measure visual grounding as the recipe says; an interrupted run goes on where it stopped.
+
+    Returns:
+        By what is attacked ("image", "text", "joint", or "clean" without attack).
+    """
+    expressions = load_expressions(recipe.data.name, split=recipe.data.split, **recipe.data.options)
+    if recipe.max_samples is not None:
+        expressions = expressions.head(recipe.max_samples)
+    common: dict[str, Any] = {
+        **(recipe.grounding or Grounding()).model_dump(),
+        **_common(recipe, run, device=device, progress=progress),
+    }
+    model, threat = load_model(recipe.model), recipe.threat.build()
+    if recipe.attack is None:
+        return {"clean": evaluate_grounding(model, expressions, **common)}
+    common |= {"attack": recipe.attack.name, "attack_options": recipe.attack.options, "threat": threat}
+    if recipe.modalities and len(threat) > 1:
+        return evaluate_grounding_modalities(model, expressions, **common)
+    return {part_name(threat): evaluate_grounding(model, expressions, **common)}
+
+
+def perform_captioning(
+    recipe: EvaluateRecipe, run: RunFolder, pairs: OneToManyPairs, *, device: str, progress: Reporter
+) -> dict[str, CaptioningResult]:
+    """Measure captioning as the recipe says; an interrupted run goes on where it stopped.
+
+    Returns:
+        By what is attacked: "image", or "clean" without attack.
+    """
+    common: dict[str, Any] = {
+        **(recipe.captioning or Captioning()).model_dump(),
+        **_common(recipe, run, device=device, progress=progress),
+    }
+    model = load_model(recipe.model)
+    if recipe.attack is None:
+        return {"clean": evaluate_captioning(model, pairs, **common)}
+    threat = recipe.threat.build()
+    common |= {"attack": recipe.attack.name, "attack_options": recipe.attack.options, "threat": threat}
+    return {part_name(threat): evaluate_captioning(model, pairs, **common)}
+
+
+def _common(recipe: EvaluateRecipe, run: RunFolder, *, device: str, progress: Reporter) -> dict[str, Any]:
+    return {
+        "seed": recipe.seed,
+        "batch_size": recipe.batch_size,
+        "run": run,
+        "progress": progress,
+        "device": device,
+    }

@@ -1,0 +1,166 @@
+"""From run folders to what a report shows of grounding and captioning."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossguard.evaluate.grounding_boxes import RIGHT
+from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
+from crossguard.report.overlay import overlay
+from crossguard.report.pictures import amplified_difference
+from crossguard.report.tasks import KINDS, Figure, TaskExampleView, TaskView
+from crossguard.report.words import marked_words
+from crossguard.runs import RunFolder
+from crossguard.threat import ThreatModel
+
+
+def task_views(runs: Sequence[RunFolder]) -> list[TaskView]:
+    """Return one view per task and model of every run, its measurements of single modalities and joint together.
+
+    Raises:
+        ValueError: a run's example pictures are missing or damaged.
+    """
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    folders = {str(run.path): run for run in runs}
+    for kind in KINDS:
+        for run in runs:
+            for entry in run.summary.get(kind, {}).values():
+                key = (kind, str(run.path), entry["label"], entry["weights"])
+                groups.setdefault(key, []).append(entry)
+    seen = [(kind, label) for kind, _, label, _ in groups]
+    return [
+        _view(
+            kind,
+            label if seen.count((kind, label)) == 1 else f"{label} ({Path(path).resolve().name})",
+            entries,
+            folders[path],
+        )
+        for (kind, path, label, _), entries in groups.items()
+    ]
+
+
+def _view(kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunFolder) -> TaskView:
+    first, widest = entries[0], max(entries, key=lambda entry: len(entry["threat"] or ()))
+    attacked = {entry["part"]: entry for entry in entries if entry["robust"] is not None}
+    threat = None if widest["threat"] is None else ThreatModel.from_dict(widest["threat"])
+    return TaskView(
+        kind=kind,
+        label=label,
+        data=f"{first['data']} ({first['split']})",
+        samples=_samples(kind, first),
+        attack=widest["attack"],
+        threat="" if threat is None else ", ".join(f"{modality}: {budget}" for modality, budget in threat.items()),
+        columns={
+            "clean": _figures(first["clean"], first["intervals"]["clean"]),
+            **{part: _figures(entry["robust"], entry["intervals"]["robust"]) for part, entry in attacked.items()},
+        },
+        success={part: _SUCCESS[kind](entry) for part, entry in attacked.items()},
+        notes=_NOTES[kind](widest),
+        examples=_examples(kind, widest, run),
+    )
+
+
+def _samples(kind: str, entry: Mapping[str, Any]) -> str:
+    if kind == "grounding":
+        return f"{entry['expressions']:,} expressions about {entry['images']:,} images"
+    return f"{entry['images']:,} images with {entry['references']:,} references"
+
+
+def _figures(values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+    return {metric: Figure(value, *intervals[metric]) for metric, value in values.items()}
+
+
+def _figure(value: float | None, interval: Sequence[float] | None) -> Figure | None:
+    return None if value is None or interval is None else Figure(value, *interval)
+
+
+def _grounding_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
+    success, intervals = entry["success"], entry["intervals"]
+    return {
+        "success, of those right before": _figure(
+            success["conditional"]["accuracy"], intervals["conditional"]["accuracy"]
+        ),
+        "drop of accuracy": _figure(success["drop"]["accuracy"], intervals["drop"]["accuracy"]),
+    }
+
+
+def _captioning_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
+    success, intervals = entry["success"], entry["intervals"]
+    drops = {f"drop of {m}": _figure(v, intervals["drop"][m]) for m, v in success["drop"].items() if m in _TOLD_DROPS}
+    return {"captions changed": _figure(success["changed"], intervals["changed"]), **drops}
+
+
+_TOLD_DROPS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
+
+
+def _grounding_notes(entry: Mapping[str, Any]) -> list[str]:
+    nowhere = ", ".join(f"{value:.1f} % {side}" for side, value in entry["pointless"].items())
+    return [
+        f"Proposals: {entry['proposals_are']}. For {entry['ceiling']:.1f} % of the expressions some proposal is right; "
+        "no choice among them can do better.",
+        f"Attention of layer {entry['layer']}. Expressions without an answer, as the map points nowhere: {nowhere}.",
+    ]
+
+
+def _captioning_notes(entry: Mapping[str, Any]) -> list[str]:
+    words = {
+        "ptb": "Words by the Penn Treebank tokenizer, as in published figures.",
+        "plain": "Words by the plain tokenizer, as there was no Java: figures differ slightly from published ones.",
+    }
+    loss = ", ".join(f"{value:.2f} {side}" for side, value in entry["loss"].items())
+    notes = [
+        f"{entry['beams']} beams, {entry['min_length']} to {entry['max_length']} tokens. "
+        f"{words[entry['tokenizer']]} Mean loss of the references, in nats per token: {loss}."
+    ]
+    if entry["objective"] is not None:
+        aim = {"references": "the loss of the references", "own-caption": "the loss of the clean picture's own caption"}
+        notes.append(f"The attack raises {aim[entry['objective']]}.")
+    return notes + [f"{metric} is missing: {why}." for metric, why in entry["missing"].items()]
+
+
+_SUCCESS = {"grounding": _grounding_success, "captioning": _captioning_success}
+_NOTES = {"grounding": _grounding_notes, "captioning": _captioning_notes}
+
+
+def _examples(kind: str, entry: Mapping[str, Any], run: RunFolder) -> list[TaskExampleView]:
+    if not entry["examples"]:
+        return []
+    path = run.file("examples", kind, entry["label"], f"{entry['part']}.npz")
+    shown = SampleExamples.load(entry["examples"], path)
+    return [_EXAMPLE[kind](example) for example in shown.examples]
+
+
+def _grounding_example(example: SampleExample) -> TaskExampleView:
+    row, sides = example.row, ("clean", "robust")[: len(example.pictures)]
+    before, after = marked_words(row["text"], row["adversarial_text"] or row["text"])
+    said = [("The expression", before)] + ([("Under attack", after)] if len(sides) > 1 else [])
+    titles = {"clean": "without attack", "robust": "under attack"}
+    pictures = []
+    for place, side in enumerate(sides):
+        right = row[f"{side}_iou"] >= RIGHT
+        drawn = overlay(
+            example.pictures[place],
+            example.maps[place],
+            size=example.size,
+            truth=row["truth"],
+            chosen=row[f"{side}_box"],
+            right=right,
+        )
+        verdict = "no answer" if row[f"{side}_box"] is None else f"overlap {row[f'{side}_iou']:.2f}"
+        pictures.append((drawn, f"{titles[side]}: {'right' if right else 'wrong'}, {verdict}"))
+    return TaskExampleView(said, pictures)
+
+
+def _captioning_example(example: SampleExample) -> TaskExampleView:
+    row, attacked = example.row, len(example.pictures) > 1
+    before, after = marked_words(row["clean_caption"], row["robust_caption"] if attacked else row["clean_caption"])
+    pictures = [(example.pictures[0], "clean")]
+    said = [("It writes", before)]
+    if attacked:
+        difference, factor = amplified_difference(example.pictures[0], example.pictures[1])
+        pictures += [(example.pictures[1], "adversarial"), (difference, f"change × {factor}")]
+        said.append(("Under attack", after))
+    return TaskExampleView(said, pictures, [f"People wrote: {text}" for text in row["references"]])
+
+
+_EXAMPLE = {"grounding": _grounding_example, "captioning": _captioning_example}

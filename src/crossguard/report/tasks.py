@@ -1,0 +1,129 @@
+"""Grounding and captioning in reports: what is shown of a model, and the same as tables for terminals and programs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from crossguard.report.views import COLUMNS, Picture, Word
+from crossguard.report.words import column_name
+
+KINDS = {"grounding": "Visual grounding", "captioning": "Captioning"}
+"""The tasks, by the kind of their summaries, as they are headed."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % interval, all in percent or times 100."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f}"
+
+
+@dataclass(frozen=True)
+class TaskExampleView:
+    """One sample before and after.
+
+    Args:
+        said: what was asked or written, per line: a title and its words, changed ones marked.
+        pictures: each with what it shows.
+        lines: further lines of plain text (references).
+    """
+
+    said: Sequence[tuple[str, Sequence[Word]]]
+    pictures: Sequence[tuple[Picture, str]]
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One model on one task.
+
+    Args:
+        kind: "grounding" or "captioning".
+        label: the model or defence.
+        data: the data set and split.
+        samples: how many, in words.
+        attack: name of the attack, None when only clean figures were measured.
+        threat: the threat model in words, "" without attack.
+        columns: by what was attacked ("clean", "image", "text", "joint"), by metric, the figure.
+        success: by what was attacked, by name of the measure, the attack's success; None where it is not defined.
+        notes: what a reader must know.
+        examples: a few samples, under the widest attack.
+    """
+
+    kind: str
+    label: str
+    data: str
+    samples: str
+    attack: str | None
+    threat: str
+    columns: Mapping[str, Mapping[str, Figure]]
+    success: Mapping[str, Mapping[str, Figure | None]]
+    notes: Sequence[str] = ()
+    examples: Sequence[TaskExampleView] = field(default=())
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the clean column, in order."""
+        return tuple(self.columns["clean"])
+
+
+def task_columns(views: Sequence[TaskView]) -> tuple[str, ...]:
+    """Return the columns that any of the views has: clean, single modalities, joint."""
+    return tuple(column for column in COLUMNS if any(column in view.columns for view in views))
+
+
+def task_metrics(views: Sequence[TaskView]) -> tuple[str, ...]:
+    """Return the metrics that any of the views has, in the order met."""
+    return tuple(dict.fromkeys(metric for view in views for metric in view.metrics))
+
+
+def task_records(views: Sequence[TaskView]) -> list[dict[str, Any]]:
+    """Return one object per model: settings, figures with intervals and attack success by column."""
+    return [
+        {
+            "task": view.kind,
+            "model": view.label,
+            "data": view.data,
+            "samples": view.samples,
+            "attack": view.attack,
+            "threat": view.threat,
+            "figures": {c: {m: f.value for m, f in figures.items()} for c, figures in view.columns.items()},
+            "interval": {c: {m: [f.low, f.high] for m, f in figures.items()} for c, figures in view.columns.items()},
+            "success": {
+                c: {name: None if f is None else f.value for name, f in measures.items()}
+                for c, measures in view.success.items()
+            },
+            "notes": list(view.notes),
+        }
+        for view in views
+    ]
+
+
+def task_rich(views: Sequence[TaskView]) -> Table:
+    """Return every metric of every model, clean and under attack, with 95 % intervals; then the attack's success."""
+    columns = task_columns(views)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    table.add_column("metric")
+    for column in columns:
+        table.add_column(column_name(column), justify="right", no_wrap=True)
+    for view in views:
+        named = view.label.replace("[", "\\[")
+        for place, metric in enumerate(view.metrics):
+            cells = [_cell(view.columns.get(column, {}).get(metric)) for column in columns]
+            table.add_row(named if place == 0 else "", metric, *cells)
+        for name in dict.fromkeys(name for measures in view.success.values() for name in measures):
+            table.add_row("", name, *(_cell(view.success.get(column, {}).get(name)) for column in columns))
+    return table
+
+
+def _cell(figure: Figure | None) -> str:
+    return "" if figure is None else f"{figure.value:.1f} [dim]{figure.low:.0f}–{figure.high:.0f}[/dim]"
