@@ -13,7 +13,7 @@ from crossguard.certify import certify, certify_early
 from crossguard.certify.design import Design
 from crossguard.certify.sampling import sub_samples
 from crossguard.data import MultiModalSamples
-from crossguard.models import Packed, PackingClassifier, WatchNet
+from crossguard.models import EmotionNet, Packed, PackingClassifier, WatchNet
 from crossguard.models.packing import pack
 from crossguard.models.patches import encode_patches, from_patches, to_patches
 from shared import make_clip
@@ -147,6 +147,31 @@ def test_the_watch_classifier_drops_as_it_overwrites(watch):
     assert (dropped.counts.votes == certify(model, samples, fill=0.0, **options).counts.votes).all()
     for size in (11, 50):
         assert (certify(model, samples, batch_size=size, **options).counts.votes == dropped.counts.votes).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("numbers", [1, 4, 192])  # single features, vectors, frames of 8 x 8 pixels
+def test_the_emotion_classifier_drops_as_it_overwrites(numbers):
+    rng = np.random.default_rng(0)
+    arrays = {"video": rng.normal(size=(3, 6, numbers)), "sound": rng.normal(size=(3, 9, 2))}
+    samples = MultiModalSamples(
+        "toy",
+        "test",
+        {m: values.astype(np.float32) for m, values in arrays.items()},
+        np.array([0, 1, 0]),
+        ("calm", "angry"),
+        np.arange(3),
+    )
+    model = EmotionNet.for_samples(samples, width=8).eval()
+    assert isinstance(model, PackingClassifier)
+    inputs = {m: torch.from_numpy(values) for m, values in samples.modalities.items()}
+    every = {m: pack(values, torch.ones(values.shape[:2], dtype=torch.bool)) for m, values in inputs.items()}
+    assert torch.equal(model.classify_kept(every, {}), model(inputs))
+    for scheme in ("independent", "joint"):
+        options = {"keep": {"video": 2, "sound": 3}, "draws": 20, "alpha": 0.01, "scheme": scheme, "batch_size": 16}
+        dropped = certify(model, samples, **options)
+        assert dropped.ablation == "video, sound dropped"
+        assert (dropped.counts.votes == certify(model, samples, fill=0.0, **options).counts.votes).all()
 
 
 @torch.no_grad()

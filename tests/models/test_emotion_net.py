@@ -10,6 +10,7 @@ from crossguard.data import MultiModalSamples
 from crossguard.models import load_model
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.emotion_net import EmotionNet
+from crossguard.models.packing import pack
 from crossguard.training.ablated import train_ablated
 from crossguard.training.ablated_loop import random_masks
 
@@ -68,7 +69,7 @@ def test_branches_equal_a_loop_over_samples_and_elements(model):
                     found.append(branch.embed(first + branch.offset[index]))
                 table = torch.stack(found) if found else torch.zeros(1, 16)
                 rows.append(torch.cat([table.mean(dim=0), table.amax(dim=0)]))
-            torch.testing.assert_close(branch(batch, kept), torch.stack(rows), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(branch(pack(batch, kept)), torch.stack(rows), atol=1e-5, rtol=1e-4)
 
 
 def test_the_order_of_samples_and_the_batch_do_not_matter(model):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from crossguard.checks import nearest
 from crossguard.data.samples import MultiModalSamples
+from crossguard.models.base import Packed
+from crossguard.models.packing import pack
 from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "emotion-net"
@@ -35,6 +37,7 @@ class EmotionNet(nn.Module):
     Attributes:
         name: "emotion-net".
         modalities: the names of the inputs.
+        packs: the same: every modality can be taken packed.
 
     Raises:
         ValueError: no modality, fewer than two classes, frames that are not square and of three colours.
@@ -53,7 +56,7 @@ class EmotionNet(nn.Module):
         if not shapes or len(classes) < 2:
             raise ValueError(f"Expected a modality and two classes or more, but got {dict(shapes)} and {classes}.")
         self.name = MODEL_TYPE
-        self.modalities = tuple(shapes)
+        self.modalities = self.packs = tuple(shapes)
         self.classes = tuple(classes)
         self.config = {
             "model_type": MODEL_TYPE,
@@ -88,7 +91,7 @@ class EmotionNet(nn.Module):
         Raises:
             ValueError: a modality is missing or of another shape, or a mask of another shape than its values.
         """
-        parts = []
+        packed = {}
         for modality in self.modalities:
             if modality not in inputs:
                 raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
@@ -100,11 +103,14 @@ class EmotionNet(nn.Module):
                     f"{list(values.shape)}."
                 )
             mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
-            if mask.shape != values.shape[:2]:
-                raise ValueError(
-                    f"Expected a mask {list(values.shape[:2])} of {modality!r}, but got {list(mask.shape)}."
-                )
-            parts.append(branch(values, mask))
+            packed[modality] = pack(values, mask, name=modality)
+        return self.classify_kept(packed, {})
+
+    def classify_kept(
+        self, inputs: Mapping[str, Packed], kept: Mapping[str, Bool[Tensor, "samples elements"]]
+    ) -> Float[Tensor, "samples labels"]:
+        """Return logits from the elements that were kept, see `PackingClassifier`; `kept` is not needed."""
+        parts = [self.branches[modality](inputs[modality]) for modality in self.modalities]
         return cast(Tensor, self.head(torch.cat(parts, dim=1)))
 
     @classmethod
@@ -188,13 +194,15 @@ class _Branch(nn.Module):
             self.read = nn.Linear(numbers, width)
         self.embed = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU())
 
-    def forward(
-        self, values: Float[Tensor, "samples elements numbers"], kept: Bool[Tensor, "samples elements"]
-    ) -> Float[Tensor, "samples twice_width"]:
-        sample, index = kept.nonzero(as_tuple=True)
-        chosen = (values[sample, index] - self.mean[index]) / self.scale[index]
+    def forward(self, kept: Packed) -> Float[Tensor, "samples twice_width"]:
+        sample = torch.arange(len(kept), device=kept.positions.device)[:, None].expand_as(kept.positions).flatten()
+        index, values = kept.positions.flatten(), kept.values.flatten(0, 1)
+        if kept.real is not None:
+            real = kept.real.flatten()
+            sample, index, values = sample[real], index[real], values[real]
+        chosen = (values - self.mean[index]) / self.scale[index]
         first = chosen * self.slope[index] if self.single else self.read(chosen)
-        return _pooled(self.embed(first + self.offset[index]), sample, len(values))
+        return _pooled(self.embed(first + self.offset[index]), sample, len(kept))
 
 
 class _FrameReader(nn.Module):

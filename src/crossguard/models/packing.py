@@ -7,12 +7,18 @@ from torch import Tensor
 from crossguard.models.base import Packed
 
 
-def pack(values: Shaped[Tensor, "samples elements *features"], kept: Bool[Tensor, "samples elements"]) -> Packed:
+def pack(
+    values: Shaped[Tensor, "samples elements *features"],
+    kept: Bool[Tensor, "samples elements"],
+    *,
+    name: str = "values",
+) -> Packed:
     """Gather the kept elements of each sample in their order, padded to the most that a sample keeps.
 
     Args:
         values: any values; those of elements that are not kept are not read. Not changed.
         kept: which elements stay.
+        name: of the modality, for the message.
 
     Raises:
         ValueError: `kept` does not have one entry per element.
@@ -23,7 +29,7 @@ def pack(values: Shaped[Tensor, "samples elements *features"], kept: Bool[Tensor
         ([[5.0, 7.0]], [[0, 2]], None)
     """
     if kept.shape != values.shape[:2]:
-        raise ValueError(f"Expected a mask {list(values.shape[:2])}, but got {list(kept.shape)}.")
+        raise ValueError(f"Expected a mask {list(values.shape[:2])} of {name!r}, but got {list(kept.shape)}.")
     sample = torch.arange(len(kept), device=kept.device)
     return pack_rows(values, sample, kept)
 

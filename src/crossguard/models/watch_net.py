@@ -90,7 +90,7 @@ class WatchNet(nn.Module):
                 raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
             values = inputs[modality]
             mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
-            packed[modality] = pack(values, mask)
+            packed[modality] = pack(values, mask, name=modality)
         return self.classify_kept(packed, {})
 
     def classify_kept(
