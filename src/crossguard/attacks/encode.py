@@ -1,6 +1,7 @@
 """Encoding without gradients: equal token sequences once, sorted by length, a few large forwards; images."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,15 @@ def encode_unit_texts(
     return normalize(encode_texts(model, texts, tokens_per_forward=tokens_per_forward), dim=-1)
 
 
+@runtime_checkable
+class EncodesVariants(Protocol):
+    """A model that embeds texts which mostly begin alike faster than one by one."""
+
+    def encode_variants(self, tokens: Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed tokens as `encode_text` does, to rounding, without gradients."""
+        ...
+
+
 @torch.no_grad()
 def encode_texts(
     model: VisionLanguageModel, texts: Sequence[str], *, tokens_per_forward: int | None = None
@@ -34,7 +44,8 @@ def encode_texts(
     Args:
         model: the text encoder; call it in evaluation mode.
         texts: at least one text.
-        tokens_per_forward: the most tokens, padding included, of one forward; default: by the device.
+        tokens_per_forward: the most tokens, padding included, of one forward; default: by the device. A model that
+            `EncodesVariants` decides itself.
     """
     if tokens_per_forward is None:
         device = model.logit_scale.device.type
@@ -42,6 +53,22 @@ def encode_texts(
     different = list(dict.fromkeys(texts))
     tokens = model.tokenize(different)
     ids, masks, inverse = _distinct_rows(tokens)
+    position = dict(zip(different, inverse.tolist(), strict=True))
+    # Full precision also under autocast: candidates differ by less than bfloat16 resolves.
+    with torch.autocast(model.logit_scale.device.type, enabled=False):
+        if isinstance(model, EncodesVariants):
+            encoded = model.encode_variants(Tokens(torch.from_numpy(ids), torch.from_numpy(masks))).float()
+        else:
+            encoded = _encode_by_length(model, ids, masks, tokens_per_forward)
+    return encoded[torch.tensor([position[text] for text in texts], device=encoded.device)]
+
+
+def _encode_by_length(
+    model: VisionLanguageModel,
+    ids: "np.ndarray[tuple[int, int], np.dtype[np.int64]]",
+    masks: "np.ndarray[tuple[int, int], np.dtype[np.bool_]]",
+    tokens_per_forward: int,
+) -> Float[Tensor, "texts dim"]:
     lengths = masks.sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     parts, start = [], 0
@@ -53,15 +80,12 @@ def encode_texts(
         rows = order[start:stop]
         used = masks[rows].any(axis=0)
         chunk = Tokens(torch.from_numpy(ids[rows][:, used]), torch.from_numpy(masks[rows][:, used]))
-        # Full precision also under autocast: candidates differ by less than bfloat16 resolves.
-        with torch.autocast(model.logit_scale.device.type, enabled=False):
-            parts.append(model.encode_text(chunk).float())
+        parts.append(model.encode_text(chunk).float())
         start = stop
-    encoded = torch.cat(parts)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
-    position = dict(zip(different, rank[inverse].tolist(), strict=True))
-    return encoded[torch.tensor([position[text] for text in texts], device=encoded.device)]
+    encoded = torch.cat(parts)
+    return encoded[torch.from_numpy(rank).to(encoded.device)]
 
 
 @torch.no_grad()

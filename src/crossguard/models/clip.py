@@ -21,6 +21,7 @@ from crossguard.models.base import Tokens
 from crossguard.models.originals import refuse_unread
 from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.prefixes import pool_by_beginnings
 from crossguard.models.storage import write_model
 
 
@@ -172,6 +173,15 @@ class CLIP(nn.Module):
         tokens = tokens.to(self._mean.device)
         output = self.network.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
         embedding: Tensor = self.network.text_projection(output.pooler_output)
+        return embedding
+
+    @torch.no_grad()
+    def encode_variants(self, tokens: Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts that mostly begin alike, as `encode_text` does to rounding, each beginning once; no gradients."""
+        pooled = pool_by_beginnings(self.network.text_model, tokens)
+        if pooled is None:
+            return self.encode_text(tokens)
+        embedding: Tensor = self.network.text_projection(pooled)
         return embedding
 
     @property
