@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from crossguard.attacks import make_attack
-from crossguard.data import PairBatch
+from crossguard.certify import certify
+from crossguard.data import MultiModalSamples, PairBatch
 from crossguard.evaluate import evaluate
 from crossguard.models import (
     Captioner,
@@ -15,6 +17,7 @@ from crossguard.models import (
     ImageToText,
     MomentumTraining,
     MultiModalClassifier,
+    PackingClassifier,
     PatchModel,
     PixelRule,
     TwoTowers,
@@ -51,7 +54,7 @@ def batch(page, toy_pairs, toy_batch):
 def test_each_wrapping_has_at_most_fifteen_lines():
     """All lines but blank ones; the first block holds the networks that stand for the reader's own."""
     sizes = [sum(bool(line.strip()) for line in block.splitlines()) for block in BLOCKS[1:]]
-    assert len(sizes) == 5
+    assert len(sizes) == 6
     assert max(sizes) <= 15
 
 
@@ -62,6 +65,8 @@ def test_protocols(page):
     assert isinstance(page["fused"], FusionModel)
     assert isinstance(page["writer"], Captioner)
     assert isinstance(page["Sensors"](), MultiModalClassifier)
+    assert not isinstance(page["Sensors"](), PackingClassifier)
+    assert isinstance(page["PackedSensors"](), PackingClassifier)
 
 
 @pytest.mark.parametrize("name", ["model", "patchwise", "fused"])
@@ -175,3 +180,22 @@ class TestTwoTowers:
                 name="x",
                 temperature=options.get("temperature", 0.07),
             )
+
+
+@pytest.mark.parametrize("scheme", ["independent", "joint"])
+def test_a_wrapped_classifier_is_certified_packed_as_it_is_overwritten(page, scheme):
+    torch.manual_seed(0)
+    model = page["PackedSensors"]()
+    values = np.random.default_rng(0).normal(size=(2, 5, 8, 3)).astype(np.float32)
+    samples = MultiModalSamples(
+        "toy",
+        "test",
+        dict(zip(model.modalities, values, strict=True)),
+        np.zeros(5, dtype=np.int64),
+        model.classes,
+        np.arange(5),
+    )
+    options = {"keep": dict.fromkeys(model.modalities, 2), "draws": 50, "alpha": 0.01, "scheme": scheme}
+    packed = certify(model, samples, **options)
+    assert "dropped" in packed.ablation
+    assert (packed.counts.votes == certify(model, samples, fill=0.0, **options).counts.votes).all()
