@@ -31,7 +31,6 @@ class Lora:
     layers: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", (self.layers,) if isinstance(self.layers, str) else tuple(self.layers))
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"Expected `lora.rank` to be a whole number >= 1, but got {self.rank!r}.")
         if not self.alpha > 0 or not 0 <= self.dropout < 1:
@@ -52,7 +51,8 @@ def read_lora(options: Mapping[str, Any] | None) -> Lora | None:
     for key in options:
         if key not in known:
             raise ValueError(f"Unknown option {key!r} of `lora`: {nearest(key, known)}.")
-    return Lora(**options)
+    layers = options.get("layers", Lora.layers)
+    return Lora(**{**options, "layers": (layers,) if isinstance(layers, str) else tuple(layers)})
 
 
 def add_lora(model: nn.Module, lora: Lora, *, within: Sequence[nn.Parameter], seed: int) -> list[nn.Parameter]:
