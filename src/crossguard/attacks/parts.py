@@ -32,7 +32,12 @@ def gradient_of(loss: PartsLoss, parts: Mapping[str, Part]) -> tuple[Float[Tenso
     leaves = {name: values.detach().requires_grad_(True) for name, values in parts.items()}
     with torch.enable_grad():
         value = loss(leaves, all_rows(leaves))
-        gradients = torch.autograd.grad(value.sum(), tuple(leaves.values()), allow_unused=True)
+        # Words alone give a loss without a gradient.
+        gradients = (
+            torch.autograd.grad(value.sum(), tuple(leaves.values()), allow_unused=True)
+            if value.requires_grad
+            else (None,) * len(leaves)
+        )
     return value.detach(), {
         name: torch.zeros_like(leaf) if gradient is None else gradient
         for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)

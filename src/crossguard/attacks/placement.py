@@ -89,7 +89,7 @@ def sparse_ascent(
             current = _place_best(
                 loss, current, gradient, chosen, left, search=search, words=words, ids=ids, seed=seed, stream=stream
             )
-        if search.steps:
+        if search.steps and set(budgets) - set(words):
             current = _climb(loss, current, chosen, steps=search.steps, fixed=set(words))
     if not budgets:
         return current
