@@ -15,7 +15,7 @@ from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
-from crossguard.threat import Elements, LInf, ThreatModel, WordEdit, WordEdits
+from crossguard.threat import Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class Attack(ABC):
             words=text.words if isinstance(text, WordEdits) else text.r if isinstance(text, Elements) else 0,
             patches=image.r if isinstance(image, Elements) else 0,
             kinds=text.kinds if isinstance(text, WordEdits) else ("substitution",),
+            target=threat.target,
         )
 
     @abstractmethod
@@ -129,13 +130,15 @@ class Attack(ABC):
 class Budgets:
     """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text, `patches` per image.
 
-    `kinds` are the edits that `words` counts.
+    `kinds` are the edits that `words` counts. `target` is whom retrieval will meet attacked: with "query" or "gallery",
+    adversarial images rank against clean texts, and adversarial texts against clean images.
     """
 
     eps: float
     words: int
     patches: int = 0
     kinds: tuple[WordEdit, ...] = ("substitution",)
+    target: Target = "both"
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:
