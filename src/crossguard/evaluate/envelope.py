@@ -159,6 +159,7 @@ def sparse_envelope(
         "weights": model_fingerprint(victim.module),
     }
     answers = []
+    clean: np.ndarray | None = None
     for vector, threat in zip(radii, threats, strict=True):
         path = None if folder is None else Path(folder) / f"sparse-{'-'.join(map(str, vector.values())) or 'none'}.npz"
         about = json.dumps({**settings, "radii": dict(vector), "samples": len(samples)}, sort_keys=True)
@@ -172,8 +173,10 @@ def sparse_envelope(
                 "device": device,
                 "progress": progress,
             }
-            own = attack_samples(victim, samples, threat=threat, attack_options=attack_options, **options)
-            known = own.attacked
+            own = attack_samples(
+                victim, samples, threat=threat, attack_options=attack_options, known_answers=clean, **options
+            )
+            clean, known = own.answers, own.attacked
             if transfer and any(vector.values()):
                 other = attack_samples(
                     victim.module, samples, threat=threat, attack_options=attack_options, **options
