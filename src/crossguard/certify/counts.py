@@ -15,7 +15,7 @@ from crossguard.certify.arguments import choice, sizes
 from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 from crossguard.runs import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 Span = tuple[int, int]
 
 

@@ -97,32 +97,34 @@ def overlap(*, n: Sequence[int], k: Sequence[int], edits: Sequence[Edits | Eleme
         (0.7, 1.0)
     """
     n, k = sizes(n, k)
-    if len(edits) != len(n):
-        raise ValueError(f"Expected `edits` with one entry per modality ({len(n)}), but got {len(edits)}.")
-    splits = [_splits(edit, size, i) for i, (edit, size) in enumerate(zip(edits, n, strict=True))]
-    return max((_overlap(n, k, split) for split in product(*splits)), key=lambda o: o.margin)
+    return max((_overlap(n, k, split) for split in product(*_all_splits(n, edits))), key=lambda o: o.margin)
 
 
-def joint_overlap(*, n: Sequence[int], k: int, edits: Sequence[Edits]) -> Overlap:
+def joint_overlap(*, n: Sequence[int], k: int, edits: Sequence[Edits | Elements]) -> Overlap:
     """Return the overlap of randomized ablation extended to several modalities: k of all n_1 + ... + n_T jointly.
 
     This is the baseline of MMCert (CVPR 2024, section 5): a = C(sum e, k) / C(sum n, k). It needs sub-samples that were
     drawn jointly, and votes of its own.
 
+    Args:
+        n: number of elements of each modality, >= 1.
+        k: number of elements kept of all modalities together.
+        edits: per modality the edits, or a budget, which stands for its worst split, as in `overlap`.
+
     Raises:
         ValueError: as `overlap`.
     """
     n, _ = sizes(n, (0,) * len(n))
-    if len(edits) != len(n):
-        raise ValueError(f"Expected `edits` with one entry per modality ({len(n)}), but got {len(edits)}.")
-    for i, (edit, size) in enumerate(zip(edits, n, strict=True)):
-        _splits(edit, size, i)
-    total = Edits(
-        substitutions=sum(e.substitutions for e in edits),
-        insertions=sum(e.insertions for e in edits),
-        deletions=sum(e.deletions for e in edits),
-    )
-    return overlap(n=(sum(n),), k=(whole_number(k, "k"),), edits=(total,))
+    k = whole_number(k, "k")
+    totals = {
+        Edits(
+            substitutions=sum(e.substitutions for e in split),
+            insertions=sum(e.insertions for e in split),
+            deletions=sum(e.deletions for e in split),
+        )
+        for split in product(*_all_splits(n, edits))
+    }
+    return max((overlap(n=(sum(n),), k=(k,), edits=(total,)) for total in totals), key=lambda o: o.margin)
 
 
 def worst_case(
@@ -158,6 +160,13 @@ def worst_case(
     if first.ndim == second.ndim == 0:
         return float(low), float(high)
     return np.broadcast_arrays(low, high)[0], np.broadcast_arrays(low, high)[1]
+
+
+def _all_splits(n: tuple[int, ...], edits: Sequence[Edits | Elements]) -> list[list[Edits]]:
+    """Return, per modality, the splits of its budget that can be the worst, or the edits themselves."""
+    if len(edits) != len(n):
+        raise ValueError(f"Expected `edits` with one entry per modality ({len(n)}), but got {len(edits)}.")
+    return [_splits(edit, size, i) for i, (edit, size) in enumerate(zip(edits, n, strict=True))]
 
 
 def _splits(edit: Edits | Elements, n: int, modality: int) -> list[Edits]:
