@@ -65,5 +65,3 @@ def test_refused(tiny_clip, toy_pairs):
         estimate_cost(tiny_clip, toy_pairs, sample=0)
     with pytest.raises(ValueError, match="without `match`"):
         estimate_cost(tiny_clip, toy_pairs, rerank=3)
-    with pytest.raises(TypeError, match="lacks"):
-        estimate_cost(torch.nn.Identity(), toy_pairs)
