@@ -227,6 +227,32 @@ def test_what_cannot_be_certified_is_refused_before_any_training(name, change, m
 
 
 @pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("kitti-certify", "kitti/training/depth_u16/um_000000.png", None, "1 files are missing: depth_u16/um_000000"),
+        ("kitti-certify", "kitti/training/calib/um_000004.txt", lambda b: b"P2: 1 2 3", "12 finite numbers"),
+        ("pothole-certify", "pothole/disp/1_01.png", None, "1 are missing: disp/1_01.png"),
+        (
+            "ravdess-certify",
+            "clips/Actor_07/01-01-03-01-01-01-07.mp4",
+            lambda b: b[: len(b) // 2],
+            "1 could not be read",
+        ),
+    ],
+)
+def test_missing_and_broken_files_are_told_before_any_training(name, file, change, message, tmp_path):
+    recipe = small(name, tmp_path)
+    path = tmp_path / file
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        carry_out(recipe)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["curve={}"], "curve: expected `direction` and `steps`, or `vectors`"),
