@@ -151,6 +151,16 @@ def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeyp
         assert half.texts == full.texts
 
 
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"adaptive"}))
+def test_published_attacks_do_not_ask_whom_retrieval_will_meet_attacked(tiny_clip, toy_batch, name):
+    budgets = dict(threat(4, 1, name).items())
+    found = [
+        quick(name)(tiny_clip, toy_batch, threat=ThreatModel(target=target, **budgets), seed=0)
+        for target in ("both", "query", "gallery")
+    ]
+    assert all(torch.equal(other.pixels, found[0].pixels) and other.texts == found[0].texts for other in found)
+
+
 def test_the_table_says_what_it_holds():
     for name, row in ATTACKS.items():
         assert row.name == name == row.build.name

@@ -15,6 +15,7 @@ from crossguard.attacks.ranking import contested, cosines, image_states, ranking
 from crossguard.attacks.remember import Remember
 from crossguard.attacks.text_score import text_score
 from crossguard.data import PairBatch
+from crossguard.threat import LInf, ThreatModel, WordEdits
 from families import FAMILIES, FUSION
 from shared import make_clip
 
@@ -227,3 +228,32 @@ def test_adaptive_fails_more_than_every_other_attack(toy_batch, mode):
             found.append(float(failure(scores, toy_batch.positives)))
         worst[name] = np.mean(found)
     assert worst["adaptive"] > max(value for name, value in worst.items() if name != "adaptive")
+
+
+@pytest.mark.parametrize("target", ["query", "gallery"])
+def test_adaptive_attacks_each_side_as_retrieval_will_meet_it(tiny_clip, toy_batch, target):
+    budgets = {"image": LInf(8 / 255), "text": WordEdits(1)}
+    attack = make_attack("adaptive", steps=5)
+    found, image_only, text_only, both = (
+        attack(tiny_clip, toy_batch, threat=threat, seed=0)
+        for threat in (
+            ThreatModel(target=target, **budgets),
+            ThreatModel(image=budgets["image"]),
+            ThreatModel(text=budgets["text"]),
+            ThreatModel(**budgets),
+        )
+    )
+    assert torch.equal(found.pixels, image_only.pixels)
+    assert found.texts == text_only.texts
+
+    @torch.no_grad()
+    def harm(result):
+        clean = image_states(tiny_clip, toy_batch.pixels), text_states(tiny_clip, toy_batch.texts)
+        moved = image_states(tiny_clip, result.pixels), text_states(tiny_clip, result.texts)
+        scale = tiny_clip.logit_scale
+        return sum(
+            float(failure(scale * cosines(*pair), toy_batch.positives))
+            for pair in ((moved[0], clean[1]), (clean[0], moved[1]))
+        )
+
+    assert harm(found) >= harm(both)

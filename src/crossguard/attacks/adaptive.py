@@ -1,6 +1,7 @@
 """The attack that a defence must be judged by: on the very score the task ranks by, with Auto-PGD."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -38,7 +39,8 @@ class Adaptive(Attack):
     "ranking" is what retrieval ranks by: the cross-entropy of the true partners among the images and texts of the batch
     by the cosine, and for fusion models the same by the match score among own and nearest partners. Give it batches of
     the size the defence was trained with, or larger. With "cosine" as judge and sole objective, results do not depend
-    on the batch, and nothing is mixed.
+    on the batch, and nothing is mixed. If the threat lets queries or the gallery alone be attacked, images are attacked
+    against the clean texts and texts against the clean images, as retrieval will meet them.
 
     Args:
         mode: "alternating" holds the texts still while images move; "joint" lets every text be the worst of its
@@ -88,7 +90,14 @@ class Adaptive(Attack):
         self.source = make_source(source)
 
     def run(self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int) -> tuple[Pixels, Texts]:
-        """Attack in rounds, then mix what was found."""
+        """Attack in rounds, then mix what was found; each side against the clean other one if only one is attacked."""
+        if budget.target != "both" and budget.words and budget.eps:
+            pixels, _ = self._search(model, batch, replace(budget, words=0), seed)
+            _, texts = self._search(model, batch, replace(budget, eps=0.0), seed)
+            return pixels, texts
+        return self._search(model, batch, budget, seed)
+
+    def _search(self, model: VisionLanguageModel, batch: PairBatch, budget: Budgets, seed: int) -> tuple[Pixels, Texts]:
         search = _Search(self, model, batch, budget, seed)
         for turn in range(self.rounds):
             search.change_texts()
