@@ -1,6 +1,7 @@
 """Check a recipe's names against the tables: models, data sets, attacks, defences, augmentation sources."""
 
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from crossguard.recipes.schema import (
     StudyRecipe,
     TrainRecipe,
 )
-from crossguard.training import DEFENCES
+from crossguard.training import DEFENCES, train
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
@@ -38,6 +39,7 @@ def check_names(recipe: AnyRecipe) -> list[str]:
             problems += [*_row(ATTACKS, recipe.attack.name, "attack.name")]
     elif isinstance(recipe, TrainRecipe):
         problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
+        problems += [*_training_options(recipe)]
         if recipe.new_originals is not None:
             problems += [*_data(recipe.new_originals, "new_originals", "pairs")]
         if recipe.validation is not None:
@@ -54,6 +56,17 @@ def check_names(recipe: AnyRecipe) -> list[str]:
     else:
         problems += [*_model(recipe.model)]
     return problems
+
+
+def _training_options(recipe: TrainRecipe) -> Iterator[str]:
+    """Options that the trainer does not have, or that the recipe has at its top."""
+    given_by_verb = {"run", "progress", "device", "pictures"}
+    known = {name for name, p in signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY} - given_by_verb
+    for name in recipe.options:
+        if name in TrainRecipe.model_fields:
+            yield f"options.{name}: belongs at the top of the recipe, as {name}"
+        elif name not in known:
+            yield f"options.{name}: unknown option; {nearest(name, known - set(TrainRecipe.model_fields))}"
 
 
 def _task(recipe: EvaluateRecipe) -> Iterator[str]:
