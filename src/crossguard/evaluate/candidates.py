@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from crossguard.evaluate.retrieval import check_links, links_within
 
-_CHUNK = 1 << 24  # scores held at once: 64 MiB of float32
+_CHUNK = 1 << 22  # scores held at once: 16 MiB of float32
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ DIRECTIONS: tuple[Direction, ...] = ("tr", "ir")
 CUTS = (1, 5, 10)
 METRICS = tuple(f"{direction}@{cut}" for direction in DIRECTIONS for cut in CUTS)
 
-_CHUNK = 1 << 24  # scores held at once: 64 MiB of float32
+_CHUNK = 1 << 22  # scores held at once: 16 MiB of float32
 
 
 def retrieval_ranks(
