@@ -81,7 +81,7 @@ def render_report(
         ValueError: nothing to report.
     """
     if not retrieval and not certificates and not tasks:
-        raise ValueError("Expected retrieval results or certificates, or those of other tasks, to report, but got none.")
+        raise ValueError("Expected retrieval results or certificates or other tasks to report, but got none.")
     columns = columns_of(retrieval)
     contents = [("settings", "Settings")]
     contents += [("retrieval", "Retrieval")] if retrieval else []
