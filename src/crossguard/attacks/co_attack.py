@@ -71,7 +71,7 @@ class CoAttack(Attack):
         """Attack texts, then images."""
         fused = self._fused(model)
         score = FusedScore(fused, batch, batch.pixels) if fused is not None and budget.words else None
-        texts = self.words.texts(model, batch, batch.pixels, words=budget.words, score=score)
+        texts = self.words.texts(model, batch, batch.pixels, words=budget.words, score=score, kinds=budget.kinds)
         if budget.eps == 0:
             return batch.pixels, texts
         if fused is not None:

@@ -89,7 +89,7 @@ class SGA(Attack):
         direction: Callable[[LossPerSample], LossAndGradient],
     ) -> tuple[Pixels, tuple[str, ...]]:
         """Attack captions, images, captions; `direction` turns the images' loss into what gives their steps."""
-        texts = self.words.texts(model, batch, batch.pixels, words=budget.words)
+        texts = self.words.texts(model, batch, batch.pixels, words=budget.words, kinds=budget.kinds)
         if budget.eps == 0:
             return batch.pixels, texts
         loss = image_loss(model, batch, texts, objective=self.objective)
@@ -102,7 +102,7 @@ class SGA(Attack):
             step_size=step_size(self.step, eps=budget.eps, steps=self.steps),
             start=random_start(batch, eps=budget.eps, seed=seed),
         )
-        return pixels, self.words.texts(model, batch, pixels, words=budget.words)
+        return pixels, self.words.texts(model, batch, pixels, words=budget.words, kinds=budget.kinds)
 
     def gradient(self, loss: LossPerSample, batch: PairBatch, *, seed: int) -> LossAndGradient:
         """Return the sum of gradients over scales."""

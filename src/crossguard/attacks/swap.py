@@ -9,16 +9,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.candidates import Candidates, CandidateSource, attackable
+from crossguard.attacks.candidates import CandidateSource
+from crossguard.attacks.first_order import FirstOrder
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.text_score import EmbeddingScore, TextScore, text_score
-from crossguard.attacks.words import replace_word, split_words
+from crossguard.attacks.word_variants import EditedText
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
+from crossguard.threat import WordEdit
 
 Order = Literal["importance", "all"]
+WordRanking = Literal["mask", "gradient"]
 MARGIN = 1e-6
 """A change must lower the score by more than float32 noise, or the text stays as it is."""
 
@@ -34,8 +37,11 @@ def swap_words(
     source: CandidateSource,
     order: Order = "importance",
     score: TextScore | None = None,
+    kinds: Sequence[WordEdit] = ("substitution",),
+    ranking: WordRanking = "mask",
+    shortlist: int | None = None,
 ) -> tuple[str, ...]:
-    """Substitute up to `words` words of every text, so that its score with its own images falls.
+    """Edit up to `words` words of every text, so that its score with its own images falls.
 
     BERT-Attack's scheme: words are ranked by the fall of the score when each is replaced by the model's mask token,
     and visited in that order; at a word, all candidates and the unchanged text are scored and the best is taken. All
@@ -46,40 +52,57 @@ def swap_words(
         texts: the originals.
         image_features: embeddings of images (clean or adversarial), constant; not needed with a `score`.
         positives: the links; a text without any stays as it is.
-        words: most substitutions per text.
+        words: most edits per text.
         source: where candidates come from.
         order: "importance" visits words as above; "all" scores every candidate of every word in each round and takes
             the best one (stronger, and dearer by about the number of attackable words).
         score: how variants are scored, see `text_score`; None is the mean cosine with the text's own images.
+        kinds: the edits that may be made: "substitution" by a candidate, "insertion" of a candidate before the word
+            that it was proposed for, "deletion". Negations are neither inserted nor removed.
+        ranking: "mask" hides one word after the other; "gradient" takes the first-order estimate of the same fall from
+            one forward and backward, which is faster and less sure.
+        shortlist: score only so many candidates per word, the first by a first-order estimate (HotFlip; Ebrahimi et
+            al., ACL 2018); None: all.
 
     Returns:
-        One text per original; each substitution keeps the number of white-space words.
+        One text per original, at most `words` edits of the given kinds away (Levenshtein, in words), never empty.
 
     Raises:
-        ValueError: neither `image_features` nor a `score`.
+        ValueError: neither `image_features` nor a `score`; gradients of a score that is not of embeddings, or of a
+            model whose token embeddings cannot be looked into.
     """
     if score is None:
         if image_features is None:
             raise ValueError("Expected `image_features` or a `score`, but got neither.")
         score = EmbeddingScore(model, image_features, positives, among_all=False)
     proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
-    states = [_Text(text, c) for text, c in zip(texts, proposals, strict=True)]
     linked = positives.any(dim=0).tolist()
-    active = [j for j, state in enumerate(states) if linked[j] and state.open]
+    active = [j for j, proposed in enumerate(proposals) if linked[j] and proposed]
+    slope = None
+    if active and (shortlist is not None or (ranking == "gradient" and order == "importance")):
+        slope = FirstOrder.of(model, texts, score)
+    if slope is not None and shortlist is not None:
+        proposals = slope.shortened(proposals, limit=shortlist)
+    states = [EditedText(text, c, kinds) for text, c in zip(texts, proposals, strict=True)]
+    active = [j for j in active if states[j].open]
     if not active:
         return tuple(texts)
-    _rank(score, states, active, mask=model.mask_token if order == "importance" else None)
+    if order == "importance" and ranking == "gradient" and slope is not None:
+        for j in active:
+            fall = slope.of_mask(j)
+            states[j].open.sort(key=fall.__getitem__)
+    masked = order == "importance" and ranking == "mask"
+    _rank(score, states, active, mask=model.mask_token if masked else None)
     changes = np.zeros(len(states), dtype=np.int64)
     while active:
         variants = [states[j].variants(every=order == "all") for j in active]
-        chosen = _argmin(score, [[text for _, text in v] for v in variants], active, states)
+        chosen = _argmin(score, [[text for *_, text in v] for v in variants], active, states)
         still = []
-        for j, options, pick in zip(active, variants, chosen, strict=True):
+        for j, options, (pick, value) in zip(active, variants, chosen, strict=True):
             state = states[j]
             if pick is not None:
-                place, state.text = options[pick][0], options[pick][1]
+                state.take(options[pick], value)
                 changes[j] += 1
-                state.open.remove(place)
             elif order == "all":
                 continue
             else:
@@ -90,34 +113,10 @@ def swap_words(
     return tuple(state.text for state in states)
 
 
-class _Text:
-    """One text under attack: as it stands, which words are still open to change, and its score."""
-
-    def __init__(self, text: str, proposals: Candidates) -> None:
-        self.text = text
-        self.proposals = proposals
-        cores = [word.core for word in split_words(text)] if proposals else []
-        self.open = [i for i, core in enumerate(cores) if proposals[i] and attackable(core)]
-        self.score = 0.0
-
-    def masked(self, token: str) -> list[str]:
-        """The text with each open word hidden, one at a time."""
-        pieces = split_words(self.text)
-        return [self.text[: pieces[i].start] + token + self.text[pieces[i].end :] for i in self.open]
-
-    def variants(self, *, every: bool) -> list[tuple[int, str]]:
-        """(word, text) for each candidate of the next word, or of every open word."""
-        pieces = split_words(self.text)
-        return [
-            (i, replace_word(self.text, pieces[i], candidate))
-            for i in (self.open if every else self.open[:1])
-            for candidate in self.proposals[i]
-        ]
-
-
-def _rank(score: TextScore, states: list[_Text], active: list[int], *, mask: str | None) -> None:
+def _rank(score: TextScore, states: list[EditedText], active: list[int], *, mask: str | None) -> None:
     """Score the unchanged texts and, given a mask token, sort the open words of each by importance."""
-    hidden = [states[j].masked(mask) if mask is not None else [] for j in active]
+    # The order of a single word is known.
+    hidden = [states[j].masked(mask) if mask is not None and len(states[j].open) > 1 else [] for j in active]
     flat = [states[j].text for j in active] + [text for group in hidden for text in group]
     owners = active + [j for j, group in zip(active, hidden, strict=True) for _ in group]
     scores = score(flat, owners)
@@ -130,18 +129,20 @@ def _rank(score: TextScore, states: list[_Text], active: list[int], *, mask: str
         at += len(group)
 
 
-def _argmin(score: TextScore, variants: list[list[str]], active: list[int], states: list[_Text]) -> list[int | None]:
+def _argmin(
+    score: TextScore, variants: list[list[str]], active: list[int], states: list[EditedText]
+) -> list[tuple[int | None, float]]:
     """Return per text the variant of the lowest score, or None where none is below the text as it stands."""
     owners = [j for j, group in zip(active, variants, strict=True) for _ in group]
-    scores = score([text for group in variants for text in group], owners)
-    chosen: list[int | None] = []
+    scores = score([text for group in variants for text in group], owners) if owners else np.empty(0, np.float32)
+    chosen: list[tuple[int | None, float]] = []
     at = 0
     for j, group in zip(active, variants, strict=True):
-        pick = int(np.argmin(scores[at : at + len(group)]))
-        better = float(scores[at + pick]) < states[j].score - MARGIN
-        if better:
-            states[j].score = float(scores[at + pick])
-        chosen.append(pick if better else None)
+        here = scores[at : at + len(group)]
+        pick = int(np.argmin(here)) if len(here) else None
+        value = states[j].score if pick is None else float(here[pick])
+        better = value < states[j].score - MARGIN
+        chosen.append((pick, value) if better else (None, states[j].score))
         at += len(group)
     return chosen
 
@@ -153,26 +154,38 @@ class WordSwap(Attack):
         source: a name of the table of candidate sources, a mapping of its name and options, or a source of your own.
         order: "importance" or "all", see `swap_words`.
         objective: "cosine", "contrastive", "ranking", "match" or "distance", see `text_score`.
+        ranking: how words are ranked, "mask" or "gradient", see `swap_words`.
+        shortlist: how many candidates per word are scored, see `swap_words`; None: all.
 
     Raises:
-        ValueError: an unknown source, order or objective.
+        ValueError: an unknown source, order, objective or ranking, or a `shortlist` below one.
     """
 
     name = "word-swap"
     uses = frozenset({"text"})
 
     def __init__(
-        self, *, source: SourceLike = "thesaurus", order: str = "importance", objective: str = "cosine"
+        self,
+        *,
+        source: SourceLike = "thesaurus",
+        order: str = "importance",
+        objective: str = "cosine",
+        ranking: str = "mask",
+        shortlist: int | None = None,
     ) -> None:
+        if shortlist is not None and shortlist < 1:
+            raise ValueError(f"Expected `shortlist` >= 1 or None, but got {shortlist}.")
         self.source = make_source(source)
         self.order: Order = check_choice(order, get_args(Order), "order")
         self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
+        self.ranking: WordRanking = check_choice(ranking, get_args(WordRanking), "ranking")
+        self.shortlist = shortlist
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
     ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
         """Attack the texts under the clean images."""
-        return batch.pixels, self.texts(model, batch, batch.pixels, words=budget.words)
+        return batch.pixels, self.texts(model, batch, batch.pixels, words=budget.words, kinds=budget.kinds)
 
     @torch.no_grad()
     def texts(
@@ -183,6 +196,7 @@ class WordSwap(Attack):
         *,
         words: int,
         score: TextScore | None = None,
+        kinds: Sequence[WordEdit] = ("substitution",),
     ) -> tuple[str, ...]:
         """Attack the batch's texts from the originals, under any pixels of its images, or by another `score`."""
         if words == 0:
@@ -190,5 +204,15 @@ class WordSwap(Attack):
         if score is None:
             score = text_score(model, batch, pixels, objective=self.objective)
         return swap_words(
-            model, batch.texts, None, batch.positives, words=words, source=self.source, order=self.order, score=score
+            model,
+            batch.texts,
+            None,
+            batch.positives,
+            words=words,
+            source=self.source,
+            order=self.order,
+            score=score,
+            kinds=kinds,
+            ranking=self.ranking,
+            shortlist=self.shortlist,
         )

@@ -105,12 +105,17 @@ class EmbeddingScore:
 
     def __call__(self, texts: Sequence[str], owners: Sequence[int]) -> Scores:
         """Score variants, see `TextScore`."""
-        features = encode_unit_texts(self.model, texts)
+        return self.of_embeddings(encode_unit_texts(self.model, texts), owners).cpu().numpy()
+
+    def of_embeddings(
+        self, features: Float[Tensor, "variants dim"], owners: Sequence[int]
+    ) -> Float[Tensor, " variants"]:
+        """Score unit embeddings of variants; differentiable."""
         own = (features * self.partners[list(owners)]).sum(dim=-1)
         if self.scale is not None:
             # In units of cosine, so that the margin of a change means the same.
             own = own - (self.scale * product(features, self.images.T)).logsumexp(dim=-1) / self.scale
-        return own.cpu().numpy()
+        return own
 
 
 class DistanceScore:

@@ -48,6 +48,38 @@ def replace_word(text: str, word: Word, new: str) -> str:
     return text[: word.start] + _like(word.core, new) + text[word.end :]
 
 
+def insert_word(text: str, word: Word, new: str) -> str:
+    """Put another word before a word.
+
+    Example:
+        >>> insert_word('a "Sofa", red', split_words('a "Sofa", red')[1], "couch")
+        'a couch "Sofa", red'
+    """
+    start, _ = _piece(text, word)
+    return f"{text[:start]}{new} {text[start:]}"
+
+
+def delete_word(text: str, word: Word) -> str:
+    """Take a word away with its attached punctuation, and the white space behind it (before it, if it is the last).
+
+    Example:
+        >>> [delete_word("a red  sofa!", word) for word in split_words("a red  sofa!")]
+        ['red  sofa!', 'a sofa!', 'a red']
+    """
+    start, end = _piece(text, word)
+    rest = text[end:].lstrip()
+    return text[:start] + rest if rest else text[:start].rstrip()
+
+
+def _piece(text: str, word: Word) -> tuple[int, int]:
+    start, end = word.start, word.end
+    while start and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return start, end
+
+
 def _like(pattern: str, new: str) -> str:
     if len(pattern) > 1 and pattern.isupper():
         return new.upper()
