@@ -130,6 +130,7 @@ class _Search:
                 None,
                 self.batch.positives,
                 words=self.budget.words,
+                kinds=self.budget.kinds,
                 source=self.how.source,
                 order=self.how.order,
                 score=judge if objective == self.how.judge else self._text_score(objective),
