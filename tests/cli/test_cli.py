@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from crossguard.cli import app
+from shared import write_annotations
 
-VERBS = ["demo", "evaluate", "train", "certify", "augment", "report", "list", "validate"]
+VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
 
 
 def invoke(*arguments, code=0):
@@ -78,13 +79,8 @@ def test_a_device_that_is_not_there_is_refused(tmp_path):
 def small_data(tiny_clip, toy_pairs, tmp_path):
     """A model folder and an annotation file, as a user would bring them."""
     tiny_clip.save_pretrained(tmp_path / "model")
-    rows = [
-        {"image": picture.path.name, "caption": [toy_pairs.texts[j] for j in toy_pairs.texts_of(i)]}
-        for i, picture in enumerate(toy_pairs.images)
-    ]
-    (tmp_path / "toy.json").write_text(json.dumps(rows))
-    options = {"annotations": str(tmp_path / "toy.json"), "root": str(toy_pairs.images[0].path.parent)}
-    return [f"model={tmp_path / 'model'}", "data.name=json", f"data.options={json.dumps(options)}"]
+    data = write_annotations(toy_pairs, tmp_path / "toy.json")
+    return [f"model={tmp_path / 'model'}", "data.name=json", f"data.options={json.dumps(data['options'])}"]
 
 
 def test_evaluate_train_and_report_on_ones_own_model_and_data(small_data, tmp_path):

@@ -1,7 +1,5 @@
 """A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
 
-import json
-
 import pytest
 
 from crossguard.progress import Silent
@@ -10,18 +8,13 @@ from crossguard.recipes.study import arms, perform, perform_study
 from crossguard.recipes.study.judge import trials
 from crossguard.report.study import study_markdown, write_study
 from crossguard.runs import read_rows
+from shared import write_annotations
 
 
 @pytest.fixture
 def settings(tiny_clip, toy_pairs, tmp_path):
     tiny_clip.save_pretrained(tmp_path / "model")
-    rows = [
-        {"image": picture.path.name, "caption": [toy_pairs.texts[j] for j in toy_pairs.texts_of(i)]}
-        for i, picture in enumerate(toy_pairs.images)
-    ]
-    (tmp_path / "toy.json").write_text(json.dumps(rows))
-    options = {"annotations": str(tmp_path / "toy.json"), "root": str(toy_pairs.images[0].path.parent)}
-    data = {"name": "json", "split": "test", "options": options}
+    data = write_annotations(toy_pairs, tmp_path / "toy.json")
     return {
         "verb": "study",
         "run": str(tmp_path / "study"),

@@ -1,16 +1,16 @@
 """`write_report`: one self-contained HTML file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import Any
 
 from crossguard import __version__
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
 from crossguard.report.tasks import KINDS, TaskView, task_columns
+from crossguard.report.templates import get_template
 from crossguard.report.views import CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
 from crossguard.report.words import column_name, columns_of
 from crossguard.runs import write_atomically
@@ -90,7 +90,7 @@ def render_report(
     contents += [("certificates", "Certificates")] if certificates else []
     contents += [("examples", "Examples")] if galleries else []
     contents += [("reading", "How to read it")]
-    page = _environment().get_template("page.html.j2")
+    page = get_template("page.html.j2", filters=_filters())
     return page.render(
         title=title,
         lede=list(lede) or [*_lede(retrieval, certificates), *_task_lede(tasks)],
@@ -109,24 +109,18 @@ def render_report(
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("crossguard.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["column_name"] = column_name
-    environment.filters["thumbnail"] = _thumbnail
-    environment.filters["strip"] = _strip
-    environment.filters["wide"] = _wide
-    environment.filters["metric_name"] = metric_name
-    environment.filters["along"] = _along
-    environment.filters["percent"] = _percent
-    environment.filters["task_columns"] = task_columns
-    environment.filters["task_measures"] = _measures
-    return environment
+def _filters() -> dict[str, Callable[..., Any]]:
+    return {
+        "column_name": column_name,
+        "thumbnail": _thumbnail,
+        "strip": _strip,
+        "wide": _wide,
+        "metric_name": metric_name,
+        "along": _along,
+        "percent": _percent,
+        "task_columns": task_columns,
+        "task_measures": _measures,
+    }
 
 
 def _measures(view: TaskView) -> list[str]:

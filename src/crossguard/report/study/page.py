@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from crossguard import __version__
 from crossguard.report.study.collect import Estimate, Study
 from crossguard.report.study.figures import planes
+from crossguard.report.templates import get_template
 from crossguard.runs import write_atomically
 
 
@@ -16,15 +15,7 @@ def write_study(path: Path | str, study: Study, *, title: str) -> Path:
     Returns:
         The path.
     """
-    environment = Environment(
-        loader=PackageLoader("crossguard.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["estimate"] = _estimate
-    page = environment.get_template("study.html.j2")
+    page = get_template("study.html.j2", filters={"estimate": _estimate})
     content = page.render(
         title=title,
         study=study,
