@@ -111,7 +111,7 @@ def test_certify_trains_resumes_and_reports(tmp_path):
     run = tmp_path / "watch"
     arguments = ("certify", "watch-certify", "--run", run, "--max-samples", 6, "-q", "train.steps=20", "draws=200")
     text = plain(invoke(*arguments))
-    assert "certified accuracy" in text
+    assert "certified in percent" in text
     rows = (run / "rows.jsonl").read_text().splitlines()
     assert len(rows) == 6
     table = json.loads(invoke(*arguments, "--json").stdout)
