@@ -56,6 +56,11 @@ def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.nd
     return [np.sort(np.array(batch, dtype=np.int64)) for batch in batches if batch]
 
 
+def in_order(images: int, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
+    """Split the images into consecutive batches, for tasks in which no sample spans several images."""
+    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+
+
 def load_pixels(
     model: VisionLanguageModel, pairs: OneToManyPairs, image_ids: Int64[np.ndarray, " images"]
 ) -> Float[Tensor, "images 3 height width"]:

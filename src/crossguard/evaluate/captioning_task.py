@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack
 from crossguard.data import OneToManyPairs, PairBatch
-from crossguard.evaluate.batches import preprocessed
+from crossguard.evaluate.batches import in_order, preprocessed
 from crossguard.evaluate.captioning_attack import CaptionObjective, attack_captions, caption_objective
 from crossguard.evaluate.store import StoredBatch
 from crossguard.models import Captioner
@@ -57,8 +57,7 @@ class CaptioningTask:
     @property
     def batches(self) -> list[Int64[np.ndarray, " images"]]:
         """Images in order, `batch_size` at a time."""
-        count = len(self.pairs.images)
-        return [np.arange(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
+        return in_order(len(self.pairs.images), batch_size=self.batch_size)
 
     def samples_of(self, images: Int64[np.ndarray, " images"]) -> Int64[np.ndarray, " samples"]:
         """Return the images: each is one sample."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossguard.attacks.base import Attack
 from crossguard.data import PairBatch, ReferringExpressions
-from crossguard.evaluate.batches import preprocessed
+from crossguard.evaluate.batches import in_order, preprocessed
 from crossguard.evaluate.grounding_boxes import box_scores, choose, overlap
 from crossguard.evaluate.store import StoredBatch
 from crossguard.models import GroundingModel, attention_maps
@@ -41,8 +41,7 @@ class GroundingTask:
     @property
     def batches(self) -> list[Int64[np.ndarray, " images"]]:
         """Images in order, `batch_size` at a time."""
-        count = len(self.expressions.images)
-        return [np.arange(start, min(start + self.batch_size, count)) for start in range(0, count, self.batch_size)]
+        return in_order(len(self.expressions.images), batch_size=self.batch_size)
 
     def samples_of(self, images: Int64[np.ndarray, " images"]) -> Int64[np.ndarray, " samples"]:
         """Return the expressions about some images, ascending."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, PreTrainedTokenizerBase
 
@@ -14,7 +13,8 @@ from crossguard.models.base import States, Tokens
 from crossguard.models.blip_released import MAX_WORDS, read_released_retrieval
 from crossguard.models.captions import clean_for_blip
 from crossguard.models.originals import refuse_unread
-from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -23,7 +23,7 @@ START_TEMPERATURE = 0.07
 ENCODE = "[ENC]"
 
 
-class BLIP(nn.Module):
+class BLIP(ReadsPictures):
     """BLIP's retrieval model (Li et al., ICML 2022): a ViT and a BERT whose every layer can look at the image.
 
     The text alone is read as `[CLS] x [SEP]`, with the image as `[ENC] x [SEP]`: matching logits without `[ENC]` are
@@ -40,8 +40,6 @@ class BLIP(nn.Module):
         ValueError: the vocabulary has no room for `[ENC]`.
     """
 
-    _mean: Tensor
-    _std: Tensor
     rank_adds_cosine = True
 
     def __init__(
@@ -53,18 +51,15 @@ class BLIP(nn.Module):
         name: str,
         temperature: float = START_TEMPERATURE,
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_rule)
         text = network.config.text_config
-        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
+        self.network, self.tokenizer, self.name = network, tokenizer, name
         self.encode_id = encode_token(tokenizer, vocabulary=text.vocab_size)
-        self.image_size = pixel_rule.size
         patch = int(network.config.vision_config.patch_size)
         self.patch_grid = (pixel_rule.size[0] // patch, pixel_rule.size[1] // patch)
         self.context_length = min(CONTEXT_LENGTH, int(text.max_position_embeddings))
         self.mask_token = str(tokenizer.mask_token)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "BLIP":
@@ -124,10 +119,6 @@ class BLIP(nn.Module):
             temperature=temperature,
         ).eval()
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize by the checkpoint's rule and scale to [0, 1]."""
-        return to_pixels(images, self.pixel_rule)
-
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean as BLIP does, tokenise as `[CLS] x [SEP]`, pad to the longest of the batch."""
         encoded = self.tokenizer(
@@ -152,7 +143,7 @@ class BLIP(nn.Module):
 
     def encode_image_states(self, pixels: Float[Tensor, "images 3 height width"]) -> States:
         """Encode pixels in [0, 1]: the ViT's states, the class token's first."""
-        output = self.network.vision_model(pixel_values=(pixels - self._mean) / self._std)
+        output = self.network.vision_model(pixel_values=self.normalise(pixels))
         hidden = output.last_hidden_state
         mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return States(hidden, mask, self.network.vision_proj(hidden[:, 0]))

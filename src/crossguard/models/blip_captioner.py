@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
@@ -14,7 +13,8 @@ from crossguard.models.base import Tokens, check_captions
 from crossguard.models.blip_released import MAX_WORDS, read_released_captioner
 from crossguard.models.captions import clean_for_blip
 from crossguard.models.originals import refuse_unread
-from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -22,7 +22,7 @@ CONTEXT_LENGTH = 40
 PROMPT = "a picture of "
 
 
-class BlipCaptioner(nn.Module):
+class BlipCaptioner(ReadsPictures):
     """BLIP's captioning model (Li et al., ICML 2022): a ViT and a decoder that starts with `[DEC]` and the prompt.
 
     Args:
@@ -33,9 +33,6 @@ class BlipCaptioner(nn.Module):
         prompt: how every caption begins, in training and when writing; may be empty.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(
         self,
         network: BlipForConditionalGeneration,
@@ -45,13 +42,10 @@ class BlipCaptioner(nn.Module):
         name: str,
         prompt: str = PROMPT,
     ) -> None:
-        super().__init__()
-        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
+        super().__init__(pixel_rule)
+        self.network, self.tokenizer, self.name = network, tokenizer, name
         self.prompt = prompt
-        self.image_size = pixel_rule.size
         self.context_length = min(CONTEXT_LENGTH, int(network.config.text_config.max_position_embeddings))
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "BlipCaptioner":
@@ -99,10 +93,6 @@ class BlipCaptioner(nn.Module):
             pixel_rule=PixelRule.squeeze(network.config.vision_config.image_size),
             name=name,
         ).eval()
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize by the checkpoint's rule and scale to [0, 1]."""
-        return to_pixels(images, self.pixel_rule)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean captions as BLIP does, put the prompt before them, and tokenise as `[DEC] prompt x [SEP]`."""
@@ -191,7 +181,7 @@ class BlipCaptioner(nn.Module):
         return [caption.strip() for caption in decoded]
 
     def _encode(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images tokens channels"]:
-        output = self.network.vision_model(pixel_values=(pixels - self._mean) / self._std)
+        output = self.network.vision_model(pixel_values=self.normalise(pixels))
         hidden: Tensor = output.last_hidden_state
         return hidden
 

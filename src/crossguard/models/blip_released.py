@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from crossguard.models.originals import (
+    TRAINING_STATE,
     State,
     check_shapes,
     read_checkpoint,
@@ -19,8 +20,7 @@ from crossguard.models.originals import (
 
 MAX_WORDS = 30
 IGNORED = (
-    r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\.",  # momentum copies
-    r"(image_queue|text_queue|idx_queue|queue_ptr|ptr_queue)$",
+    *TRAINING_STATE,
     r"(text_encoder|text_decoder\.bert)\.embeddings\.position_ids$",
 )
 RENAMED = (

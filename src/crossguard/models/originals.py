@@ -11,6 +11,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+TRAINING_STATE = (
+    r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\.",  # momentum copies
+    r"(image_queue|text_queue|idx_queue|queue_ptr|ptr_queue)$",
+)
+"""What the released checkpoints of ALBEF and BLIP hold for training alone, as patterns of keys."""
+
 State = Mapping[str, Shaped[Tensor, "..."]]
 
 

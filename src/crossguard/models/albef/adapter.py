@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -17,12 +16,13 @@ from crossguard.models.albef.network import AlbefNetwork
 from crossguard.models.base import States, Tokens
 from crossguard.models.captions import clean_for_albef
 from crossguard.models.originals import check_shapes
-from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
 
-class ALBEF(nn.Module):
+class ALBEF(ReadsPictures):
     """Align before fuse (Li et al., NeurIPS 2021): a ViT, a BERT, and fusion layers that read both.
 
     Args:
@@ -32,8 +32,6 @@ class ALBEF(nn.Module):
         name: shown in tables and written into rows.
     """
 
-    _mean: Tensor
-    _std: Tensor
     rank_adds_cosine = False
 
     def __init__(
@@ -44,21 +42,18 @@ class ALBEF(nn.Module):
         pixel_rule: PixelRule | None = None,
         name: str = "albef",
     ) -> None:
-        super().__init__()
         config = network.config
         side = (config.image_size, config.image_size)
         rule = pixel_rule or PixelRule.squeeze(config.image_size)
+        super().__init__(rule)
         if rule.size != side:
             raise ValueError(f"Expected pictures of {side} pixels, but the pixel rule gives {rule.size}.")
         if len(tokenizer) > config.vocab_size:
             raise ValueError(f"Expected at most {config.vocab_size} word pieces, but got {len(tokenizer)}.")
-        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, rule, name
-        self.image_size = rule.size
+        self.network, self.tokenizer, self.name = network, tokenizer, name
         self.patch_grid = (config.grid, config.grid)
         self.context_length = config.context_length
         self.mask_token = str(tokenizer.mask_token)
-        self.register_buffer("_mean", torch.tensor(rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = True) -> "ALBEF":
@@ -114,10 +109,6 @@ class ALBEF(nn.Module):
             network = AlbefNetwork(config)
         return cls(network, wordpiece_tokenizer(vocabulary, template="[CLS] $A"), name=name).eval()
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Squeeze to the square (bicubic, on 8 bits) and scale to [0, 1]."""
-        return to_pixels(images, self.pixel_rule)
-
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean as ALBEF does (punctuation deleted), tokenise as `[CLS] x`, pad to the longest of the batch."""
         words = self.network.config.max_words
@@ -148,7 +139,7 @@ class ALBEF(nn.Module):
         kept: Bool[Tensor, "images patches"] | None = None,
     ) -> States:
         """Encode pixels in [0, 1]: the ViT's states, the class token's first."""
-        hidden, mask = self.network.visual_encoder((pixels - self._mean) / self._std, kept)
+        hidden, mask = self.network.visual_encoder(self.normalise(pixels), kept)
         return States(hidden, mask, self.network.vision_proj(hidden[:, 0]))
 
     def encode_text_states(self, texts: Sequence[str] | Tokens) -> States:

@@ -9,6 +9,7 @@ from torch import Tensor
 from crossguard.models.albef.config import AlbefConfig
 from crossguard.models.albef.network import AlbefNetwork
 from crossguard.models.originals import (
+    TRAINING_STATE,
     State,
     check_shapes,
     read_checkpoint,
@@ -28,8 +29,7 @@ KNOWN_BY = (
     "temp",
 )
 IGNORED = (
-    r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\.",  # momentum copies
-    r"(image_queue|text_queue|idx_queue|queue_ptr)$",
+    *TRAINING_STATE,
     r"text_encoder\.embeddings\.position_ids$",
     r"text_encoder\.cls\.",  # head of masked language modelling
 )
