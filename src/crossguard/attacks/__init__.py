@@ -11,6 +11,7 @@ from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
+from crossguard.attacks.mixture import worst_mixture
 from crossguard.attacks.neighbours import EmbeddingNeighbours
 from crossguard.attacks.pgd import PGD
 from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS, SampleAttackRow, make_sample_attack
@@ -24,6 +25,7 @@ from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.storage import Storage
 from crossguard.attacks.swap import WordSwap, swap_words
 from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
+from crossguard.attacks.text_score import TextScore, text_score
 from crossguard.attacks.thesaurus import Thesaurus
 from crossguard.attacks.victims import Plain, Victim
 
@@ -55,6 +57,7 @@ __all__ = [
     "SourceRow",
     "Sparse",
     "Storage",
+    "TextScore",
     "Thesaurus",
     "Victim",
     "WordSwap",
@@ -74,5 +77,7 @@ __all__ = [
     "save_adversarial",
     "step_size",
     "swap_words",
+    "text_score",
     "within_words",
+    "worst_mixture",
 ]
