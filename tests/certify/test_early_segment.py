@@ -81,7 +81,7 @@ class OnTheThreshold(nn.Module):
 
 def test_error_under_the_null_is_at_most_alpha():
     """Half of the sub-samples keep the first pixel: p_A is at its threshold at radius 0, every certificate is wrong."""
-    images, alpha = 80, 0.1
+    images, alpha = 50, 0.1
     none = MultiModalSamples(
         "toy",
         "test",

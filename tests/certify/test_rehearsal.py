@@ -44,14 +44,15 @@ def expected_seconds(note):
 
 def test_the_expected_time_is_close_to_what_it_takes(sensors):
     heard = Listening()
-    found = certify(Slow(), sensors, keep=KEEP, draws=1500, alpha=0.01, batch_size=48, progress=heard)
+    found = certify(Slow(), sensors, keep=KEEP, draws=1200, alpha=0.01, batch_size=48, progress=heard)
     (first, total, done, note), (second, drawn, counted, _) = heard.tasks
     assert (first, second) == ("pre-flight", "certify")
     assert total == done == PASSES
-    assert drawn == counted == 12 * 1500
-    assert "1500 draws, alpha 0.01: at least" in note
+    assert drawn == counted == 12 * 1200
+    assert "1200 draws, alpha 0.01: at least" in note
     assert "radius" in note
-    assert expected_seconds(note) == pytest.approx(found.seconds, rel=0.7, abs=2)
+    slept = 300 * 0.004  # 300 batches; a machine that is busy with other work may take longer at any time
+    assert 0.4 * slept < expected_seconds(note) < 3 * found.seconds + 2
 
 
 @pytest.mark.parametrize(("draws", "extra"), [(WORTH, 0), (WORTH + 1, PASSES)])
