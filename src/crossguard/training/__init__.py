@@ -3,23 +3,32 @@
 from crossguard.training.ablated import train_ablated
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
 from crossguard.training.composition import Composition, Draw, draw_step
-from crossguard.training.defences import DEFENCES, Anchor, Contrast, DefenceRow
+from crossguard.training.defences import DEFENCES, Anchor, Contrast, DefenceRow, Language, Match
 from crossguard.training.inner import InnerAttack
+from crossguard.training.links import Arranged, arrange
+from crossguard.training.lora import Lora
+from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
 from crossguard.training.trainer import train
 
 __all__ = [
     "DEFENCES",
     "Anchor",
+    "Arranged",
     "Composition",
     "Contrast",
     "DefenceRow",
     "Draw",
     "InnerAttack",
+    "Language",
+    "Lora",
+    "Match",
     "Pictures",
     "StepBatches",
+    "StepLoss",
     "Swaps",
     "TrainingBatch",
+    "arrange",
     "draw_step",
     "swap_some",
     "train",
