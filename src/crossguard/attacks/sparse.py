@@ -75,11 +75,11 @@ class Sparse(Attack):
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
     ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
         """Attack captions, images, captions."""
-        texts = self.words.texts(model, batch, batch.pixels, words=budget.words)
+        texts = self.words.texts(model, batch, batch.pixels, words=budget.words, kinds=budget.kinds)
         if budget.patches == 0:
             return batch.pixels, texts
         pixels = self.images(model, batch, texts, patches=budget.patches, seed=seed)
-        return pixels, self.words.texts(model, batch, pixels, words=budget.words)
+        return pixels, self.words.texts(model, batch, pixels, words=budget.words, kinds=budget.kinds)
 
     def images(
         self, model: VisionLanguageModel, batch: PairBatch, texts: tuple[str, ...], *, patches: int, seed: int

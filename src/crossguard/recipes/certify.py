@@ -175,10 +175,19 @@ def _with_attack(
     )
     _keep_rows(run, f"attacked/{view.label}", found.rows())
     metrics = found.metrics(positive=1 if positive is None else positive)
-    places = {tuple(vector.get(m, 0) for m in view.modalities): i for i, vector in enumerate(vectors)}
+    places = [tuple(vector.get(m, 0) for m in view.modalities) for vector in vectors]
+
+    def strongest(values: Sequence[float | None], radii: Sequence[int]) -> float | None:
+        """Return the lowest figure of the attacks within the radii: no line between two of them is a bound."""
+        within = [
+            value
+            for value, place in zip(values, places, strict=True)
+            if value is not None and all(r <= limit for r, limit in zip(place, radii, strict=True))
+        ]
+        return min(within, default=None)
+
     attacked = {
-        metric: tuple(values[places[radii]] if radii in places else None for radii in view.curve.radii)
-        for metric, values in metrics.items()
+        metric: tuple(strongest(values, radii) for radii in view.curve.radii) for metric, values in metrics.items()
     }
     return replace(view, curve=replace(view.curve, attacked=attacked))
 

@@ -266,6 +266,8 @@ class CertifyRecipe(_Recipe):
             known = [] if self.curve is None else self.curve.build()
             if not known or any(vector not in known for vector in self.attack.vectors):
                 raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
+            if self.kind not in ("substitution", "edit"):
+                raise ValueError(f"expected kind 'substitution' or 'edit' with `attack`, which substitutes: {self.kind!r}")
         return self
 
 
