@@ -267,7 +267,7 @@ class CertifyRecipe(_Recipe):
             if not known or any(vector not in known for vector in self.attack.vectors):
                 raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
             if self.kind not in ("substitution", "edit"):
-                raise ValueError(f"expected kind 'substitution' or 'edit' with `attack`, which substitutes: {self.kind!r}")
+                raise ValueError("expected kind 'substitution' or 'edit' with `attack`, which substitutes elements")
         return self
 
 
