@@ -14,7 +14,7 @@ _LONGEST = 448
 
 
 def overlay(
-    picture: UInt8[np.ndarray, "height width 3"],
+    picture: UInt8[np.ndarray, "seen_height seen_width 3"],
     heat: Float32[np.ndarray, "rows columns"],
     *,
     size: tuple[int, int],
