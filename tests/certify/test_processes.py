@@ -10,7 +10,7 @@ import pytest
 from certify_toys import KEEP, SignNet
 from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
 
-from crossguard.certify import Counts, certify, certify_early, certify_segmentation
+from crossguard.certify import Counts, certify, certify_early, certify_segmentation, certify_segmentation_early
 from crossguard.runs import write_atomically
 
 HERE = Path(__file__).parent
@@ -25,10 +25,15 @@ def certify_all(sensors, images, folder=None):
     pixels = certify_segmentation(
         TwoRegions(), images, keep=PIXELS, draws=101, alpha=0.01, batch_size=7, scheme="joint", folder=folder
     )
+    regions = certify_segmentation_early(
+        TwoRegions(), images, keep=PIXELS, radii={"image": 1}, draws=400, alpha=0.01, undecided=0.2, folder=folder
+    )
     return {
         "votes": classes.counts.votes,
         "selection": classes.selection.votes,
         "early": np.stack([early.labels, early.certified, early.draws]),
+        "regions": np.stack([regions.labels, regions.certified]),
+        "region draws": regions.draws,
         "pixels": np.stack([counts.votes for counts in pixels.counts]),
     }
 
