@@ -32,8 +32,16 @@ def models(tmp_path_factory):
 
 
 def batch_for(model, toy_pairs, toy_batch):
-    pixels = model.preprocess([toy_pairs.image(int(i)) for i in toy_batch.image_ids])
-    return PairBatch(pixels, toy_batch.texts, toy_batch.links, toy_batch.image_ids, toy_batch.text_ids)
+    """The first four pictures, all their texts, as this model sees them."""
+    images = toy_batch.image_ids[:4]
+    texts = toy_batch.positives[:4].any(dim=0).nonzero().squeeze(1)
+    return PairBatch(
+        model.preprocess([toy_pairs.image(int(i)) for i in images]),
+        tuple(toy_batch.texts[j] for j in texts),
+        toy_batch.positives[:4][:, texts].nonzero(),
+        images,
+        toy_batch.text_ids[texts],
+    )
 
 
 @torch.no_grad()
