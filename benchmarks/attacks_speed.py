@@ -1,13 +1,16 @@
 """Speed of attacks, as ratios measured in one run.
 
-    python benchmarks/attacks_speed.py [--captions 512] [--images 64] [--threads 2]
+    python benchmarks/attacks_speed.py [--captions 512] [--images 64] [--threads 2] [--device cuda]
 
 1. word-swap, batched, against the same attack caption by caption (one forward per caption for the masked variants, one
    per visited word; and one per variant), at identical outputs, on captions of the emoji data.
 2. One step of pgd over one bare forward and backward of the image tower.
 3. sga against a straightforward implementation that takes 8 images at a time and goes caption by caption.
-4. How the time of word-swap grows with captions and with words.
-5. How much memory word-swap takes at its peak.
+4. word-swap with words ranked by gradients, or candidates shortlisted by them: time, and strength beside masking.
+5. How the time of word-swap grows with captions and with words, and that of sga with images.
+6. How much memory the process took at its peak.
+7. With --device: images per second of pgd and sga on a CLIP ViT-B/16 of random weights there, in float32 and bfloat16,
+   and as a share of the rate of a bare forward and backward. Nothing else is measured then.
 
 The model is a CLIP with random weights and as many as emoji-clip's order (48 x 48 pixels, 3 layers of 128 and 192):
 speed does not ask what the weights say.
@@ -18,7 +21,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +35,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from crossguard.attacks import Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
+from crossguard.attacks.text_score import EmbeddingScore
 from crossguard.attacks.views import rescale
 from crossguard.data import OneToManyPairs, PairBatch, links_among, load_pairs
 from crossguard.models import CLIP, cosine
@@ -108,6 +115,19 @@ def word_swap(model: CLIP, batch: PairBatch) -> None:
             print(f"  caption by caption, {name}: {took:.2f} s, {took / fast_time:.1f} x, identical: {same}")
 
 
+def gradient_ranking(model: CLIP, batch: PairBatch) -> None:
+    features = model.encode_image(batch.pixels).detach()
+    score = EmbeddingScore(model, features, batch.positives, among_all=False)
+    owners = list(range(len(batch.texts)))
+    clean = score(batch.texts, owners)
+    for options in ({}, {"ranking": "gradient"}, {"shortlist": 3}, {"ranking": "gradient", "shortlist": 3}):
+        run = partial(swap_words, model, batch.texts, features, batch.positives, words=1, source=Thesaurus(), **options)
+        fall = float((clean - score(run(), owners)).mean())
+        print(
+            f"word-swap, {options or 'words ranked by masking'}: {seconds(run):.2f} s, mean fall of cosine {fall:.5f}"
+        )
+
+
 def pgd_step(model: CLIP, batch: PairBatch) -> None:
     loss = image_loss(model, batch, batch.texts)
 
@@ -172,23 +192,77 @@ def growth(model: CLIP, batch: PairBatch) -> None:
         print(f"word-swap of {n} captions, 1 / 2 / 4 words: " + " / ".join(f"{t:.2f}" for t in row) + " s")
 
 
+def growth_of_sga(model: CLIP, pairs: OneToManyPairs, images: int) -> None:
+    attack, threat = make_attack("sga"), ThreatModel(image=LInf(EPS), text=WordEdits(1))
+    for n in (max(1, images // 4), max(1, images // 2), images):
+        batch = build_batch(model, pairs, images=n)
+        took = seconds(lambda batch=batch: attack(model, batch, threat=threat, seed=0), repeats=1)
+        print(f"sga of {n} images, {len(batch.texts)} captions: {took:.2f} s")
+
+
+def on_device(tokenizer: PreTrainedTokenizerFast, pairs: OneToManyPairs, *, images: int, device: torch.device) -> None:
+    """Rates of attacks on the ViT-B/16 of CLIP's paper beside the bare rate of its image tower."""
+    sizes = {"image_size": 224, "patch_size": 16, "vision_width": 768, "vision_layers": 12}
+    sizes |= {"text_width": 512, "text_layers": 12, "context_length": 77, "embed_dim": 512}
+    model = CLIP.from_sizes(tokenizer, **sizes, seed=0, name="ViT-B/16")
+    batch = build_batch(model, pairs, images=images).to(device)
+    model.to(device)
+    threat = ThreatModel(image=LInf(EPS), text=WordEdits(1))
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def rate(run: Callable[[], object]) -> float:
+        run(), wait()
+        start = time.perf_counter()
+        run(), wait()
+        return images / (time.perf_counter() - start)
+
+    def bare() -> None:
+        pixels = batch.pixels.clone().requires_grad_(True)
+        torch.autograd.grad(model.encode_image(pixels).float().sum(), pixels)
+
+    for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
+
+        def precision(_: object = None, dtype: torch.dtype | None = dtype) -> AbstractContextManager[object]:
+            return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+        with frozen(model), patch("crossguard.attacks.base.fast_precision", precision):
+            with precision():
+                top = rate(bare)
+            print(f"{name}: bare forward and backward {top:.1f} images/s")
+            for built, part, passes in (
+                (make_attack("pgd"), threat.only("image"), STEPS),
+                (make_attack("sga"), threat, 5 * STEPS),
+            ):
+                got = rate(lambda built=built, part=part: built(model, batch, threat=part, seed=0))
+                print(f"{name}: {built.name} {got:.2f} images/s, {passes * got / top:.2f} of the bare rate per pass")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=512)
     parser.add_argument("--images", type=int, default=64, help="for pgd and sga")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", help="measure a ViT-B/16 there, e.g. cuda, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pairs = load_pairs("emoji", split="test")
     model = build_model(pairs, Thesaurus())
+    if options.device is not None:
+        on_device(model.tokenizer, pairs, images=options.images, device=torch.device(options.device))
+        return
     print(f"{sum(p.numel() for p in model.parameters()):,} weights, {options.threads} threads")
     captions = build_batch(model, pairs, images=len(pairs.images), captions=options.captions)
     images = build_batch(model, pairs, images=options.images)
     with frozen(model):
         word_swap(model, captions)
+        gradient_ranking(model, captions)
         pgd_step(model, images)
         sga(model, images)
         growth(model, captions)
+        growth_of_sga(model, pairs, options.images)
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
