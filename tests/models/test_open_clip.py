@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
-from fusion_reference import attend, fill, gelu, linear, norm
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
 
 from crossguard.models import CLIP, load_model
-from crossguard.models.open_clip import convert_open_clip
+from crossguard.models.open_clip import KNOWN, _config, convert_open_clip
+from crossguard.models.originals import check_shapes
+from fusion_reference import attend, fill, gelu, linear, norm
 from shared import WORDS
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
@@ -229,3 +232,57 @@ class TestRefused:
     def test_unknown_resizing(self, tmp_path):
         with pytest.raises(ValueError, match="'longest'"):
             load_model(write(tmp_path / "m", released(), resize_mode="longest"))
+
+
+def test_shipped_configs_have_the_shapes_of_open_clip(open_clip, tmp_path):
+    """At full size, without memory: what we make of a config fits the weights that open_clip makes of it."""
+    folder = Path(open_clip.__file__).parent / "model_configs"
+    for name in ("ViT-B-32-quickgelu", "ViT-L-14-336"):
+        values = json.loads((folder / f"{name}.json").read_text())
+        with torch.device("meta"):
+            theirs = open_clip.CLIP(**values).state_dict()
+            ours = CLIPModel(_config(values, tmp_path)).state_dict()
+        check_shapes(convert_open_clip(theirs), ours, family=name)
+
+
+def test_shipped_configs_are_taken_or_named(open_clip, tmp_path):
+    taken, refused = set(), set()
+    for path in (Path(open_clip.__file__).parent / "model_configs").glob("*.json"):
+        values = json.loads(path.read_text())
+        plain = {*values["vision_cfg"], *values["text_cfg"]} <= KNOWN["vision_cfg"] | KNOWN["text_cfg"]
+        if plain and not isinstance(values["vision_cfg"]["layers"], list) and set(values) <= KNOWN["model_cfg"]:
+            config = _config(values, tmp_path)
+            assert config.vision_config.num_hidden_layers == values["vision_cfg"]["layers"]
+            assert config.text_config.hidden_size == values["text_cfg"]["width"]
+            assert config.projection_dim == values["embed_dim"]
+            taken.add(path.stem)
+        elif {"timm_model_name", "hf_model_name"} & {*values["vision_cfg"], *values["text_cfg"]}:
+            with pytest.raises(ValueError, match="asks for .*_name"):
+                _config(values, tmp_path)
+            refused.add(path.stem)
+    assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14"} <= taken
+    assert len(refused) > 20
+
+
+def real_captions():
+    home = os.environ.get("CROSSGUARD_DATA")
+    if not home:
+        pytest.skip("CROSSGUARD_DATA does not say where the real data lie")
+    rows = json.loads((Path(home) / "flickr8k" / "test.json").read_text())
+    return [text for row in rows for text in row["caption"]]
+
+
+def test_tokens_equal_those_of_open_clip_on_real_captions(open_clip, tmp_path):
+    captions = real_captions()
+    theirs = importlib.import_module("open_clip.tokenizer").SimpleTokenizer()
+    ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # as the released files spell them
+    vocabulary = {ends.get(piece, piece): number for piece, number in theirs.encoder.items()}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = sorted(theirs.bpe_ranks, key=theirs.bpe_ranks.get)
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    encoded = tokenizer(captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    ours = encoded["input_ids"] * encoded["attention_mask"]  # open_clip pads with zeros
+    assert len(captions) == 2500
+    assert torch.equal(ours, theirs(captions, context_length=77))
