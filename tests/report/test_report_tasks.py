@@ -13,7 +13,7 @@ GREY = np.full((24, 24, 3), 100, np.uint8)
 
 
 def drawn(**changes):
-    values = {"size": (60, 120), "truth": (10, 10, 40, 30), "chosen": (60, 20, 30, 30), "right": False}
+    values = {"size": (60, 120), "truth": (10.0, 10.0, 40.0, 30.0), "chosen": (60.0, 20.0, 30.0, 30.0), "right": False}
     heat = np.zeros((3, 3), np.float32)
     heat[2, 2] = 0.5
     return overlay(GREY, changes.pop("heat", heat), **{**values, **changes})
@@ -35,12 +35,12 @@ def test_boxes_lie_where_they_should_in_their_colours():
 
 
 def test_a_map_of_zeros_leaves_the_picture():
-    found = drawn(heat=np.zeros((3, 3), np.float32), chosen=None, truth=(0, 0, 5, 5))
+    found = drawn(heat=np.zeros((3, 3), np.float32), chosen=None, truth=(0.0, 0.0, 5.0, 5.0))
     assert (found[10:, 10:] == 100).all()
 
 
 def test_large_photos_are_drawn_smaller():
-    assert drawn(size=(800, 1600), truth=(0, 0, 100, 100), chosen=None).shape == (224, 448, 3)
+    assert drawn(size=(800, 1600), truth=(0.0, 0.0, 100.0, 100.0), chosen=None).shape == (224, 448, 3)
 
 
 def make_view(kind="grounding", **changes):
