@@ -1,10 +1,10 @@
 """Tiny fusion models with random weights, for tests."""
 
 import torch
-from fusion_reference import fill, text_shapes, vision_shapes, write_vocabulary
 
 from crossguard.models import BLIP, BlipCaptioner
 from crossguard.models.albef import ALBEF, AlbefConfig
+from fusion_reference import fill, text_shapes, vision_shapes, write_vocabulary
 
 
 def make_albef(folder, seed=0, **sizes):

@@ -4,8 +4,6 @@ import json
 
 import pytest
 import torch
-from fusion_models import make_blip, make_captioner, released_blip
-from fusion_reference import bert, embed, gelu, linear, norm, vit
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
@@ -22,6 +20,8 @@ from crossguard.models import (
 )
 from crossguard.models.blip import encode_token
 from crossguard.models.captions import clean_for_blip
+from fusion_models import make_blip, make_captioner, released_blip
+from fusion_reference import bert, embed, gelu, linear, norm, vit
 
 TEXTS = ["A red disc.", "the small blue square on the left side", "a man's well-known dog!"]
 HEADS = {"vision_heads": 4, "text_heads": 2}

@@ -284,7 +284,7 @@ class Packed:
     """The elements of one modality that were kept, packed together, and where each stood.
 
     Args:
-        values: [samples, kept, ...], of the modality's own type, in the order of positions; zeros where there is padding.
+        values: [samples, kept, ...], of the modality's own type, ordered by position; zeros on padding.
         positions: int64 [samples, kept], ascending, in [0, size); 0 on padding.
         size: number of elements before any was dropped.
         real: bool [samples, kept], False on padding; None where all are real, because every sample keeps as many.
