@@ -48,7 +48,8 @@ class FirstOrder:
                 "Expected a score of text embeddings (objective 'cosine' or 'contrastive', on two towers) for "
                 f"gradients, but got {type(score).__name__}: rank words by 'mask', without a shortlist."
             )
-        weight: Any = embedding_layer(model).weight.detach()
+        embedding: Any = embedding_layer(model)
+        weight = embedding.weight.detach()
         owners = list(range(len(texts)))
         found = token_gradients(model, texts, lambda e: score.of_embeddings(normalize(e, dim=-1), owners))
         ids, mask = found.tokens.ids, found.tokens.mask
