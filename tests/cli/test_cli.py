@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from typer.testing import CliRunner
@@ -113,7 +114,8 @@ def test_certify_trains_resumes_and_reports(tmp_path):
     text = plain(invoke(*arguments))
     assert "certified in percent" in text
     rows = (run / "rows.jsonl").read_text().splitlines()
-    assert len(rows) == 6
+    sections = Counter(json.loads(row)["section"] for row in rows)
+    assert sections == {"certificate/watch-net": 6, "certificate/watch-net/baseline": 6}
     table = json.loads(invoke(*arguments, "--json").stdout)
     assert table
     assert (run / "rows.jsonl").read_text().splitlines() == rows
