@@ -115,7 +115,7 @@ def test_certify_trains_resumes_and_reports(tmp_path):
     assert "certified in percent" in text
     rows = (run / "rows.jsonl").read_text().splitlines()
     sections = Counter(json.loads(row)["section"] for row in rows)
-    assert sections == {"certificate/watch-net": 6, "certificate/watch-net/baseline": 6}
+    assert sections == {"certificate/watch-net": 6, "certificate/watch-net/joint sub-sampling": 6}
     table = json.loads(invoke(*arguments, "--json").stdout)
     assert table
     assert (run / "rows.jsonl").read_text().splitlines() == rows
