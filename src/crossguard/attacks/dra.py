@@ -20,6 +20,9 @@ class DRA(Attack):
 
     Captions are attacked as in SGA: before the images, and again from the originals after them.
 
+    For the victim itself it is no stronger than SGA: within a small budget the loss is nearly linear, the gradients at
+    the mixes have nearly the signs of that at the present image, and both end within a few pixels of each other.
+
     Args:
         draws: mixes per step (5 in the paper).
         steps: as for `SGA`.
