@@ -12,6 +12,7 @@ from crossguard.attacks.masked_lm import best_combinations
 from crossguard.attacks.meaning import antonyms, keeps_meaning
 from crossguard.attacks.stopwords import NEGATIONS, STOP_WORDS
 from crossguard.attacks.words import replace_word, split_words
+from crossguard.evaluate.fingerprint import describe
 
 TEXTS = ("A small picture, of a red disc!", "the disc is not on the left side", "two plain drawings - 12 \t sofas")
 WORDS = [w for text in TEXTS for word in split_words(text) if (w := word.core.lower()).isalpha()]
@@ -50,6 +51,14 @@ def source(request, bert):
 
 def test_the_fixture_covers_the_table():
     assert set(SOURCES) == {"thesaurus", "embedding", "characters", "masked-lm"}
+
+
+def test_what_a_run_notes_of_a_source_does_not_change_with_use(source, tiny_clip):
+    """A resumed evaluation knows its attack by this."""
+    before = describe(source)
+    assert before["class"] == type(source).__name__
+    source.candidates(TEXTS, model=tiny_clip)
+    assert describe(source) == before
 
 
 def test_every_source_gives_single_words_in_place_of_words_that_may_change(source, tiny_clip):

@@ -121,6 +121,23 @@ def test_options_are_described_to_their_depth():
     assert " at 0x" not in describe(lambda: None)
 
 
+def test_objects_of_many_options_and_networks_are_described():
+    assert describe(Outer(Inner(list(range(5000))))) != describe(Outer(Inner(list(range(5001)))))
+    many = Inner(1)
+    vars(many).update({f"option_{i}": "x" * 20 for i in range(100)})
+    told = describe(Outer(many))
+    assert told["class"] == "Outer"
+    assert len(told["inner"]) == 32
+    network = torch.nn.Linear(2, 2)
+    before = describe(Outer(network))
+    assert before["inner"] == {"class": "Linear", "weights": weights_fingerprint(network)}
+    with torch.no_grad():
+        network.bias += 1
+    assert describe(Outer(network)) != before
+    # An object whose own attributes are too long to be told in full.
+    assert len(describe(many)) == 32
+
+
 @given(st.recursive(st.integers() | st.text(max_size=5) | st.none(), lambda inner: st.lists(inner, max_size=4)))
 def test_plain_options_stay_as_they_are(value):
     assert describe(value) == value

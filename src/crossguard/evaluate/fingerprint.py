@@ -87,8 +87,8 @@ def digest(settings: Mapping[str, Any]) -> str:
 def describe(value: Any, *, depth: int = 4) -> Any:
     """Describe an option as JSON values that are the same in every process.
 
-    Objects become their class and their public attributes (what starts with an underscore is state, not an option);
-    long descriptions become a digest.
+    Objects become their class and their public attributes (what starts with an underscore is state, not an option),
+    networks their class and the fingerprint of their weights; long descriptions become a digest.
 
     Example:
         >>> describe({"steps": 10, "sizes": (1, 0.5)})
@@ -96,15 +96,21 @@ def describe(value: Any, *, depth: int = 4) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value if not isinstance(value, float) or isfinite(value) else str(value)
+    if isinstance(value, nn.Module):
+        return {"class": type(value).__qualname__, "weights": weights_fingerprint(value)}
     if isinstance(value, Mapping):
-        told: Any = {str(k): describe(v, depth=depth) for k, v in value.items() if not str(k).startswith("_")}
+        told: Any = _public(value, depth=depth)
     elif isinstance(value, list | tuple):
         told = [describe(item, depth=depth) for item in value]
     elif isinstance(value, set | frozenset):
         told = sorted(json.dumps(describe(item, depth=depth)) for item in value)
     elif depth and hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
-        told = {"class": type(value).__qualname__, **describe(vars(value), depth=depth - 1)}
+        told = {"class": type(value).__qualname__, **_public(vars(value), depth=depth - 1)}
     else:
         told = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     text = json.dumps(told, sort_keys=True)
     return told if len(text) <= 2000 else blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _public(values: Mapping[Any, Any], *, depth: int) -> dict[str, Any]:
+    return {str(k): describe(v, depth=depth) for k, v in values.items() if not str(k).startswith("_")}
