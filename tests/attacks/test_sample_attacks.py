@@ -197,6 +197,22 @@ def test_the_batch_size_is_irrelevant_and_the_seed_decides(attack, threat):
     assert (whole.attacked == parts.attacked).all()
 
 
+def test_a_part_with_its_places_is_attacked_as_the_whole_is():
+    samples, model = sensors(), ToySensors(1)
+    storage = {m: Storage.of(values) for m, values in samples.modalities.items()}
+    options = {"attack": "pgd", "attack_options": {"steps": 1}, "threat": LINF, "seed": 5, "storage": storage}
+    whole = attack_samples(model, samples, **options)
+    chosen = np.array([4, 2])
+    part = attack_samples(model, samples.select(chosen), places=chosen, **options)
+    other = attack_samples(model, samples.select(chosen), **options)
+    for m in model.modalities:
+        found, expected = part.samples.modalities[m].astype(float), whole.samples.modalities[m][chosen].astype(float)
+        assert np.allclose(found, expected, rtol=1e-2, atol=1e-3)
+    assert (other.samples.modalities["counts"] != part.samples.modalities["counts"]).any()
+    with pytest.raises(ValueError, match="Expected 2 places"):
+        attack_samples(model, samples.select(chosen), places=np.array([4]), **options)
+
+
 @pytest.mark.parametrize(
     ("attack", "threat"),
     [

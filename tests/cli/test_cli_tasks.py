@@ -92,7 +92,7 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
         (["task=retrieval"], "holds expressions, but this verb takes pairs"),
         (["captioning={beams: 2}"], "captioning: expected these settings only with task: captioning"),
         (["rerank=16"], "rerank: expected it only with task: retrieval"),
-        (["task=groundin"], "task: input should be 'retrieval', 'grounding' or 'captioning'"),
+        (["task=groundin"], "task: input should be 'retrieval', 'grounding', 'captioning' or 'samples'"),
         (["grounding.layers=3"], "did you mean 'layer'"),
         (["grounding.layer=9"], r"fusion layer in \[2, 5\), but got 9"),
         (["data.split=testC"], "Unknown split 'testC'"),

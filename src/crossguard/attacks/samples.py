@@ -119,6 +119,7 @@ def attack_samples(
     batch_size: int = 64,
     rows_per_forward: int = 4096,
     known_answers: Int64[np.ndarray, "samples ..."] | None = None,
+    places: Int64[np.ndarray, " samples"] | None = None,
     device: torch.device | str = "cpu",
     progress: Reporter | None = None,
 ) -> AttackedSamples:
@@ -142,6 +143,8 @@ def attack_samples(
         batch_size: samples that climb together.
         rows_per_forward: inputs of one forward pass where a sparse attack tries elements.
         known_answers: what the victim answers to the clean samples, where an earlier call has asked it already.
+        places: the samples' places in the data set that they were taken from; default: 0, 1, 2, ... With these and the
+            `storage` of that data set, a part of it is attacked as the whole is.
         device: where to compute; the model is moved there.
         progress: where progress is shown.
 
@@ -165,7 +168,11 @@ def attack_samples(
     search = make_sample_attack(attack, **(attack_options or {}))
     if isinstance(victim.module, torch.nn.Module):
         victim.module.to(device)
-    job = _Job(victim, samples, how, words, threat, search, objective, seed, device, rows_per_forward)
+    if places is None:
+        places = np.arange(len(samples))
+    elif len(places) != len(samples):
+        raise ValueError(f"Expected {len(samples)} places (as samples), but got {len(places)}.")
+    job = _Job(victim, samples, places, how, words, threat, search, objective, seed, device, rows_per_forward)
     found: dict[str, list[np.ndarray]] = {m: [] for m in values}
     answers: list[np.ndarray] = []
     attacked: list[np.ndarray] = []
@@ -203,6 +210,7 @@ def attack_samples(
 class _Job:
     victim: Victim
     samples: MultiModalSamples
+    places: Int64[np.ndarray, " samples"]
     storage: Mapping[str, Storage]
     words: Mapping[str, int]
     threat: ThreatModel
@@ -215,7 +223,7 @@ class _Job:
     def attack(self, ids: Int64[np.ndarray, " chosen"]) -> dict[str, np.ndarray]:
         """Return adversarial values of the chosen samples, in their storage types."""
         source = {m: self.samples.modalities[m][ids] for m in self.storage}
-        places = torch.from_numpy(ids).to(self.device)
+        places = torch.from_numpy(self.places[ids]).to(self.device)
         truth = torch.from_numpy(self.samples.labels[ids]).to(self.device)
         clean = {m: self._parts(m, values) for m, values in source.items()}
         shapes = {m: tuple(values.shape[1:]) for m, values in source.items()}
@@ -237,7 +245,7 @@ class _Job:
     ) -> Int64[np.ndarray, "chosen ..."]:
         """Ask the victim about stored values."""
         inputs = {m: torch.from_numpy(v.astype(np.float32)).to(self.device) for m, v in values.items()}
-        return self.victim.decide(inputs, torch.from_numpy(ids).to(self.device)).cpu().numpy()
+        return self.victim.decide(inputs, torch.from_numpy(self.places[ids]).to(self.device)).cpu().numpy()
 
     def result(
         self,

@@ -1,4 +1,4 @@
-"""`crossguard evaluate`: retrieval, grounding or captioning, clean and under attack, as a recipe says."""
+"""`crossguard evaluate`: a task of image-text models or of samples, clean and under attack, as a recipe says."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
     @recipe_verb(app, plan=_plan, images=True)
     def evaluate(recipe: "EvaluateRecipe", reporter: Reporter) -> Outcome:
-        """Measure retrieval, grounding or captioning, clean and robust: rows, summary and report go to the run folder.
+        """Measure retrieval, grounding, captioning, a classifier or a segmenter, clean and robust.
+
+        Rows, summary and report go to the run folder.
 
         For example: crossguard evaluate emoji-sga model=runs/emoji-mat/model run=runs/emoji-mat-sga
         """

@@ -45,8 +45,9 @@ def print_tables(runs: list[Path], kinds: set[str], *, as_json: bool) -> None:
         retrieval_table,
         task_table,
     )
+    from crossguard.report.tasks import KINDS
 
-    kinds = kinds | ({"tasks"} if kinds & {"grounding", "captioning"} else set())
+    kinds = kinds | ({"tasks"} if kinds & set(KINDS) else set())
     if as_json:
         tables = {"retrieval": retrieval_table, "tasks": task_table, "certificates": certificate_table}
         print_json({kind: table(runs) for kind, table in tables.items() if kind in kinds})

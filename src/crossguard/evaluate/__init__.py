@@ -1,4 +1,4 @@
-"""Evaluation: retrieval, grounding and captioning, clean and under attack, with attack success, intervals and rows."""
+"""Evaluation of all tasks, clean and under attack, with attack success, intervals and rows."""
 
 from crossguard.evaluate.captioning import evaluate_captioning
 from crossguard.evaluate.captioning_result import CaptioningResult
@@ -12,6 +12,8 @@ from crossguard.evaluate.measure import evaluate, evaluate_modalities
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
 from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
+from crossguard.evaluate.samples_result import SamplesResult
+from crossguard.evaluate.samples_task import evaluate_samples
 from crossguard.evaluate.several import evaluate_attacks
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "RetrievalResult",
     "SampleExample",
     "SampleExamples",
+    "SamplesResult",
     "embedding_ranks",
     "evaluate",
     "evaluate_attacks",
@@ -32,6 +35,7 @@ __all__ = [
     "evaluate_grounding",
     "evaluate_grounding_modalities",
     "evaluate_modalities",
+    "evaluate_samples",
     "label_accuracy",
     "paired_drop",
     "partner_ranks",

@@ -10,10 +10,11 @@ from math import isfinite
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from crossguard.data import OneToManyPairs, Picture
+from crossguard.data import MultiModalSamples, OneToManyPairs, Picture
 from crossguard.data.decode import decode_error
 from crossguard.progress import Reporter, Silent
 
@@ -67,6 +68,15 @@ def pairs_fingerprint(pairs: OneToManyPairs, *, progress: Reporter | None = None
     for text in pairs.texts:
         digest.update(f"{text!r};".encode())
     digest.update(pairs.links.tobytes())
+    return digest.hexdigest()
+
+
+def samples_fingerprint(samples: MultiModalSamples) -> str:
+    """Return 32 hexadecimal digits that change with any value, label, class or modality."""
+    digest = blake2b(f"{tuple(samples.classes)!r};".encode(), digest_size=16)
+    for name, values in [*samples.modalities.items(), ("", samples.labels)]:
+        digest.update(f"{name!r} {values.shape} {values.dtype};".encode())
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.attacks import ATTACKS
+from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS
 from crossguard.augment import AUGMENTATIONS
 from crossguard.checks import nearest
 from crossguard.data import DATASETS
@@ -19,14 +20,15 @@ from crossguard.recipes.schema import (
     StudyRecipe,
     TrainRecipe,
 )
+from crossguard.threat import Elements
 from crossguard.training import DEFENCES, train
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
     """Return one line per name of a recipe that no table holds, each with the nearest known name."""
     gives = "samples" if isinstance(recipe, CertifyRecipe) else "pairs"
-    if isinstance(recipe, EvaluateRecipe) and recipe.task == "grounding":
-        gives = "expressions"
+    if isinstance(recipe, EvaluateRecipe):
+        gives = {"grounding": "expressions", "samples": "samples"}.get(recipe.task, gives)
     problems = [*_data(recipe.data, "data", gives)]
     if isinstance(recipe, EvaluateRecipe):
         problems += [*_task(recipe)]
@@ -36,7 +38,9 @@ def check_names(recipe: AnyRecipe) -> list[str]:
         if recipe.attack is not None and recipe.attacks:
             problems.append("attack, attacks: expected one of them, but got both")
         if recipe.attack is not None:
-            problems += [*_row(ATTACKS, recipe.attack.name, "attack.name")]
+            problems += [
+                *_row(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, recipe.attack.name, "attack.name")
+            ]
     elif isinstance(recipe, TrainRecipe):
         problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
         problems += [*_training_options(recipe)]
@@ -71,9 +75,13 @@ def _training_options(recipe: TrainRecipe) -> Iterator[str]:
 
 def _task(recipe: EvaluateRecipe) -> Iterator[str]:
     """Settings that another task has are mistakes: they would be passed over in silence."""
-    for task in ("grounding", "captioning"):
+    for task in ("grounding", "captioning", "samples"):
         if getattr(recipe, task) is not None and recipe.task != task:
             yield f"{task}: expected these settings only with task: {task}, but the task is {recipe.task}"
+    if recipe.task == "samples":
+        yield from _sample_threat(recipe)
+    elif recipe.threat.modalities:
+        yield f"threat.modalities: expected it only with task: samples, but the task is {recipe.task}"
     if recipe.task == "retrieval":
         return
     for name, given in (
@@ -84,6 +92,18 @@ def _task(recipe: EvaluateRecipe) -> Iterator[str]:
     ):
         if given:
             yield f"{name}: expected it only with task: retrieval, but the task is {recipe.task}"
+
+
+def _sample_threat(recipe: EvaluateRecipe) -> Iterator[str]:
+    """Budgets of samples are those of `threat.modalities`, and of the attack's own type."""
+    for name in ("image", "text"):
+        if getattr(recipe.threat, name) is not None:
+            yield f"threat.{name}: expected it under threat.modalities, by the modality's name, with task: samples"
+    row = None if recipe.attack is None else SAMPLE_ATTACKS.get(recipe.attack.name)
+    for name, budget in recipe.threat.modalities.items():
+        if row is not None and not isinstance(budget.build(), row.takes):
+            wanted = "elements" if row.takes is Elements else "eps"
+            yield f"threat.modalities.{name}: expected `{wanted}`, which attack {row.name!r} takes"
 
 
 def _study(recipe: StudyRecipe) -> Iterator[str]:

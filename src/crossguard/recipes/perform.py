@@ -9,13 +9,13 @@ import torch
 
 from crossguard.attacks import make_attack
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
-from crossguard.evaluate import CaptioningResult, GroundingResult, RetrievalResult, evaluate
+from crossguard.evaluate import CaptioningResult, GroundingResult, RetrievalResult, SamplesResult, evaluate
 from crossguard.evaluate.several import distinct_names, evaluate_attacks
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.perform_tasks import perform_captioning, perform_grounding
+from crossguard.recipes.perform_tasks import perform_captioning, perform_grounding, perform_samples
 from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train
@@ -56,15 +56,18 @@ def choose_device(wanted: str | None) -> str:
 
 def perform_evaluate(
     recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter
-) -> dict[str, RetrievalResult] | dict[str, GroundingResult] | dict[str, CaptioningResult]:
+) -> dict[str, RetrievalResult] | dict[str, GroundingResult] | dict[str, CaptioningResult] | dict[str, SamplesResult]:
     """Measure a task as the recipe says; an interrupted run goes on where it stopped.
 
     Returns:
-        By what is attacked ("image", "text", "joint", or "clean" without attack); of several attacks, by the attack's
+        By what is attacked (a modality, "joint", or "clean" without attack); of several attacks, by the attack's
         name and that ("pgd image").
     """
     if recipe.task == "grounding":
         return perform_grounding(recipe, run, device=choose_device(recipe.device), progress=progress)
+    if recipe.task == "samples":
+        samples = read_samples(recipe.data, recipe.max_samples)
+        return perform_samples(recipe, run, samples, device=choose_device(recipe.device), progress=progress)
     pairs = read_pairs(recipe.data, recipe.max_samples, progress=progress)
     if recipe.task == "captioning":
         return perform_captioning(recipe, run, pairs, device=choose_device(recipe.device), progress=progress)

@@ -1,19 +1,23 @@
-"""Carry out evaluate recipes of grounding and captioning."""
+"""Carry out evaluate recipes of grounding, captioning, and classifiers and segmenters of samples."""
 
 from typing import Any
 
-from crossguard.data import OneToManyPairs, load_expressions
+from crossguard.attacks.sample_attacks import make_sample_attack
+from crossguard.attacks.storage import Storage
+from crossguard.data import MultiModalSamples, OneToManyPairs, load_expressions
 from crossguard.evaluate import (
     CaptioningResult,
     GroundingResult,
+    SamplesResult,
     evaluate_captioning,
     evaluate_grounding,
     evaluate_grounding_modalities,
+    evaluate_samples,
 )
 from crossguard.evaluate.asked import part_name
 from crossguard.models import load_model
 from crossguard.progress import Reporter
-from crossguard.recipes.schema import Captioning, EvaluateRecipe, Grounding
+from crossguard.recipes.schema import Captioning, EvaluateRecipe, Grounding, Samples
 from crossguard.runs import RunFolder
 
 
@@ -59,6 +63,34 @@ def perform_captioning(
     threat = recipe.threat.build()
     common |= {"attack": recipe.attack.name, "attack_options": recipe.attack.options, "threat": threat}
     return {part_name(threat): evaluate_captioning(model, pairs, **common)}
+
+
+def perform_samples(
+    recipe: EvaluateRecipe, run: RunFolder, samples: MultiModalSamples, *, device: str, progress: Reporter
+) -> dict[str, SamplesResult]:
+    """Measure a classifier or segmenter as the recipe says; an interrupted run goes on where it stopped.
+
+    Returns:
+        By what is attacked (a modality, "joint", or "clean" without attack).
+    """
+    asked: dict[str, Any] = {}
+    if recipe.attack is not None:
+        make_sample_attack(recipe.attack.name, **recipe.attack.options)  # raises before the model is loaded
+        asked = {"attack": recipe.attack.name, "attack_options": recipe.attack.options}
+    more = recipe.samples or Samples()
+    known = {"pixels": Storage.pixels(), "millimetres": Storage.millimetres()}
+    model: Any = load_model(recipe.model)
+    return evaluate_samples(
+        model,
+        samples,
+        threat=recipe.threat.build() or None,
+        modalities=recipe.modalities,
+        objective=more.objective,
+        positive=more.positive,
+        storage={name: known[kind] for name, kind in more.storage.items()},
+        **asked,
+        **_common(recipe, run, device=device, progress=progress),
+    )
 
 
 def _common(recipe: EvaluateRecipe, run: RunFolder, *, device: str, progress: Reporter) -> dict[str, Any]:

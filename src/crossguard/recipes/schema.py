@@ -70,6 +70,42 @@ class Threat(_Section):
         return ThreatModel(target=self.target, **budgets)
 
 
+class SampleBudget(_Section):
+    """Budget of one modality of sensors or scenes: an L-inf radius, or a number of elements."""
+
+    eps: Annotated[
+        Number | None, Field(ge=0, le=1, description="largest change, a share of the modality's range; pgd and apgd")
+    ] = None
+    elements: Annotated[
+        NonNegativeInt | None, Field(description="most changed time steps, pixels or features; attack sparse")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "SampleBudget":
+        if (self.eps is None) == (self.elements is None):
+            raise ValueError("expected one of `eps` and `elements`")
+        return self
+
+    def build(self) -> LInf | Elements:
+        """Return the value object that attacks take."""
+        return Elements(self.elements) if self.elements is not None else LInf(eps=self.eps or 0.0)
+
+
+class EvaluateThreat(Threat):
+    """The threat model of an evaluation, of images and texts or of the modalities of samples."""
+
+    modalities: Annotated[
+        dict[str, SampleBudget], Field(description="task samples: {accelerometer: {eps: 0.02}, ...}")
+    ] = Field(default_factory=dict)
+
+    def build(self) -> ThreatModel:
+        """Return the value object that attacks take."""
+        if self.modalities:
+            budgets: dict[str, Any] = {name: budget.build() for name, budget in self.modalities.items()}
+            return ThreatModel(**budgets)
+        return super().build()
+
+
 class Data(_Section):
     """A data set by its name in the table, the split, and the data set's own options."""
 
@@ -111,20 +147,34 @@ class Captioning(_Section):
     ] = "references"
 
 
+class Samples(_Section):
+    """Settings of classifiers and segmenters of sensors and scenes."""
+
+    objective: Annotated[
+        Literal["margin", "cross-entropy"], Field(description="what the attack climbs: the best wrong label's lead")
+    ] = "margin"
+    positive: Annotated[str | None, Field(description="masks: the class of IoU; default: the second")] = None
+    storage: Annotated[
+        dict[str, Literal["pixels", "millimetres"]],
+        Field(description="how modalities are stored whose data do not show it: {depth: millimetres}"),
+    ] = Field(default_factory=dict)
+
+
 class EvaluateRecipe(_Recipe):
     """One model on one task, clean and robust."""
 
     verb: Literal["evaluate"]
-    task: Literal["retrieval", "grounding", "captioning"] = "retrieval"
+    task: Literal["retrieval", "grounding", "captioning", "samples"] = "retrieval"
     grounding: Grounding | None = None
     captioning: Captioning | None = None
+    samples: Samples | None = None
     model: Annotated[str, Field(description="shipped name, folder, or hub id")]
     data: Data
     attack: Attack | None = None
     attacks: Annotated[list[Attack], Field(description="several attacks, each a row of one table")] = Field(
         default_factory=list
     )
-    threat: Threat = Field(default_factory=Threat)
+    threat: EvaluateThreat = Field(default_factory=EvaluateThreat)
     probe: Annotated[
         NonNegativeInt, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
     ] = 0

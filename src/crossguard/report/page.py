@@ -40,7 +40,7 @@ def write_report(
         retrieval: rows of the retrieval table, in order.
         certificates: certificates to draw.
         galleries: examples to show; the first is open.
-        tasks: grounding and captioning, a section each.
+        tasks: other tasks than retrieval, a section each.
         lede: sentences below the title; default: one that says what was measured.
 
     Returns:

@@ -65,7 +65,7 @@ def retrieval_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
 
 
 def task_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
-    """Return what runs measured of grounding and captioning as JSON values, one object per task and model.
+    """Return what runs measured of other tasks than retrieval as JSON values, one object per task and model.
 
     Raises:
         ValueError: a folder holds no run.
@@ -104,7 +104,7 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
 
 
 def print_tasks(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
-    """Print the tables of grounding and captioning of runs; nothing when they measured neither.
+    """Print the tables of other tasks than retrieval of runs; nothing when they measured none.
 
     Raises:
         ValueError: a folder holds no run.

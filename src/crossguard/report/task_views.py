@@ -1,4 +1,4 @@
-"""From run folders to what a report shows of grounding and captioning."""
+"""From run folders to what a report shows of grounding, captioning, classification and segmentation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +63,8 @@ def _view(kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunF
 def _samples(kind: str, entry: Mapping[str, Any]) -> str:
     if kind == "grounding":
         return f"{entry['expressions']:,} expressions about {entry['images']:,} images"
+    if kind in ("classification", "segmentation"):
+        return f"{entry['samples']:,} {'samples' if kind == 'classification' else 'images'}"
     return f"{entry['images']:,} images with {entry['references']:,} references"
 
 
@@ -118,8 +120,41 @@ def _captioning_notes(entry: Mapping[str, Any]) -> list[str]:
     return notes + [f"{metric} is missing: {why}." for metric, why in entry["missing"].items()]
 
 
-_SUCCESS = {"grounding": _grounding_success, "captioning": _captioning_success}
-_NOTES = {"grounding": _grounding_notes, "captioning": _captioning_notes}
+def _samples_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
+    success, intervals = entry["success"], entry["intervals"]
+    drops = {f"drop of {m}": _figure(v, intervals["drop"][m]) for m, v in success["drop"].items()}
+    return {"success, of those right before": _figure(success["conditional"], intervals["conditional"]), **drops}
+
+
+def _samples_notes(entry: Mapping[str, Any]) -> list[str]:
+    masks = entry["kind"] == "segmentation"
+    what = f"{entry['judged']:,} {'pixels' if masks else 'samples'} have a true label and are judged."
+    if masks and "IoU" in entry["clean"]:
+        what += f" IoU is that of {entry['positive']!r}, over all images together."
+    elif masks:
+        what += f" There is no pixel of {entry['positive']!r}, so that its IoU is not defined."
+    notes = [f"{what} Intervals: {entry['intervals_are']}."]
+    if entry["attack"] is not None:
+        aim = {"margin": "the lead of the best wrong label", "cross-entropy": "the cross-entropy"}
+        notes.append(
+            f"The attack raises {aim[entry['objective']]}. Budgets of L-inf are shares of a modality's range; what is "
+            "judged are the values as they are stored."
+        )
+    return notes
+
+
+_SUCCESS = {
+    "grounding": _grounding_success,
+    "captioning": _captioning_success,
+    "classification": _samples_success,
+    "segmentation": _samples_success,
+}
+_NOTES = {
+    "grounding": _grounding_notes,
+    "captioning": _captioning_notes,
+    "classification": _samples_notes,
+    "segmentation": _samples_notes,
+}
 
 
 def _examples(kind: str, entry: Mapping[str, Any], run: RunFolder) -> list[TaskExampleView]:

@@ -1,4 +1,4 @@
-"""Grounding and captioning in reports: what is shown of a model, and the same as tables for terminals and programs."""
+"""Other tasks than retrieval in reports: what is shown of a model, also as tables for terminals and programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,12 @@ from rich.table import Table
 from crossguard.report.views import COLUMNS, Picture, Word
 from crossguard.report.words import column_name
 
-KINDS = {"grounding": "Visual grounding", "captioning": "Captioning"}
+KINDS = {
+    "grounding": "Visual grounding",
+    "captioning": "Captioning",
+    "classification": "Classification",
+    "segmentation": "Segmentation",
+}
 """The tasks, by the kind of their summaries, as they are headed."""
 
 
@@ -46,13 +51,13 @@ class TaskView:
     """One model on one task.
 
     Args:
-        kind: "grounding" or "captioning".
+        kind: a key of `KINDS`.
         label: the model or defence.
         data: the data set and split.
         samples: how many, in words.
         attack: name of the attack, None when only clean figures were measured.
         threat: the threat model in words, "" without attack.
-        columns: by what was attacked ("clean", "image", "text", "joint"), by metric, the figure.
+        columns: by what was attacked ("clean", a modality's name, "joint"), by metric, the figure.
         success: by what was attacked, by name of the measure, the attack's success; None where it is not defined.
         notes: what a reader must know.
         examples: a few samples, under the widest attack.
@@ -77,7 +82,9 @@ class TaskView:
 
 def task_columns(views: Sequence[TaskView]) -> tuple[str, ...]:
     """Return the columns that any of the views has: clean, single modalities, joint."""
-    return tuple(column for column in COLUMNS if any(column in view.columns for view in views))
+    found = dict.fromkeys(column for view in views for column in view.columns)
+    others = [column for column in found if column not in COLUMNS]
+    return tuple(column for column in (*COLUMNS[:-1], *others, COLUMNS[-1]) if column in found)
 
 
 def task_metrics(views: Sequence[TaskView]) -> tuple[str, ...]:

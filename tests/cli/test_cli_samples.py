@@ -1,0 +1,120 @@
+"""`crossguard evaluate` of classifiers and segmenters: from a model's folder to tables, rows and a page."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from crossguard.cli import app
+from crossguard.data import load_samples
+from crossguard.evaluate import wilson
+from crossguard.models.road_net import RoadNet
+from crossguard.models.watch_net import WatchNet
+
+ROADS = {"size": [32, 64], "scenes": 9}
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(
+        app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    )
+    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + (result.stderr if code else ""))
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """Overrides of the shipped recipe for an untrained model and a few windows."""
+    pytest.importorskip("seglearn", reason="seglearn is not installed (extra `demo`)")
+    WatchNet.for_samples(load_samples("watch", split="test"), seed=0).save_pretrained(tmp_path / "model")
+    return [
+        "watch-attack",
+        f"model={tmp_path / 'model'}",
+        f"run={tmp_path / 'run'}",
+        "attack.options.steps=2",
+        "max_samples=10",
+        "batch_size=6",
+    ]
+
+
+def read_rows(folder):
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
+def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
+    (row,) = json.loads(invoke("evaluate", *watch, "-q", "--json"))
+    assert (row["task"], row["model"], row["data"], row["attack"]) == (
+        "classification",
+        "watch-net",
+        "watch (test)",
+        "apgd",
+    )
+    assert list(row["figures"]) == ["clean", "accelerometer", "gyroscope", "joint"]
+    rows = read_rows(tmp_path / "run")
+    assert len(rows) == 3 * 10
+    joint = [r for r in rows if r["section"] == "classification/watch-net/joint"]
+    right = sum(r["robust"] == r["label"] for r in joint)
+    assert row["figures"]["joint"]["accuracy"] == pytest.approx(10 * right)
+    assert row["interval"]["joint"]["accuracy"] == list(wilson(right, 10))
+    assert all(0 < r["linf"]["gyroscope"] <= 0.02 + 1e-6 for r in joint)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Classification, clean and under attack" in page
+    assert "accelerometer only" in page
+    again = invoke("evaluate", *watch, "-q")  # finished: read back
+    assert "gyroscope only" in again
+    assert "10 samples have a true label" in again
+    assert len(read_rows(tmp_path / "run")) == 30
+    assert json.loads(invoke("report", tmp_path / "run", "--json"))["tasks"] == [row]
+
+
+def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
+    samples = load_samples("roads", split="test", **ROADS)
+    RoadNet.for_samples(samples, seed=0, encoder="tiny").save_pretrained(tmp_path / "model")
+    recipe = {
+        "verb": "evaluate",
+        "task": "samples",
+        "run": str(tmp_path / "run"),
+        "model": str(tmp_path / "model"),
+        "data": {"name": "roads", "options": ROADS},
+        "attack": {"name": "sparse", "options": {"steps": 2, "rounds": 2}},
+        "threat": {"modalities": {"rgb": {"elements": 20}, "depth": {"elements": 20}}},
+        "samples": {"positive": "road", "storage": {"depth": "millimetres"}},
+        "max_samples": 2,
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    (row,) = json.loads(invoke("evaluate", tmp_path / "recipe.yaml", "-q", "--json"))
+    assert (row["task"], row["samples"]) == ("segmentation", "2 images")
+    assert list(row["figures"]) == ["clean", "rgb", "depth", "joint"]
+    assert set(row["figures"]["joint"]) == {"pixel accuracy", "IoU"}
+    joint = [r for r in read_rows(tmp_path / "run") if r["section"] == "segmentation/road-net/joint"]
+    total = {key: np.sum([r["robust"][key] for r in joint]) for key in joint[0]["robust"]}
+    assert row["figures"]["joint"]["pixel accuracy"] == pytest.approx(100 * total["right"] / total["judged"])
+    assert row["figures"]["joint"]["IoU"] == pytest.approx(
+        100 * total["hits"] / (total["positives"] + total["false_alarms"])
+    )
+    assert all(0 < r["edited"]["rgb"] <= 20 for r in joint)
+    assert "Segmentation, clean and under attack" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["attack.name=apg"], r"attack.name: unknown name 'apg'; did you mean 'apgd'"),
+        (["attack.name=sga"], "attack.name: unknown name 'sga'"),
+        (["attack.options.step=3"], "did you mean 'steps'"),
+        (["threat.modalities.gyroscop={eps: 0.1}"], "did you mean 'gyroscope'"),
+        (["threat.modalities.gyroscope={elements: 3}"], "gyroscope: expected `eps`, which attack 'apgd' takes"),
+        (["threat.modalities.gyroscope={}"], "expected one of `eps` and `elements`"),
+        (["threat.image={eps: 0.1}"], "threat.image: expected it under threat.modalities"),
+        (["task=retrieval"], "threat.modalities: expected it only with task: samples"),
+        (["data.name=emoji"], "holds pairs, but this verb takes samples"),
+        (["samples.positive=walking"], "Expected no `positive` class"),
+        (["samples.storage.gyro=pixels"], "did you mean 'gyroscope'"),
+        (["rerank=16"], "rerank: expected it only with task: retrieval"),
+        (["model=nowhere"], "model: 'nowhere' is no folder"),
+    ],
+)
+def test_mistakes_are_told(watch, changes, message):
+    assert re.search(message, " ".join(invoke("evaluate", *watch, *changes, code=2).split()))
