@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipForImageTextRetrieval, PreTrainedTokenizerBase
+from transformers import BlipForImageTextRetrieval, PreTrainedTokenizerBase
 
 from crossguard.models.base import States, Tokens
 from crossguard.models.blip_released import MAX_WORDS, read_released_retrieval
@@ -16,6 +16,7 @@ from crossguard.models.originals import refuse_unread
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
+from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
 CONTEXT_LENGTH = 35
@@ -69,10 +70,14 @@ class BLIP(ReadsPictures):
             ValueError: the checkpoint has missing or surplus weights.
         """
         network, report = BlipForImageTextRetrieval.from_pretrained(
-            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+            str(source),
+            local_files_only=offline,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         refuse_unread(report, source=source, family="BLIP retrieval")
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(
             network,

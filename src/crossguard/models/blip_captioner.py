@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import BlipForConditionalGeneration, PreTrainedTokenizerBase
 
 from crossguard.models.base import Tokens, check_captions
 from crossguard.models.blip_released import MAX_WORDS, read_released_captioner
@@ -16,6 +16,7 @@ from crossguard.models.originals import refuse_unread
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
+from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
 CONTEXT_LENGTH = 40
@@ -55,13 +56,17 @@ class BlipCaptioner(ReadsPictures):
             ValueError: the checkpoint has missing or surplus weights.
         """
         network, report = BlipForConditionalGeneration.from_pretrained(
-            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+            str(source),
+            local_files_only=offline,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         refuse_unread(report, source=source, family="BLIP captioning")
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(
             network,
-            AutoTokenizer.from_pretrained(str(source), local_files_only=offline),
+            load_tokenizer(source, offline=offline),
             pixel_rule=rule,
             name=name or Path(str(source)).name,
             prompt=getattr(network.config, "prompt", PROMPT),

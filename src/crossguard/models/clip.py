@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -23,6 +22,7 @@ from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.prefixes import pool_by_beginnings
 from crossguard.models.storage import write_model
+from crossguard.models.tokenizers import load_tokenizer
 
 
 class CLIP(nn.Module):
@@ -71,10 +71,11 @@ class CLIP(nn.Module):
             local_files_only=offline,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             dtype=torch.float32,  # shipped checkpoints may be stored in half precision
         )
         refuse_unread(report, source=source, family="CLIP")
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
 

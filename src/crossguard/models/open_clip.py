@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from crossguard.models.clip import CLIP
 from crossguard.models.originals import State, check_shapes, read_checkpoint, require, without
 from crossguard.models.pixels import PixelRule
+from crossguard.models.tokenizers import load_tokenizer
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -60,14 +61,17 @@ def load_open_clip(source: Path | str, *, name: str | None = None, offline: bool
             unknown or of another shape, no tokenizer.
     """
     folder = Path(source)
-    whole = json.loads((folder / CONFIG).read_text())
+    try:
+        whole = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected open_clip's {CONFIG} in {folder}, but it could not be read: {error}") from error
     config = _config(whole.get("model_cfg", whole), folder)
     with torch.random.fork_rng():  # the drawn weights are all replaced
         network = CLIPModel(config)
     state = convert_open_clip(_read_weights(folder))
     check_shapes(state, network.state_dict(), family="open_clip")
     network.load_state_dict(state)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), config=config, local_files_only=True)
+    tokenizer = load_tokenizer(folder, offline=True, config=config)
     if tokenizer.eos_token_id != config.text_config.eos_token_id:
         raise ValueError(
             f"Expected a tokenizer that ends texts with id {config.text_config.eos_token_id} in {folder}, but its end "

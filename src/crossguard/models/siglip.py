@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipModel
+from transformers import PreTrainedTokenizerBase, SiglipModel
 
 from crossguard.models.base import Tokens
 from crossguard.models.clip import spelt_mask
@@ -15,6 +15,7 @@ from crossguard.models.originals import refuse_unread
 from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.storage import write_model
+from crossguard.models.tokenizers import load_tokenizer
 
 
 class SigLIP(nn.Module):
@@ -55,11 +56,15 @@ class SigLIP(nn.Module):
             ValueError: the checkpoint has missing or surplus weights.
         """
         network, report = SiglipModel.from_pretrained(
-            str(source), local_files_only=offline, use_safetensors=True, output_loading_info=True
+            str(source),
+            local_files_only=offline,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         refuse_unread(report, source=source, family="SigLIP")
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=offline)
+        tokenizer = load_tokenizer(source, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:

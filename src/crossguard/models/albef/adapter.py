@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from crossguard.models.albef.checkpoint import read_released
 from crossguard.models.albef.config import AlbefConfig
@@ -19,6 +19,7 @@ from crossguard.models.originals import check_shapes
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import write_model
+from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
 
@@ -69,7 +70,7 @@ class ALBEF(ReadsPictures):
         state = load_file(folder / "model.safetensors")
         check_shapes(state, network.state_dict(), family="ALBEF")
         network.load_state_dict(state)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = load_tokenizer(folder, offline=True)
         rule = PixelRule.from_pretrained(folder, default_size=config.image_size, offline=True)
         return cls(network, tokenizer, pixel_rule=rule, name=name or folder.name).eval()
 
