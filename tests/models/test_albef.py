@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from fusion_reference import bert, embed, fill, layers_in, linear, text_shapes, vision_shapes, vit, write_vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 from crossguard.models import FusionModel, PatchModel, VisionLanguageModel, load_model
 from crossguard.models.albef import ALBEF, AlbefConfig
 from crossguard.models.captions import clean_for_albef
+from fusion_reference import bert, embed, fill, layers_in, linear, text_shapes, vision_shapes, vit, write_vocabulary
 
 TEXTS = ["A red disc.", "the small blue square on the left side", "a man's well-known dog!"]
 HEADS = {"vision_heads": 4, "text_heads": 2}

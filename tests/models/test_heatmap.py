@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from fusion_models import make_albef, make_blip, released_blip
-from fusion_reference import bert, embed, gelu, linear, norm, sublayer, vit
 
 from crossguard.models import GroundingModel, attention_maps, enlarge
 from crossguard.models.heatmap import token_maps
+from fusion_models import make_albef, make_blip, released_blip
+from fusion_reference import bert, embed, gelu, linear, norm, sublayer, vit
 
 TEXTS = ["a red disc", "the small blue square on the left side"]
 PAIRS = torch.tensor([[0, 0], [1, 1], [2, 1], [0, 1]])

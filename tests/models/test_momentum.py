@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fusion_models import make_albef
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crossguard.models.fusion_losses import draw_negatives, matching_loss, soft_cross_entropy, soft_targets
 from crossguard.models.momentum import MomentumTraining, linked
 from crossguard.models.queues import FeatureQueue, gather
+from fusion_models import make_albef
 
 # Image 0 has texts 0 and 1; text 2 has images 1 and 2; text 5's image is 3; image 9 and text 9 are in no batch but 9-9.
 LINKS = torch.tensor([[0, 0], [0, 1], [1, 2], [2, 2], [3, 5], [9, 9], [4, 4]])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from fusion_models import make_albef
 from hypothesis import given
 from hypothesis import strategies as st
 from test_siglip import siglip  # noqa: F401  (a fixture)
 
 from crossguard.models import CLIP, PatchModel
 from crossguard.models.patches import additive, keep_tokens
+from fusion_models import make_albef
 from shared import word_tokenizer
 
 
