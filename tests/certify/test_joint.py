@@ -47,9 +47,14 @@ def test_margins_are_those_of_the_worst_split(modalities):
             joint_overlap(n=n, k=sum(k), edits=edits).margin
             for edits in product(*[splits(r, kind) for r, kind in zip(radii, kinds, strict=True)])
         )
-        assert grid[radii] == pytest.approx(worst, rel=1e-11, abs=1e-15) if worst < 1 - 1e-12 else grid[radii] >= 1
         budgets = [Elements(r, kind=kind) for r, kind in zip(radii, kinds, strict=True)]
-        assert joint_overlap(n=n, k=sum(k), edits=budgets).margin == pytest.approx(worst, rel=1e-12)
+        budgeted = joint_overlap(n=n, k=sum(k), edits=budgets).margin
+        if worst < 1 - 1e-12:
+            assert grid[radii] == pytest.approx(worst, rel=1e-11, abs=1e-15)
+            assert budgeted == pytest.approx(worst, rel=1e-12)
+        else:  # no votes certify against a margin of 1 or more, however large it is
+            assert grid[radii] >= 1
+            assert budgeted >= 1 - 1e-12
     for axis in range(len(n)):
         assert (np.diff(grid, axis=axis) >= -1e-15).all()
 
