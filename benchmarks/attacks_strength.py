@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 
 import crossguard as cg
@@ -89,9 +88,7 @@ def measure(name: str, options: argparse.Namespace, threat: cg.ThreatModel, rows
         return
     model = hardened(name, options.folder, threat, options.steps)
     passes = Passes(model)
-    pairs = cg.load_pairs("emoji", split="val")
-    spread = np.linspace(0, len(pairs.images) - 1, options.images).round().astype(int)
-    pairs = pairs.select(images=spread)
+    pairs = cg.load_pairs("emoji", split="val").spread(options.images)
     clean = cg.evaluate(model, pairs).clean
     for attack, part in missing:
         start, how = time.process_time(), make_attack(attack)

@@ -138,8 +138,7 @@ def changed_words(source: str, adversarial: str) -> str:
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
     model = cg.load_model("emoji-clip")
-    pairs = cg.load_pairs("emoji", split="val")
-    pairs = pairs.select(images=np.linspace(0, len(pairs.images) - 1, options.images).round().astype(int))
+    pairs = cg.load_pairs("emoji", split="val").spread(options.images)
     threat = cg.ThreatModel(text=cg.WordEdits(words=options.words))
     clean = cg.evaluate(model, pairs).clean
     print(f"\n| source | TR@1 / IR@1 | captions changed | CPU seconds | examples |\n{'|---' * 5}|")

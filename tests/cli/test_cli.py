@@ -5,24 +5,15 @@ import re
 from collections import Counter
 
 import pytest
-from typer.testing import CliRunner
 
-from crossguard.cli import app
+from command_line import invoke, unstyled
 from shared import write_annotations
 
 VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
 
 
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(
-        app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    )
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    return result
-
-
 def plain(result):
-    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    return unstyled(result.stdout + result.stderr)
 
 
 def test_help_names_every_verb():

@@ -5,23 +5,14 @@ import re
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from crossguard.cli import app
+from command_line import said
 from crossguard.data import load_samples
 from crossguard.evaluate import wilson
 from crossguard.models.road_net import RoadNet
 from crossguard.models.watch_net import WatchNet
 
 ROADS = {"size": [32, 64], "scenes": 9}
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(
-        app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    )
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + (result.stderr if code else ""))
 
 
 @pytest.fixture
@@ -44,7 +35,7 @@ def read_rows(folder):
 
 
 def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
-    (row,) = json.loads(invoke("evaluate", *watch, "-q", "--json"))
+    (row,) = json.loads(said("evaluate", *watch, "-q", "--json"))
     assert (row["task"], row["model"], row["data"], row["attack"]) == (
         "classification",
         "watch-net",
@@ -62,11 +53,11 @@ def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Classification, clean and under attack" in page
     assert "accelerometer only" in page
-    again = invoke("evaluate", *watch, "-q")  # finished: read back
+    again = said("evaluate", *watch, "-q")  # finished: read back
     assert "gyroscope only" in again
     assert "10 samples have a true label" in again
     assert len(read_rows(tmp_path / "run")) == 30
-    assert json.loads(invoke("report", tmp_path / "run", "--json"))["tasks"] == [row]
+    assert json.loads(said("report", tmp_path / "run", "--json"))["tasks"] == [row]
 
 
 def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
@@ -84,7 +75,7 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
         "max_samples": 2,
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    (row,) = json.loads(invoke("evaluate", tmp_path / "recipe.yaml", "-q", "--json"))
+    (row,) = json.loads(said("evaluate", tmp_path / "recipe.yaml", "-q", "--json"))
     assert (row["task"], row["samples"]) == ("segmentation", "2 images")
     assert list(row["figures"]) == ["clean", "rgb", "depth", "joint"]
     assert set(row["figures"]["joint"]) == {"pixel accuracy", "IoU"}
@@ -117,4 +108,4 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
     ],
 )
 def test_mistakes_are_told(watch, changes, message):
-    assert re.search(message, " ".join(invoke("evaluate", *watch, *changes, code=2).split()))
+    assert re.search(message, " ".join(said("evaluate", *watch, *changes, code=2).split()))

@@ -5,22 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from crossguard.cli import app
+from command_line import said
 from crossguard.evaluate import captioning_tokens
 from fusion_models import make_captioner
 from grounding_models import LAYER, make_grounder
 from refcoco_files import write_refcoco
 from shared import draw
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(
-        app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    )
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + (result.stderr if code else ""))
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def grounding(tmp_path):
 
 def test_grounding_from_files_to_table_and_page(grounding, tmp_path):
     changes = ["attack.name=sep", "attack.options={steps: 2}", "threat.image.eps=0.3"]
-    (row,) = json.loads(invoke("evaluate", *grounding, *changes, "-q", "--json"))
+    (row,) = json.loads(said("evaluate", *grounding, *changes, "-q", "--json"))
     assert (row["task"], row["model"], row["data"]) == ("grounding", "albef", "refcoco+ (val)")
     assert set(row["figures"]) == {"clean", "image", "text", "joint"}
     rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
@@ -53,12 +44,12 @@ def test_grounding_from_files_to_table_and_page(grounding, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("<figcaption>without attack: right") == page.count("<figcaption>under attack:") > 0
     assert "Visual grounding, clean and under attack" in page
-    again = invoke("evaluate", *grounding, *changes, "-q")  # finished: read back
+    again = said("evaluate", *grounding, *changes, "-q")  # finished: read back
     assert "image only" in again
     assert "accuracy" in again
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 12
-    assert "Visual grounding" in invoke("report", tmp_path / "run")
-    assert json.loads(invoke("report", tmp_path / "run", "--json"))["tasks"] == [row]
+    assert "Visual grounding" in said("report", tmp_path / "run")
+    assert json.loads(said("report", tmp_path / "run", "--json"))["tasks"] == [row]
 
 
 def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
@@ -73,7 +64,7 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
     given = ["coco-captioning", f"model={tmp_path / 'captioner'}", f"run={tmp_path / 'run'}"]
     given += [f"data.options.annotations={tmp_path / 'test.json'}", f"data.options.root={tmp_path}"]
     given += ["threat.image.eps=0.3", "attack.options.steps=2", "captioning.max_length=12"]
-    (row,) = json.loads(invoke("evaluate", *given, "-q", "--json"))
+    (row,) = json.loads(said("evaluate", *given, "-q", "--json"))
     assert (row["task"], row["samples"]) == ("captioning", "3 images with 6 references")
     assert list(row["figures"]["clean"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert set(row["success"]["image"]) == {"captions changed", "drop of BLEU-4", "drop of ROUGE-L", "drop of CIDEr"}
@@ -83,7 +74,7 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("<figcaption>adversarial</figcaption>") == 3
     assert "People wrote: the &lt;b&gt;disc&lt;/b&gt; red" in page
-    assert "captions changed" in invoke("evaluate", *given, "-q")
+    assert "captions changed" in said("evaluate", *given, "-q")
 
 
 @pytest.mark.parametrize(
@@ -100,4 +91,4 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_told(grounding, changes, message):
-    assert re.search(message, " ".join(invoke("evaluate", *grounding, *changes, code=2).split()))
+    assert re.search(message, " ".join(said("evaluate", *grounding, *changes, code=2).split()))

@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
+from crossguard.evaluate.sample_examples import spread_evenly
 from crossguard.runs import write_atomically
 
 TOP = 5
@@ -128,7 +129,6 @@ def choose_queries(
     """
     chosen: list[tuple[Direction, int]] = []
     for direction in DIRECTIONS:
-        right = torch.nonzero(clean_ranks[direction] == 1).flatten().cpu().numpy()
-        spots = np.linspace(0, len(right) - 1, min(count, len(right))).round().astype(int)
-        chosen.extend((direction, int(right[spot])) for spot in spots)
+        right = torch.nonzero(clean_ranks[direction] == 1).flatten().tolist()
+        chosen.extend((direction, query) for query in spread_evenly(right, count=count))
     return chosen

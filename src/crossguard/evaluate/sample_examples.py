@@ -5,12 +5,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from crossguard.runs import write_atomically
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ class SampleExamples:
             raise ValueError(f"Expected example pictures at {path}, but got: {error}") from error
 
 
-def spread_evenly(places: Sequence[int], *, count: int) -> list[int]:
-    """Return up to `count` of the places, evenly spaced: a choice that does not look at the attack's outcome.
+def spread_evenly(items: Sequence[Item], *, count: int) -> list[Item]:
+    """Return up to `count` of the items, evenly spaced: a choice that does not look at the attack's outcome.
 
     Example:
         >>> spread_evenly([2, 3, 5, 7, 11], count=3)
         [2, 5, 11]
     """
-    spots = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
-    return [places[spot] for spot in spots]
+    spots = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[spot] for spot in spots]

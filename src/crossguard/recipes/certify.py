@@ -22,6 +22,7 @@ from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate import label_accuracy
 from crossguard.evaluate.envelope import sparse_envelope
+from crossguard.evaluate.sample_examples import spread_evenly
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.perform import choose_device, read_samples
@@ -123,8 +124,8 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
         if recipe.maps is not None:
             maps = _maps(own, other, recipe)
             save_maps(run, label, maps)
-            picked = np.unique(np.linspace(0, len(maps.rows) - 1, recipe.maps.shown).round().astype(int))
-            view = replace(view, maps=replace(maps, rows=tuple(maps.rows[i] for i in picked)))
+            shown = tuple(spread_evenly(maps.rows, count=recipe.maps.shown))
+            view = replace(view, maps=replace(maps, rows=shown))
     if recipe.attack is not None:
         view = _with_attack(view, recipe, run, model, samples, positive, device=device, progress=progress)
     known = run.summary.get("certificates", {}).get(label, {}).get("whole_accuracy")

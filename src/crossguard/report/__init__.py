@@ -11,12 +11,13 @@ from crossguard.report.runs import (
     retrieval_table,
     task_table,
 )
-from crossguard.report.tasks import Figure, TaskExampleView, TaskView
+from crossguard.report.tasks import TaskExampleView, TaskView
 from crossguard.report.views import (
     Asked,
     CertificateView,
     CurveView,
     ExampleView,
+    Figure,
     GalleryView,
     Hit,
     MapsView,

@@ -7,10 +7,30 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from crossguard.report.curves import along, metric_name
-from crossguard.report.views import CertificateView, RetrievalView
+from crossguard.report.views import CertificateView, Figure, RetrievalView
 from crossguard.report.words import column_name, columns_of
 
 SHOWN = ("tr@1", "ir@1")
+
+
+def model_table(kind: str, columns: Sequence[str]) -> Table:
+    """Return an empty table: model, what a row is (its `kind`), and one column per way of asking."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    table.add_column(kind)
+    for column in columns:
+        table.add_column(column_name(column), justify="right", no_wrap=True)
+    return table
+
+
+def interval_cell(figure: Figure | None) -> str:
+    """Return a figure with its interval in Rich's markup; empty where there is none."""
+    return "" if figure is None else f"{figure.value:.1f} [dim]{figure.low:.0f}–{figure.high:.0f}[/dim]"
+
+
+def literal(text: str) -> str:
+    """Return a text for a cell, not to be read as Rich's markup."""
+    return text.replace("[", "\\[")
 
 
 def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
@@ -46,35 +66,24 @@ def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
 def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
     """Return TR@1 and IR@1 per model, clean and under attack, in percent with 95 % intervals."""
     columns = columns_of(views)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model")
-    table.add_column("metric")
-    for column in columns:
-        table.add_column(column_name(column), justify="right", no_wrap=True)
+    table = model_table("metric", columns)
     for view in views:
         for row, metric in enumerate(SHOWN):
             shares = [view.columns.get(column, {}).get(metric) for column in columns]
-            cells = [
-                "" if share is None else f"{share.value:.1f} [dim]{share.low:.0f}–{share.high:.0f}[/dim]"
-                for share in shares
-            ]
-            table.add_row(_plain(view.label) if row == 0 else "", metric.upper(), *cells)
+            cells = [interval_cell(share) for share in shares]
+            table.add_row(literal(view.label) if row == 0 else "", metric.upper(), *cells)
     return table
 
 
 def success_rich(views: Sequence[RetrievalView]) -> Table:
     """Return how often attacks succeed at rank 1 by both definitions, in percent."""
     columns = [column for column in columns_of(views) if column != "clean"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model")
-    table.add_column("success")
-    for column in columns:
-        table.add_column(column_name(column), justify="right", no_wrap=True)
+    table = model_table("success", columns)
     for view in views:
         for row, (definition, metric) in enumerate((d, m) for d in ("conditional", "drop") for m in SHOWN):
             values = [view.success.get(column, {}).get(definition, {}).get(metric) for column in columns]
             cells = ["" if value is None else f"{value:.1f}" for value in values]
-            table.add_row(_plain(view.label) if row == 0 else "", f"{metric.upper()}, {definition}", *cells)
+            table.add_row(literal(view.label) if row == 0 else "", f"{metric.upper()}, {definition}", *cells)
     return table
 
 
@@ -180,7 +189,3 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")

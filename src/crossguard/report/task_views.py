@@ -8,7 +8,8 @@ from crossguard.evaluate.grounding_boxes import RIGHT
 from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
 from crossguard.report.overlay import overlay
 from crossguard.report.pictures import amplified_difference
-from crossguard.report.tasks import KINDS, Figure, TaskExampleView, TaskView
+from crossguard.report.tasks import KINDS, TaskExampleView, TaskView
+from crossguard.report.views import Figure
 from crossguard.report.words import marked_words
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from crossguard.report.views import COLUMNS, Picture, Word
-from crossguard.report.words import column_name
+from crossguard.report.tables import interval_cell, literal, model_table
+from crossguard.report.views import COLUMNS, Figure, Picture, Word
 
 KINDS = {
     "grounding": "Visual grounding",
@@ -17,18 +16,6 @@ KINDS = {
     "segmentation": "Segmentation",
 }
 """The tasks, by the kind of their summaries, as they are headed."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its 95 % interval, all in percent or times 100."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f}"
 
 
 @dataclass(frozen=True)
@@ -117,20 +104,12 @@ def task_records(views: Sequence[TaskView]) -> list[dict[str, Any]]:
 def task_rich(views: Sequence[TaskView]) -> Table:
     """Return every metric of every model, clean and under attack, with 95 % intervals; then the attack's success."""
     columns = task_columns(views)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model")
-    table.add_column("metric")
-    for column in columns:
-        table.add_column(column_name(column), justify="right", no_wrap=True)
+    table = model_table("metric", columns)
     for view in views:
-        named = view.label.replace("[", "\\[")
+        named = literal(view.label)
         for place, metric in enumerate(view.metrics):
-            cells = [_cell(view.columns.get(column, {}).get(metric)) for column in columns]
+            cells = [interval_cell(view.columns.get(column, {}).get(metric)) for column in columns]
             table.add_row(named if place == 0 else "", metric, *cells)
         for name in dict.fromkeys(name for measures in view.success.values() for name in measures):
-            table.add_row("", name, *(_cell(view.success.get(column, {}).get(name)) for column in columns))
+            table.add_row("", name, *(interval_cell(view.success.get(column, {}).get(name)) for column in columns))
     return table
-
-
-def _cell(figure: Figure | None) -> str:
-    return "" if figure is None else f"{figure.value:.1f} [dim]{figure.low:.0f}–{figure.high:.0f}[/dim]"

@@ -14,16 +14,24 @@ COLUMNS = ("clean", "image", "text", "joint")
 
 
 @dataclass(frozen=True)
-class Share:
+class Figure:
+    """A figure with its 95 % interval, all in percent or times 100."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f}"
+
+
+@dataclass(frozen=True)
+class Share(Figure):
     """A share with its 95 % interval, all in percent.
 
     Raises:
         ValueError: not 0 <= low <= value <= high <= 100.
     """
-
-    value: float
-    low: float
-    high: float
 
     def __post_init__(self) -> None:
         slack = 1e-9
@@ -31,9 +39,6 @@ class Share:
             raise ValueError(
                 f"Expected 0 <= low <= value <= high <= 100, but got {self.low}, {self.value}, {self.high}."
             )
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f}"
 
 
 @dataclass(frozen=True)
