@@ -18,7 +18,6 @@ from crossguard.data.samples import MultiModalSamples
 
 PEOPLE = {"train": (1, 2, 4, 5, 7, 8), "val": (3, 6), "test": (9, 10)}
 CLASSES = ("pendulum", "abduction", "forward elevation", "internal rotation", "external rotation", "trapezius", "row")
-RATE = 50  # time steps per second
 
 _CODES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 _SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"

@@ -1,7 +1,6 @@
 """From certificates to what a report shows of them, and to and from a run's `summary.json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -170,11 +169,6 @@ def save_maps(run: RunFolder, label: str, maps: MapsView) -> None:
             path = _map_file(run.path, label, name, panel)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path)
-
-
-def with_maps(view: CertificateView, maps: MapsView) -> CertificateView:
-    """Return a view that shows maps too."""
-    return replace(view, maps=maps)
 
 
 def _read_entry(entry: Mapping[str, Any], folder: Path) -> CertificateView:

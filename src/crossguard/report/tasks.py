@@ -74,11 +74,6 @@ def task_columns(views: Sequence[TaskView]) -> tuple[str, ...]:
     return tuple(column for column in (*COLUMNS[:-1], *others, COLUMNS[-1]) if column in found)
 
 
-def task_metrics(views: Sequence[TaskView]) -> tuple[str, ...]:
-    """Return the metrics that any of the views has, in the order met."""
-    return tuple(dict.fromkeys(metric for view in views for metric in view.metrics))
-
-
 def task_records(views: Sequence[TaskView]) -> list[dict[str, Any]]:
     """Return one object per model: settings, figures with intervals and attack success by column."""
     return [
