@@ -12,10 +12,9 @@ from transformers import BlipForImageTextRetrieval, PreTrainedTokenizerBase
 from crossguard.models.base import States, Tokens
 from crossguard.models.blip_released import MAX_WORDS, read_released_retrieval
 from crossguard.models.captions import clean_for_blip
-from crossguard.models.originals import refuse_unread
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import write_model
+from crossguard.models.storage import load_transformers, write_model
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -69,14 +68,7 @@ class BLIP(ReadsPictures):
         Raises:
             ValueError: the checkpoint has missing or surplus weights.
         """
-        network, report = BlipForImageTextRetrieval.from_pretrained(
-            str(source),
-            local_files_only=offline,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        refuse_unread(report, source=source, family="BLIP retrieval")
+        network = load_transformers(BlipForImageTextRetrieval, source, offline=offline, family="BLIP retrieval")
         tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(

@@ -12,10 +12,9 @@ from transformers import BlipForConditionalGeneration, PreTrainedTokenizerBase
 from crossguard.models.base import Tokens, check_captions
 from crossguard.models.blip_released import MAX_WORDS, read_released_captioner
 from crossguard.models.captions import clean_for_blip
-from crossguard.models.originals import refuse_unread
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import write_model
+from crossguard.models.storage import load_transformers, write_model
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -55,14 +54,7 @@ class BlipCaptioner(ReadsPictures):
         Raises:
             ValueError: the checkpoint has missing or surplus weights.
         """
-        network, report = BlipForConditionalGeneration.from_pretrained(
-            str(source),
-            local_files_only=offline,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        refuse_unread(report, source=source, family="BLIP captioning")
+        network = load_transformers(BlipForConditionalGeneration, source, offline=offline, family="BLIP captioning")
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(
             network,

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     CLIPConfig,
@@ -17,15 +16,15 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from crossguard.models.base import Tokens
-from crossguard.models.originals import refuse_unread
 from crossguard.models.patches import additive, keep_tokens
-from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
 from crossguard.models.prefixes import pool_by_beginnings
-from crossguard.models.storage import write_model
+from crossguard.models.storage import load_transformers, write_model
 from crossguard.models.tokenizers import load_tokenizer
 
 
-class CLIP(nn.Module):
+class CLIP(ReadsPictures):
     """A CLIP of Transformers (Radford et al., 2021): pixels in [0, 1] and strings in, embeddings out.
 
     Args:
@@ -35,24 +34,15 @@ class CLIP(nn.Module):
         name: shown in tables and written into rows.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(
         self, network: CLIPModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.tokenizer = tokenizer
-        self.pixel_rule = pixel_rule
-        self.name = name
-        self.image_size = pixel_rule.size
+        super().__init__(pixel_rule)
+        self.network, self.tokenizer, self.name = network, tokenizer, name
         patch = network.config.vision_config.patch_size
         self.patch_grid = (self.image_size[0] // patch, self.image_size[1] // patch)
         self.context_length = int(network.config.text_config.max_position_embeddings)
         self.mask_token = spelt_mask(tokenizer)
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "CLIP":
@@ -66,15 +56,8 @@ class CLIP(nn.Module):
         Raises:
             ValueError: the checkpoint has missing or surplus weights.
         """
-        network, report = CLIPModel.from_pretrained(
-            str(source),
-            local_files_only=offline,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
-            dtype=torch.float32,  # shipped checkpoints may be stored in half precision
-        )
-        refuse_unread(report, source=source, family="CLIP")
+        # Shipped checkpoints may be stored in half precision.
+        network = load_transformers(CLIPModel, source, offline=offline, family="CLIP", dtype=torch.float32)
         tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
@@ -124,10 +107,6 @@ class CLIP(nn.Module):
         rule = PixelRule(size=(image_size, image_size), mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD))
         return cls(network, tokenizer, pixel_rule=rule, name=name).eval()
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize (bicubic, on 8 bits), crop the centre, and scale to [0, 1]; normalisation comes in `encode_image`."""
-        return to_pixels(images, self.pixel_rule)
-
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
         encoded = self.tokenizer(
@@ -147,7 +126,7 @@ class CLIP(nn.Module):
             kept: patches, row by row, that stay in the token sequence; None: all. What the others hold, NaN included,
                 does not matter, and the cost falls with the largest number that an image keeps.
         """
-        normal = (pixels - self._mean) / self._std
+        normal = self.normalise(pixels)
         if kept is None:
             pooled = self.network.vision_model(pixel_values=normal).pooler_output
         else:
@@ -170,8 +149,7 @@ class CLIP(nn.Module):
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
         """Embed texts or tokens."""
-        tokens = texts if isinstance(texts, Tokens) else self.tokenize(texts)
-        tokens = tokens.to(self._mean.device)
+        tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)
         output = self.network.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
         embedding: Tensor = self.network.text_projection(output.pooler_output)
         return embedding

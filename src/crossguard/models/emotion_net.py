@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from crossguard.checks import nearest
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import Packed
-from crossguard.models.packing import pack
+from crossguard.models.packing import pack_all
 from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "emotion-net"
@@ -91,20 +90,14 @@ class EmotionNet(nn.Module):
         Raises:
             ValueError: a modality is missing or of another shape, or a mask of another shape than its values.
         """
-        packed = {}
-        for modality in self.modalities:
-            if modality not in inputs:
-                raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
-            values = inputs[modality]
-            branch = cast(_Branch, self.branches[modality])
-            if values.shape[1:] != branch.mean.shape:
-                raise ValueError(
-                    f"Expected {modality!r} [samples, {', '.join(map(str, branch.mean.shape))}], but got "
-                    f"{list(values.shape)}."
-                )
-            mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
-            packed[modality] = pack(values, mask, name=modality)
-        return self.classify_kept(packed, {})
+        for modality, values in inputs.items():
+            if modality in self.modalities:
+                shape = cast(_Branch, self.branches[modality]).mean.shape
+                if values.shape[1:] != shape:
+                    raise ValueError(
+                        f"Expected {modality!r} [samples, {', '.join(map(str, shape))}], but got {list(values.shape)}."
+                    )
+        return self.classify_kept(pack_all(inputs, kept, self.modalities), {})
 
     def classify_kept(
         self, inputs: Mapping[str, Packed], kept: Mapping[str, Bool[Tensor, "samples elements"]]

@@ -4,7 +4,6 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -115,16 +114,3 @@ def resize_positions(
     planes = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     resized = interpolate(planes.float(), size=(rows, columns), mode="bicubic", align_corners=False)
     return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
-
-
-def refuse_unread(report: Mapping[str, Iterable[Any]], *, source: Path | str, family: str) -> None:
-    """Check the loading report of Transformers' `from_pretrained`.
-
-    Raises:
-        ValueError: weights that were missing, unknown, or of another shape.
-    """
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        # Older files hold positions 0, 1, 2, ... as a buffer.
-        found = sorted(str(key) for key in report[kind] if not str(key).endswith("position_ids"))
-        if found:
-            raise ValueError(f"Expected a whole {family} checkpoint in {source}, but got {kind}: {found[:5]}.")

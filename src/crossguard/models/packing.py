@@ -1,10 +1,38 @@
 """From values and masks to the kept elements alone."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from crossguard.checks import nearest
 from crossguard.models.base import Packed
+
+
+def pack_all(
+    inputs: Mapping[str, Shaped[Tensor, "samples ..."]],
+    kept: Mapping[str, Bool[Tensor, "samples elements"]] | None,
+    modalities: Sequence[str],
+) -> dict[str, Packed]:
+    """Pack every modality, see `pack`.
+
+    Args:
+        inputs: values [samples, elements, ...] by name.
+        kept: which elements stay, by name; None: all of them.
+        modalities: the names that are packed.
+
+    Raises:
+        ValueError: a modality is missing, or a mask has another shape than its values.
+    """
+    packed = {}
+    for modality in modalities:
+        if modality not in inputs:
+            raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
+        values = inputs[modality]
+        mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
+        packed[modality] = pack(values, mask, name=modality)
+    return packed
 
 
 def pack(

@@ -3,22 +3,20 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, SiglipModel
 
 from crossguard.models.base import Tokens
 from crossguard.models.clip import spelt_mask
-from crossguard.models.originals import refuse_unread
 from crossguard.models.patches import additive, keep_tokens
-from crossguard.models.pixels import PixelRule, to_pixels
-from crossguard.models.storage import write_model
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
+from crossguard.models.storage import load_transformers, write_model
 from crossguard.models.tokenizers import load_tokenizer
 
 
-class SigLIP(nn.Module):
+class SigLIP(ReadsPictures):
     """A SigLIP of Transformers (Zhai et al., 2023): pixels in [0, 1] and strings in, embeddings out.
 
     Its text tower reads a sequence of fixed length and takes the state at its end, padding included: `tokenize` pads to
@@ -32,21 +30,15 @@ class SigLIP(nn.Module):
         name: shown in tables and written into rows.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(
         self, network: SiglipModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
     ) -> None:
-        super().__init__()
-        self.network, self.tokenizer, self.pixel_rule, self.name = network, tokenizer, pixel_rule, name
-        self.image_size = pixel_rule.size
+        super().__init__(pixel_rule)
+        self.network, self.tokenizer, self.name = network, tokenizer, name
         patch = network.config.vision_config.patch_size
         self.patch_grid = (self.image_size[0] // patch, self.image_size[1] // patch)
         self.context_length = int(network.config.text_config.max_position_embeddings)
         self.mask_token = spelt_mask(tokenizer)
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "SigLIP":
@@ -55,21 +47,10 @@ class SigLIP(nn.Module):
         Raises:
             ValueError: the checkpoint has missing or surplus weights.
         """
-        network, report = SiglipModel.from_pretrained(
-            str(source),
-            local_files_only=offline,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        refuse_unread(report, source=source, family="SigLIP")
+        network = load_transformers(SiglipModel, source, offline=offline, family="SigLIP")
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         tokenizer = load_tokenizer(source, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize by the checkpoint's rule and scale to [0, 1]; normalisation comes in `encode_image`."""
-        return to_pixels(images, self.pixel_rule)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
@@ -94,7 +75,7 @@ class SigLIP(nn.Module):
         Raises:
             ValueError: an image that keeps no patch; there is no class token to stand for it.
         """
-        vision, normal = self.network.vision_model, (pixels - self._mean) / self._std
+        vision, normal = self.network.vision_model, self.normalise(pixels)
         if kept is None:
             embedding: Tensor = vision(pixel_values=normal).pooler_output
             return embedding

@@ -1,4 +1,4 @@
-"""Saving models: a folder is whole or not there."""
+"""Saving and loading models: a folder is whole or not there."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
+from transformers import PreTrainedModel
 
 from crossguard.runs import atomic_folder
 
@@ -16,6 +17,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 Network = TypeVar("Network", bound=nn.Module)
+Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 
 def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]]) -> None:
@@ -64,3 +66,35 @@ def load_network(make: Callable[[dict[str, Any]], Network], folder: Path | str) 
     network = make(json.loads((Path(folder) / CONFIG).read_text()))
     load_safetensors(network, str(Path(folder) / WEIGHTS))
     return network.eval()
+
+
+def load_transformers(
+    kind: type[Pretrained], source: Path | str, *, offline: bool, family: str, **options: Any
+) -> Pretrained:
+    """Load a network of Transformers from a local folder or a hub id, every weight of it.
+
+    Args:
+        kind: its class.
+        source: the folder or hub id.
+        offline: look only at local files.
+        family: what the network is called in messages.
+        options: further options of `from_pretrained`.
+
+    Raises:
+        ValueError: weights that are missing, unknown, or of another shape.
+    """
+    loaded: Any = kind.from_pretrained(
+        str(source),
+        local_files_only=offline,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, by name
+        **options,
+    )
+    network: Pretrained = loaded[0]
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        # Older files hold positions 0, 1, 2, ... as a buffer.
+        found = sorted(str(key) for key in loaded[1][problem] if not str(key).endswith("position_ids"))
+        if found:
+            raise ValueError(f"Expected a whole {family} checkpoint in {source}, but got {problem}: {found[:5]}.")
+    return network

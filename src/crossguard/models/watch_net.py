@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from crossguard.checks import nearest
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import Packed
-from crossguard.models.packing import pack
+from crossguard.models.packing import pack_all
 from crossguard.models.storage import load_network, save_network
 
 MODEL_TYPE = "watch-net"
@@ -84,14 +83,7 @@ class WatchNet(nn.Module):
         Raises:
             ValueError: a sensor is missing, or a mask has another shape than its values.
         """
-        packed = {}
-        for modality in self.modalities:
-            if modality not in inputs:
-                raise ValueError(f"Expected an input {modality!r}: {nearest(modality, inputs)}.")
-            values = inputs[modality]
-            mask = kept[modality] if kept is not None else values.new_ones(values.shape[:2], dtype=torch.bool)
-            packed[modality] = pack(values, mask, name=modality)
-        return self.classify_kept(packed, {})
+        return self.classify_kept(pack_all(inputs, kept, self.modalities), {})
 
     def classify_kept(
         self, inputs: Mapping[str, Packed], kept: Mapping[str, Bool[Tensor, "samples elements"]]

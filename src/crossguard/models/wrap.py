@@ -6,17 +6,17 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from crossguard.models.base import Tokens, check_captions
 from crossguard.models.clip import spelt_mask
-from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.pictures import ReadsPictures
+from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_weights, save_weights
 
 
-class TwoTowers(nn.Module):
+class TwoTowers(ReadsPictures):
     """Your two networks behind the `VisionLanguageModel` protocol.
 
     Args:
@@ -34,9 +34,6 @@ class TwoTowers(nn.Module):
         ValueError: a tokenizer without padding, or a temperature that is not positive.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(
         self,
         image: nn.Module,
@@ -48,22 +45,15 @@ class TwoTowers(nn.Module):
         name: str,
         temperature: float = 0.07,
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_rule)
         if tokenizer.pad_token is None:
             raise ValueError("Expected a tokenizer with a padding token, but it has none.")
         if not temperature > 0:
             raise ValueError(f"Expected `temperature` > 0, but got {temperature!r}.")
         self.image, self.text = image, text
-        self.tokenizer, self.pixel_rule, self.name = tokenizer, pixel_rule, name
-        self.image_size, self.context_length = pixel_rule.size, context_length
+        self.tokenizer, self.name, self.context_length = tokenizer, name, context_length
         self.mask_token = spelt_mask(tokenizer)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize by the pixel rule and scale to [0, 1]."""
-        return to_pixels(images, self.pixel_rule)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
@@ -79,7 +69,7 @@ class TwoTowers(nn.Module):
 
     def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
         """Embed pixels in [0, 1]; differentiable."""
-        embedding: Tensor = self.image((pixels - self._mean) / self._std)
+        embedding: Tensor = self.image(self.normalise(pixels))
         return embedding
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
@@ -129,7 +119,7 @@ class Decoder(Protocol):
         ...
 
 
-class ImageToText(nn.Module):
+class ImageToText(ReadsPictures):
     """Your image network and your text decoder behind the `Captioner` protocol.
 
     Args:
@@ -141,9 +131,6 @@ class ImageToText(nn.Module):
         prompt: how the decoder makes captions begin.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(
         self,
         image: nn.Module,
@@ -154,17 +141,10 @@ class ImageToText(nn.Module):
         name: str,
         prompt: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_rule)
         decoder: nn.Module = text  # type: ignore[assignment]
         self.image, self.text = image, decoder
-        self.pixel_rule, self.context_length, self.name, self.prompt = pixel_rule, context_length, name, prompt
-        self.image_size = pixel_rule.size
-        self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(pixel_rule.std).view(1, 3, 1, 1), persistent=False)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
-        """Resize by the pixel rule and scale to [0, 1]."""
-        return to_pixels(images, self.pixel_rule)
+        self.context_length, self.name, self.prompt = context_length, name, prompt
 
     def caption_loss(
         self,
@@ -180,7 +160,7 @@ class ImageToText(nn.Module):
         """
         check_captions(pixels, captions, rows)
         decoder: Decoder = self.text  # type: ignore[assignment]
-        states = self.image((pixels - self._mean) / self._std)
+        states = self.image(self.normalise(pixels))
         return decoder.loss(states if rows is None else states[rows.to(states.device)], captions)
 
     @torch.no_grad()
@@ -194,7 +174,7 @@ class ImageToText(nn.Module):
     ) -> list[str]:
         """Return one caption per image."""
         decoder: Decoder = self.text  # type: ignore[assignment]
-        states = self.image((pixels - self._mean) / self._std)
+        states = self.image(self.normalise(pixels))
         return decoder.write(states, beams=beams, min_length=min_length, max_length=max_length)
 
     def tower(self, which: str) -> Iterable[nn.Parameter]:
