@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of every arm")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--eps", type=float, default=2.0, help="grey levels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--attacks", action="store_true", help="judge the first seed's start by every attack instead")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
@@ -142,7 +143,7 @@ def main() -> None:
     held_out = pairs.select(images=np.sort(order[: options.held_out]).tolist())
     held_out = thin(held_out, texts_per_image=options.judged_captions, seed=0)
     many = pairs.select(images=np.sort(order[options.held_out :]).tolist())
-    threat = cg.ThreatModel(image=cg.LInf(eps=2 / 255), text=cg.WordEdits(words=1))
+    threat = cg.ThreatModel(image=cg.LInf(eps=options.eps / 255), text=cg.WordEdits(words=1))
     if options.attacks:
         one = thin(many, texts_per_image=1, seed=options.seeds[0])
         start = start_from(
