@@ -54,8 +54,17 @@ def study_of(settings):
 
 
 def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_path, monkeypatch):
+    counted, step_cost = [], perform.step_cost
+
+    def counting(recipe, arm, material, pairs, **others):
+        counted.append(arm)
+        return step_cost(recipe, arm, material, pairs, **others)
+
+    monkeypatch.setattr(perform, "step_cost", counting)
     found = study_of(settings)
     assert found.missing == 0
+    trained = [arm for arm in recipe_of(settings).arms.values() if arm.defence is not None]
+    assert all(counted.count(arm) == len(settings["seeds"]) for arm in trained)
     main, more = found.tables
     assert [row.name for row in main.rows] == ["undefended", "tecoa", "mat", "mat+"]
     assert [row.name for row in more.rows] == ["mat", "mat+", "new"]

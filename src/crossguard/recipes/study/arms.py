@@ -1,6 +1,5 @@
 """What an arm of a study trains on, what its steps cost, and its training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,9 +110,7 @@ def train_arm(
     )
 
 
-def step_cost(
-    recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str
-) -> Mapping[str, float]:
+def step_cost(recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str) -> float:
     """Return the floating-point operations of a training step, inner attack included, as PyTorch's counter sees them.
 
     Two steps are taken and thrown away. Counting, unlike timing, gives the same number on every machine.
@@ -122,4 +119,4 @@ def step_cost(
         train_arm(
             recipe, arm, material, pairs, steps=_COUNTED_STEPS, seed=0, run=None, device=device, progress=Silent()
         )
-    return {"flop_per_step": counter.get_total_flops() / _COUNTED_STEPS}
+    return counter.get_total_flops() / _COUNTED_STEPS

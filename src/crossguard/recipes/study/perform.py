@@ -7,7 +7,7 @@ other one has open.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,17 @@ class _Task:
         return Path(recipe.run) / "arms" / self.name.replace("/", "-") / f"seed-{self.seed}"
 
 
+@dataclass(frozen=True)
+class _Study:
+    """What all tasks of a study have in common, and what a step of its reference costs, by seed, once counted."""
+
+    recipe: StudyRecipe
+    device: str
+    progress: Reporter
+    command: Sequence[str] | None
+    reference_costs: dict[int, float] = field(default_factory=dict)
+
+
 def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[str] | None = None) -> Study:
     """Train and judge what is still missing of a study, and put its tables together as far as it got.
 
@@ -48,7 +59,7 @@ def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[
     if problems:
         raise RecipeError(recipe.run, problems)
     _take_up(recipe)
-    device = choose_device(recipe.device)
+    study = _Study(recipe, choose_device(recipe.device), progress, command)
     tasks = [
         _Task(name, arm, seed)
         for seed in recipe.seeds
@@ -58,7 +69,7 @@ def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[
     ]
     with progress.task("study", total=len(tasks)) as bar:
         for task in tasks:
-            _carry_out(recipe, task, device=device, progress=progress, command=command)
+            _carry_out(study, task)
             bar.advance(note=f"{task.name}, seed {task.seed}")
     return read_study(recipe)
 
@@ -97,24 +108,25 @@ def _take_up(recipe: StudyRecipe) -> None:
     write_json(path, wanted)
 
 
-def _carry_out(
-    recipe: StudyRecipe, task: _Task, *, device: str, progress: Reporter, command: Sequence[str] | None
-) -> None:
+def _carry_out(study: _Study, task: _Task) -> None:
     """Train and judge one arm and seed, as far as that is missing and no other process is at it."""
+    recipe, device = study.recipe, study.device
     folder = task.folder(recipe)
     if not _missing(recipe, task, read_rows(folder / "rows.jsonl")):
         return
     try:
-        run = RunFolder.open(folder, settings=_settings(recipe, task), seed=task.seed, device=device, command=command)
+        run = RunFolder.open(
+            folder, settings=_settings(recipe, task), seed=task.seed, device=device, command=study.command
+        )
     except RuntimeError:  # another process has it open
         return
     with run:
         missing = _missing(recipe, task, run.read_rows())
         if task.arm.defence is not None and not (run.path / "model").is_dir():
-            _train(recipe, task, run, device=device, progress=progress)
+            _train(study, task, run)
         if missing:
             model = load_model(recipe.model if task.arm.defence is None else run.path / "model", device=device)
-            judge(recipe, model, held_out(recipe), missing, run=run, progress=progress, device=device)
+            judge(recipe, model, held_out(recipe), missing, run=run, progress=study.progress, device=device)
         run.finish()
 
 
@@ -123,19 +135,18 @@ def _missing(recipe: StudyRecipe, task: _Task, rows: list[dict[str, Any]]) -> li
     return [trial for trial in trials(recipe, task.arm) if trial not in done]
 
 
-def _train(recipe: StudyRecipe, task: _Task, run: RunFolder, *, device: str, progress: Reporter) -> None:
-    material = draw_material(recipe, task.seed)
-    common: dict[str, Any] = {"seed": task.seed, "device": device, "progress": progress}
-    pairs = arm_pairs(recipe, task.arm, material, **common)
+def _train(study: _Study, task: _Task, run: RunFolder) -> None:
+    """Train an arm for as many steps as cost what the reference's cost."""
+    recipe, seed = study.recipe, task.seed
+    material = draw_material(recipe, seed)
+    common: dict[str, Any] = {"seed": seed, "device": study.device, "progress": study.progress}
     reference = recipe.arms[recipe.reference]
-    cost = step_cost(recipe, task.arm, material, pairs, device=device)["flop_per_step"]
-    allowed = (
-        cost
-        if task.arm == reference
-        else step_cost(recipe, reference, material, arm_pairs(recipe, reference, material, **common), device=device)[
-            "flop_per_step"
-        ]
-    )
+    if seed not in study.reference_costs:
+        pairs = arm_pairs(recipe, reference, material, **common)
+        study.reference_costs[seed] = step_cost(recipe, reference, material, pairs, device=study.device)
+    allowed = study.reference_costs[seed]
+    pairs = arm_pairs(recipe, task.arm, material, **common)
+    cost = allowed if task.arm == reference else step_cost(recipe, task.arm, material, pairs, device=study.device)
     steps = max(1, round(recipe.steps * allowed / cost))
     model = train_arm(recipe, task.arm, material, pairs, steps=steps, run=run, **common)
     model.save_pretrained(run.path / "model")
