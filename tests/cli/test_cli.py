@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from command_line import invoke, unstyled
+from command_line import invoke, said, unstyled
 from shared import write_annotations
 
 VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
@@ -60,6 +60,26 @@ def test_a_recipe_of_another_verb_is_refused():
 def test_an_unknown_recipe_and_key_are_named():
     assert "did you mean 'emoji-sga'" in plain(invoke("evaluate", "emoji-sgaa", code=2))
     assert "did you mean 'seed'" in plain(invoke("evaluate", "emoji-sga", "sed=1", code=2))
+
+
+def test_names_are_checked_under_the_recipes_own_name_before_a_run_begins(tmp_path):
+    text = said("evaluate", "emoji-sga", "attack.name=pdg", f"run={tmp_path / 'run'}", code=2)
+    assert "emoji-sga: 1 mistake" in text
+    assert "did you mean 'pgd'" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("evaluate", "emoji-sga", "attack.options.steps=abc"), "Expected option `steps` to be int, but got 'abc'"),
+        (("evaluate", "emoji-sga", "attack.options.steps=2.5"), "Expected option `steps` to be int, but got 2.5"),
+        (("train", "emoji-mat", "options.pgd_steps=two"), "options: expected `pgd_steps` to be int, but got 'two'"),
+        (("certify", "watch-certify", "data.options.stride=far"), "`stride` to be int | None, but got 'far'"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, arguments, told):
+    assert told in said(*arguments, f"run={tmp_path / 'run'}", code=2)
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path):

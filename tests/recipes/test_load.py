@@ -20,6 +20,39 @@ def test_fractions_are_numbers():
     assert recipe.threat.build()["text"].words == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5/255", 0.5 / 255), ("4 / 255", 4 / 255), ("1e-3", 1e-3), ("1E+2", 100.0)]
+)
+def test_numbers_in_options_are_read_as_people_write_them(text, value):
+    recipe = parse_recipe(apply_overrides(GOOD, [f"attack.options.step={text}"], source="x"), source="x")
+    assert recipe.attack.options["step"] == pytest.approx(value, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "threat.image.eps=2",
+            "threat.image.eps: input should be less than or equal to 1, but got 2 (pixels are in [0, 1]",
+        ),
+        ("threat.image.eps=2/0", "but got '2/0'"),
+        ("attack=sga", "attack: expected a mapping with name, options, but got 'sga'"),
+        ("data=emoji", "data: expected a mapping with name, split, options, but got 'emoji'"),
+        ("threat.image=2/255", "threat.image: expected a mapping with eps, elements, but got '2/255'"),
+        ("seed=[1", "override 'seed=[1': expected YAML after '=', but got: while parsing a flow sequence"),
+    ],
+)
+def test_values_that_do_not_fit_are_told(override, told):
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(apply_overrides(GOOD, [override], source="x"), source="x")
+    assert told in str(error.value)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(ValueError, match="Expected a recipe file at .*, but there is a folder."):
+        read_recipe(str(tmp_path))
+
+
 def test_a_modality_left_out_is_not_attacked():
     recipe = parse_recipe({**GOOD, "threat": {"text": {"words": 2}}}, source="x")
     assert set(recipe.threat.build()) == {"text"}

@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
 from crossguard.attacks.ascent import Start, StepRule
-from crossguard.checks import nearest
+from crossguard.checks import ill_typed, nearest
 
 
 def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> None:
-    """Refuse options that `build` does not take, naming the nearest one, and missing ones.
+    """Refuse options that `build` does not take, naming the nearest one, missing ones, and values of other types.
 
     Raises:
-        ValueError: an unknown option, or one without a default that is missing.
+        ValueError: an unknown option, one without a default that is missing, or a value of another type.
     """
     known = inspect.signature(build).parameters
     for option in options:
@@ -22,6 +22,9 @@ def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
         raise ValueError(f"Expected option {missing[0]!r} of {what}, but it is missing.")
+    wrong = ill_typed(build, options)
+    if wrong:
+        raise ValueError(f"Expected option {wrong[0]} for {what}.")
 
 
 def check_choice(given: str, choices: Collection[str], what: str) -> Any:

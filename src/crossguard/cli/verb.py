@@ -73,12 +73,16 @@ def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = Fa
             as_json: AsJson = False,
         ) -> None:
             with told_clearly():
-                from crossguard.recipes import VERBS, read_recipe, the_recipe
+                from crossguard.recipes import VERBS, RecipeError, check_names, read_recipe, the_recipe
 
                 changes = as_overrides(overrides, run=run, seed=seed, device=device, max_samples=max_samples)
                 if skip_bad:
                     changes.append("data.options.skip_bad=true")
-                settings = the_recipe(read_recipe(recipe, changes), VERBS[verb])
+                read = read_recipe(recipe, changes)
+                settings = the_recipe(read, VERBS[verb])
+                problems = check_names(read)
+                if problems:
+                    raise RecipeError(recipe, problems)
                 outcome = (plan if dry_run and plan else work)(settings, progress(quiet=quiet))
                 if as_json:
                     print_json(outcome.value())

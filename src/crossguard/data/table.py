@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
-from crossguard.checks import lookup, nearest
+from crossguard.checks import ill_typed, lookup, nearest
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
@@ -121,4 +121,7 @@ def _load(name: str, gives: str, **options: Any) -> Any:
     lacking = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in options]
     if lacking:
         raise ValueError(f"Expected the option{'s' * (len(lacking) > 1)} {', '.join(lacking)} of data set {name!r}.")
+    wrong = ill_typed(row.load, options)
+    if wrong:
+        raise ValueError(f"Expected option {wrong[0]} for data set {name!r}.")
     return row.load(**options)

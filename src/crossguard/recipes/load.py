@@ -1,6 +1,8 @@
 """Find, read, override and check recipes; all mistakes of a recipe are told at once."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -50,6 +52,25 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number too, as it is in YAML 1.2; PyYAML asks for 1.0e-4."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Return what a YAML text says; only plain values are built.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def find_recipe(source: str) -> Path:
     """Return the file of a recipe given as a path or as the name of a shipped one.
 
@@ -58,8 +79,9 @@ def find_recipe(source: str) -> Path:
     """
     if Path(source).is_file():
         return Path(source)
-    if source.endswith((".yaml", ".yml")) or "/" in source:
-        raise ValueError(f"Expected a recipe file at {source}, but there is none.")
+    if source.endswith((".yaml", ".yml")) or "/" in source or Path(source).is_dir():
+        found = "a folder" if Path(source).is_dir() else "nothing"
+        raise ValueError(f"Expected a recipe file at {source}, but there is {found}.")
     return lookup(shipped_recipes(), source, what="recipe")
 
 
@@ -72,7 +94,7 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> AnyRecipe:
     """
     path = find_recipe(source)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(str(source), [f"expected YAML, but got: {error}"]) from error
     if not isinstance(values, dict):
@@ -107,7 +129,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
         >>> apply_overrides({"data": {"name": "emoji"}}, ["data.split=val", "seed=3"], source="x")
         {'data': {'name': 'emoji', 'split': 'val'}, 'seed': 3}
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values), sort_keys=False))
+    result: dict[str, Any] = deepcopy(dict(values))
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -121,7 +143,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
         if not equals or not all([*parents, last]) or not isinstance(place, dict):
             problems.append(f"override {override!r}: expected key.sub=value")
             continue
-        place[last] = yaml.safe_load(text)
+        try:
+            place[last] = read_yaml(text)
+        except yaml.YAMLError as error:
+            problems.append(f"override {override!r}: expected YAML after '=', but got: {' '.join(str(error).split())}")
     if problems:
         raise RecipeError(source, problems)
     return result
@@ -153,7 +178,12 @@ def _explain(problem: Any, schema: type[BaseModel]) -> str:
         return f"{key}: missing"
     if problem["type"] == "value_error":  # of a section as a whole
         return f"{key or 'recipe'}: {problem['ctx']['error']}"
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        section = _section(schema, path)
+        keys = f" with {', '.join(section.model_fields)}" if section is not None else ""
+        return f"{key}: expected a mapping{keys}, but got {problem['input']!r}"
+    hint = " (pixels are in [0, 1]: two grey levels are 2/255)" if path[-1] == "eps" else ""
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}{hint}"
 
 
 def _section(schema: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:

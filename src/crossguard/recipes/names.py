@@ -8,7 +8,7 @@ from typing import Any
 from crossguard.attacks import ATTACKS
 from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS
 from crossguard.augment import AUGMENTATIONS
-from crossguard.checks import nearest
+from crossguard.checks import ill_typed, nearest
 from crossguard.data import DATASETS
 from crossguard.models import MODELS
 from crossguard.recipes.schema import (
@@ -71,6 +71,8 @@ def _training_options(recipe: TrainRecipe) -> Iterator[str]:
             yield f"options.{name}: belongs at the top of the recipe, as {name}"
         elif name not in known:
             yield f"options.{name}: unknown option; {nearest(name, known - set(TrainRecipe.model_fields))}"
+    for wrong in ill_typed(train, {name: value for name, value in recipe.options.items() if name in known}):
+        yield f"options: expected {wrong}"
 
 
 def _task(recipe: EvaluateRecipe) -> Iterator[str]:

@@ -1,24 +1,30 @@
 """What a recipe may say: one model per verb; every field is checked before any work starts."""
 
-from fractions import Fraction
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from crossguard.threat import EditKind, Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
 
+_FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
 
 def _number(value: object) -> object:
     """Read "2/255" as a number; leave the rest to the field's own check."""
-    if isinstance(value, str):
-        try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
-            return value
-    return value
+    parts = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if parts is None or float(parts[2]) == 0:
+        return value
+    return float(parts[1]) / float(parts[2])
+
+
+def _numbers(value: object) -> object:
+    """Read options like `step: 1/255` as numbers."""
+    return {key: _number(option) for key, option in value.items()} if isinstance(value, dict) else value
 
 
 Number = Annotated[float, BeforeValidator(_number)]
+Options = Annotated[dict[str, Any], BeforeValidator(_numbers)]
 
 
 class _Section(BaseModel):
@@ -111,14 +117,14 @@ class Data(_Section):
 
     name: Annotated[str, Field(description="`crossguard list datasets`")]
     split: str = "test"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class Attack(_Section):
     """An attack by its name in the table, and its own options."""
 
     name: Annotated[str, Field(description="`crossguard list attacks`")]
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class _Recipe(_Section):
@@ -201,7 +207,7 @@ class TrainRecipe(_Recipe):
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
-    options: Annotated[dict[str, Any], Field(description="the trainer's other settings")] = Field(default_factory=dict)
+    options: Annotated[Options, Field(description="the trainer's other settings")] = Field(default_factory=dict)
 
 
 class AblatedTraining(_Section):
@@ -225,9 +231,7 @@ class AblatedTraining(_Section):
     for_baseline: Annotated[
         bool, Field(description="train the baseline a model of its own, on joint sub-samples; else it takes this one")
     ] = True
-    options: Annotated[dict[str, Any], Field(description="batch_size, lr, weight_decay, ...")] = Field(
-        default_factory=dict
-    )
+    options: Annotated[Options, Field(description="batch_size, lr, weight_decay, ...")] = Field(default_factory=dict)
 
 
 class Curve(_Section):
@@ -268,7 +272,7 @@ class SparseBeside(_Section):
     ] = Field(default_factory=list)
     draws: Annotated[PositiveInt, Field(description="sub-samples per gradient")] = 50
     transfer: Annotated[bool, Field(description="also attack the base model, and keep what hurts more")] = True
-    options: Annotated[dict[str, Any], Field(description="placement, rounds, steps, ... of the sparse attack")] = Field(
+    options: Annotated[Options, Field(description="placement, rounds, steps, ... of the sparse attack")] = Field(
         default_factory=dict
     )
     batch_size: Annotated[PositiveInt, Field(description="samples attacked together")] = 32
@@ -336,7 +340,7 @@ class AugmentationSource(_Section):
     """An augmentation source by its name in the table, and its own options."""
 
     name: Annotated[str, Field(description="a name of `crossguard.augment.AUGMENTATIONS`")]
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class AugmentRecipe(_Recipe):
@@ -383,7 +387,7 @@ class StudyArm(_Section):
         default_factory=list
     )
     per_sample: Annotated[PositiveInt, Field(description="the most samples of each source per item")] = 4
-    options: Annotated[dict[str, Any], Field(description="the trainer's other settings")] = Field(default_factory=dict)
+    options: Annotated[Options, Field(description="the trainer's other settings")] = Field(default_factory=dict)
 
 
 class StudyRecipe(_Section):
