@@ -72,3 +72,8 @@ def check_budgets(attack: Attack | None, threat: ThreatModel | None) -> None:
             f"Expected budgets that attack {attack.name!r} can use ({', '.join(sorted(attack.uses))}), but the "
             f"threat has one for {', '.join(useless)}: leave it out, or choose an attack that uses it."
         )
+
+
+def row_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every row says of its measurement, so that rows can be read without it."""
+    return {key: settings[key] for key in ("model", "data", "split", "attack", "threat", "seed")}

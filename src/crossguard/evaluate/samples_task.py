@@ -18,7 +18,7 @@ from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
-from crossguard.evaluate.asked import part_name, parts_of
+from crossguard.evaluate.asked import part_name, parts_of, row_facts
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
 from crossguard.evaluate.samples_result import SamplesResult, sample_figures
@@ -174,7 +174,7 @@ class _Part:
         return any(int(index) not in self.rows for index in ids)
 
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        common = {key: self.settings[key] for key in ("model", "data", "split", "attack", "threat", "seed")}
+        common = row_facts(self.settings)
         new = [{"section": self.section, **row, **common} for row in rows if row["sample"] not in self.rows]
         if self.run is not None:
             self.run.rows.append(*new)

@@ -14,6 +14,7 @@ from torch import Tensor
 from crossguard import __version__
 from crossguard.attacks.base import Attack
 from crossguard.data import PairBatch
+from crossguard.evaluate.asked import row_facts
 from crossguard.evaluate.fingerprint import describe
 from crossguard.evaluate.sample_examples import SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store
@@ -204,7 +205,7 @@ def _found(
 
 
 def _keep(asked: Measurement, part: _Part, rows: Sequence[Mapping[str, Any]]) -> None:
-    common = {key: part.settings[key] for key in ("model", "data", "split", "attack", "threat", "seed")}
+    common = row_facts(part.settings)
     whole = [{"section": asked.section(part.name), **row, **common} for row in rows]
     if asked.run is not None:
         asked.run.rows.append(*(row for row in whole if row["index"] not in part.rows))
