@@ -102,13 +102,11 @@ def certify(
         bound=bound,
         separate=selecting > 0,
     ).require()
-    if isinstance(model, torch.nn.Module):
-        model.to(device)
     empty = design.no_votes((len(samples), len(model.classes)), fingerprint(model_fingerprint(model), values, design))
     paths = [None if folder is None else Path(folder) / design.file(name) for name in ("votes", "selection")]
     votes, chosen = resume(paths[0], empty, draws), resume(paths[1], empty, selecting)
     total, done = len(samples) * (draws + selecting), len(samples) * (votes.draws + chosen.draws)
-    with evaluation_mode(model):
+    with evaluation_mode(model, device):
         show_preflight(found, model, values, design, rows=total - done, progress=progress)
         with (progress or Silent()).task("certify", total=total, done=done) as task:
             vote = partial(

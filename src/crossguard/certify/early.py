@@ -104,11 +104,9 @@ def certify_early(
     )
     margin = required_margin(design, kinds_of(kind, model.modalities), radii)
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
-    if isinstance(model, torch.nn.Module):
-        model.to(device)
     weights = model_fingerprint(model)
     total = len(samples) * schedule[-1]
-    with evaluation_mode(model), (progress or Silent()).task("certify early", total=total) as task:
+    with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
 
         def vote(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
             ask = partial(class_votes, model=model, values=values, ids=ids, design=design, task=task)

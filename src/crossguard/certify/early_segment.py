@@ -109,17 +109,12 @@ def certify_segmentation_early(
     margin = required_margin(design, kinds, radii)
     level = probability(alpha) / (height * width)
     rounds = rounds_for(margin, whole_number(draws, "draws", least=1), level)
-    if isinstance(model, torch.nn.Module):
-        model.to(device)
-    places = [None if folder is None else Path(folder) / design.file(f"image-{i:05d}") for i in range(len(samples))]
     vector = [radii.get(m, 0) for m in design.sizes]
     look = partial(_look, vector=vector, kinds=kinds, alpha=alpha / len(rounds), threshold=0.5 + margin / 2)
     found, spent = [], []
     total = len(samples) * rounds[-1]
-    with evaluation_mode(model), (progress or Silent()).task("certify early", total=total) as task:
-        for i, (counts, place) in enumerate(
-            zip(counted_before(model, values, design, places, rounds[-1]), places, strict=True)
-        ):
+    with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
+        for i, (place, counts) in enumerate(counted_before(model, values, design, folder, rounds[-1])):
             task.advance(counts.draws)
             vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
             for stop in rounds:

@@ -188,9 +188,12 @@ def _check_logits(logits: Tensor, shape: tuple[int, ...]) -> None:
 
 
 @contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode, and back into the mode it was in."""
-    modules: Sequence[nn.Module] = tuple(model.modules()) if isinstance(model, nn.Module) else ()
+def evaluation_mode(model: Any, device: torch.device | str) -> Iterator[None]:
+    """Move a module to a device and put it into evaluation mode; on leaving, back into the mode it was in."""
+    modules: Sequence[nn.Module] = ()
+    if isinstance(model, nn.Module):
+        model.to(device)
+        modules = tuple(model.modules())
     modes = [module.training for module in modules]
     for module in modules:
         module.training = False

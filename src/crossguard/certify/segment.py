@@ -224,17 +224,15 @@ def certify_segmentation(
         scheme=scheme,
         elements=height * width,
     ).require()
-    if isinstance(model, torch.nn.Module):
-        model.to(device)
-    places = [None if folder is None else Path(folder) / design.file(f"image-{i:05d}") for i in range(len(samples))]
-    counts = counted_before(model, values, design, places, draws)
-    total, done = len(samples) * draws, sum(one.draws for one in counts)
-    with evaluation_mode(model):
+    before = counted_before(model, values, design, folder, draws)
+    total, done = len(samples) * draws, sum(earlier.draws for _, earlier in before)
+    counts = []
+    with evaluation_mode(model, device):
         show_preflight(found, model, values, design, rows=total - done, progress=progress, segments=True)
         with (progress or Silent()).task("certify", total=total, done=done) as task:
-            for i, place in enumerate(places):
+            for i, (place, earlier) in enumerate(before):
                 vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
-                counts[i] = add_draws(counts[i], vote, (0, draws), path=place, least=design.batch_size)
+                counts.append(add_draws(earlier, vote, (0, draws), path=place, least=design.batch_size))
     return SegmentationCertificate(
         model=model.name,
         samples=samples,
@@ -250,21 +248,30 @@ def counted_before(
     model: MultiModalSegmenter,
     values: Mapping[str, np.ndarray],
     design: Design,
-    places: Sequence[Path | None],
+    folder: Path | str | None,
     draws: int,
-) -> list[Counts]:
-    """Return what was counted of each image in an earlier call, from its file, or counts of no draws.
+) -> list[tuple[Path | None, Counts]]:
+    """Return where the counts of each image are kept, and what was counted in an earlier call, no draws if nothing.
+
+    Args:
+        model: the base segmenter.
+        values: its modalities [images, channels, height, width].
+        design: how sub-samples are drawn.
+        folder: where counts are kept, one file per image; None: nowhere.
+        draws: the most that an image may have.
 
     Raises:
         ValueError: a file is broken, its counts are not of this model, image and design, or has more than `draws`.
     """
     weights = model_fingerprint(model)
-    shape = (*next(iter(values.values())).shape[2:], len(model.classes))
-    counts = []
-    for i, place in enumerate(places):
+    images, _, *size = next(iter(values.values())).shape
+    found = []
+    for i in range(images):
+        place = None if folder is None else Path(folder) / design.file(f"image-{i:05d}")
         image = {m: array[i : i + 1] for m, array in values.items()}
-        counts.append(resume(place, design.no_votes(shape, fingerprint(weights, image, design)), draws))
-    return counts
+        empty = design.no_votes((*size, len(model.classes)), fingerprint(weights, image, design))
+        found.append((place, resume(place, empty, draws)))
+    return found
 
 
 def image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:
