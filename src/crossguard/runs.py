@@ -237,7 +237,7 @@ class RunFolder:
 
         Raises:
             ValueError: the run there has other settings or another seed (each difference is named), or the folder
-                holds files of something else.
+                holds files of something else or cannot be made.
             RuntimeError: another process is writing this run.
         """
         path = Path(path)
@@ -246,8 +246,13 @@ class RunFolder:
             raise ValueError(f"Expected a folder for the run, but {path} is a file.")
         if not (path / "run.json").exists():
             _refuse_strangers(path)
-        path.mkdir(parents=True, exist_ok=True)
-        _lock(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _lock(path)
+        except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+            raise ValueError(
+                f"Expected a run folder that can be written at {path}, but got: {error.strerror}."
+            ) from error
         tidy(path)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if (path / "run.json").exists():

@@ -467,3 +467,9 @@ class TestBadInput:
         twice = OneToManyPairs("x", "test", (toy_pairs.images[0],) * 2, ("t",), np.array([[0, 0], [1, 0]]))
         with pytest.raises(ValueError, match="different keys"):
             augment(twice, sources=["eda"], folder=tmp_path / "a")
+
+
+def test_a_reference_without_towers_is_refused_before_anything_is_made(toy_pairs, tmp_path, unchecked):
+    with pytest.raises(TypeError, match="Linear lacks: preprocess, encode_image, encode_text"):
+        augment(toy_pairs, sources=["eda"], model=torch.nn.Linear(1, 1), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -82,6 +82,12 @@ def test_options_of_another_type_are_refused(tmp_path, arguments, told):
     assert told in said(*arguments, f"run={tmp_path / 'run'}", code=2)
 
 
+def test_a_run_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    text = said("evaluate", "emoji-sga", f"run={tmp_path / 'file' / 'run'}", code=2)
+    assert "Expected a run folder that can be written" in text
+
+
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     text = plain(invoke("evaluate", "emoji-sga", "--device", "cuda:77", "--run", tmp_path / "r", code=2))
     assert "torch device" in text

@@ -109,3 +109,8 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
 )
 def test_mistakes_are_told(watch, changes, message):
     assert re.search(message, " ".join(said("evaluate", *watch, *changes, code=2).split()))
+
+
+def test_a_model_of_another_kind_is_told(watch, unchecked):
+    text = said("evaluate", *watch, "model=emoji-clip", code=2)
+    assert "Expected a classifier or segmenter of several modalities" in text

@@ -204,7 +204,8 @@ def test_the_baseline_draws_for_itself_and_may_have_a_model_of_its_own(apart, tm
     ("name", "change", "message"),
     [
         ("roads-certify", "keep={rgb: 4000, depth: 20}", r"`keep\['rgb'\]` <= 2048"),
-        ("roads-certify", "keep={rgb: 4, deph: 20}", "'depth': did you mean 'deph'"),
+        ("roads-certify", "keep={rgb: 4, deph: 20}", r"every modality of 'roads' \(rgb, depth\), but got rgb, deph"),
+        ("roads-certify", "keep={rgb: 4}", r"every modality of 'roads' \(rgb, depth\), but got rgb\."),
         ("roads-certify", "curve.direction={rgb: 1, depht: 2}", "did you mean 'depth'"),
         ("roads-certify", "curve.steps=1500", "r <= n in modality 1"),
         ("roads-certify", "draws=20", "20 can only abstain .* shared by 2048 elements"),
@@ -304,3 +305,25 @@ def test_products_of_axes_are_all_on_the_grid(tmp_path):
     for i, j in product(range(3), range(2)):
         (bound,) = found.certificate.bounds([{"rgb": i, "depth": j}], correction="bonferroni")
         assert row["accuracy"][i][j] == pytest.approx(bound.accuracy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.model={encodr: tiny}", "Unknown option 'encodr' of `train.model`: did you mean 'encoder'"),
+        ("train.options={lrr: 1}", "Unknown option 'lrr' of `train.options`: did you mean 'lr'"),
+        ("train.options={lr: fast}", "Expected `train.options` with `lr` to be float, but got 'fast'"),
+        ("train.options={steps: 3}", "Unknown option 'steps' of `train.options`"),
+    ],
+)
+def test_settings_of_the_training_are_told_with_the_nearest(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        carry_out(small("roads-certify", tmp_path, change))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_model_of_images_and_texts_is_no_classifier(tmp_path, unchecked):
+    with pytest.raises(
+        TypeError, match="Expected a classifier or segmenter of several modalities .*, but CLIP is none"
+    ):
+        carry_out(small("ravdess-features-certify", tmp_path, "train=null", "model=emoji-clip"))

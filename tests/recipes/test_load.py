@@ -87,6 +87,15 @@ def test_overrides_reach_into_sections_and_are_typed():
     assert GOOD["data"] == {"name": "emoji"}
 
 
+def test_overrides_reach_into_lists():
+    values = {"sources": [{"name": "eda"}, {"name": "crops"}]}
+    assert apply_overrides(values, ["sources.1.name=mine"], source="x") == {
+        "sources": [{"name": "eda"}, {"name": "mine"}]
+    }
+    with pytest.raises(RecipeError, match="expected key.sub=value"):
+        apply_overrides(values, ["sources.2.name=mine"], source="x")
+
+
 @pytest.mark.parametrize("override", ["seed", "model.name=x", "=3", "a..b=1"])
 def test_a_broken_override_is_refused(override):
     with pytest.raises(RecipeError, match="expected key.sub=value"):

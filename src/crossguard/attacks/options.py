@@ -24,7 +24,7 @@ def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what
         raise ValueError(f"Expected option {missing[0]!r} of {what}, but it is missing.")
     wrong = ill_typed(build, options)
     if wrong:
-        raise ValueError(f"Expected option {wrong[0]} for {what}.")
+        raise ValueError(f"Expected option {wrong[0]} ({what}).")
 
 
 def check_choice(given: str, choices: Collection[str], what: str) -> Any:

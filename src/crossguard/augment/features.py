@@ -45,7 +45,7 @@ def embed_texts(
 def model_fingerprint(model: VisionLanguageModel) -> str:
     """Return hexadecimal digits that change with any weight."""
     digest = blake2b(digest_size=16)
-    for name, value in sorted(_module(model).state_dict().items()):
+    for name, value in sorted(module_of(model).state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -71,11 +71,22 @@ def pairs_fingerprint(pairs: OneToManyPairs) -> str:
     return digest.hexdigest()
 
 
-def _module(model: VisionLanguageModel) -> Module:
+def module_of(model: VisionLanguageModel) -> Module:
+    """Return a reference model as a module.
+
+    Raises:
+        TypeError: it is no module, or has no towers for images and texts.
+    """
     if not isinstance(model, Module):
         raise TypeError(f"Expected the reference model to be a torch.nn.Module, but got {type(model).__name__}.")
+    lacking = [member for member in ("preprocess", "encode_image", "encode_text") if not hasattr(model, member)]
+    if lacking:
+        raise TypeError(
+            f"Expected a VisionLanguageModel as reference (see crossguard.models), but {type(model).__name__} lacks: "
+            f"{', '.join(lacking)}."
+        )
     return model
 
 
 def _device(model: VisionLanguageModel) -> torch.device:
-    return next((p.device for p in _module(model).parameters()), torch.device("cpu"))
+    return next((p.device for p in module_of(model).parameters()), torch.device("cpu"))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from crossguard.augment.base import Request, Source
-from crossguard.augment.features import model_fingerprint, pairs_fingerprint
+from crossguard.augment.features import model_fingerprint, module_of, pairs_fingerprint
 from crossguard.augment.links import place
 from crossguard.augment.look import Look, look
 from crossguard.augment.manifest import manifest_rows, source_measures
@@ -200,6 +200,8 @@ def _check(
     for name, number in (("per_sample", per_sample), ("batch_size", batch_size)):
         if number < 1:
             raise ValueError(f"Expected `{name}` >= 1, but got {number}.")
+    if model is not None:
+        module_of(model)
     if min_alignment is not None:
         if not -1 <= min_alignment <= 1:
             raise ValueError(f"Expected `min_alignment` in [-1, 1] (a cosine), but got {min_alignment}.")

@@ -75,8 +75,14 @@ def values_of(model: MultiModalClassifier | MultiModalSegmenter, samples: MultiM
     """Return the arrays of the model's modalities, in its order.
 
     Raises:
+        TypeError: the model is no classifier or segmenter of several modalities.
         ValueError: a modality is missing, or the samples are of other classes.
     """
+    if not hasattr(model, "modalities") or not hasattr(model, "classes"):
+        raise TypeError(
+            f"Expected a classifier or segmenter of several modalities (see crossguard.models), but "
+            f"{type(model).__name__} is none."
+        )
     values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
     if tuple(samples.classes) != tuple(model.classes):
         raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")

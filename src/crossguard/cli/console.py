@@ -33,12 +33,17 @@ def print_json(value: Any) -> None:
 def told_clearly() -> Iterator[None]:
     """Turn what a user can mend into its message and an exit code; other errors keep their traceback.
 
-    Bad input, and an optional package that is missing, give 2; a full disk, a run open elsewhere or a training that
-    broke down give 1; Ctrl-C gives 130.
+    Bad input, a path that is not there or may not be written, and a package that is missing give 2; a full disk, a run
+    open elsewhere or a training that broke down give 1; Ctrl-C gives 130.
     """
     try:
         yield
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, *_OTHER_PATH) as error:
+        _print_error(error)
+        raise typer.Exit(BAD_INPUT) from None
+    except TypeError as error:
+        if not str(error).startswith("Expected "):  # the library's own refusals do, of a model of another kind for one
+            raise
         _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
     except (OSError, RuntimeError, FloatingPointError) as error:
@@ -49,6 +54,10 @@ def told_clearly() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+# What another path would mend.
+_OTHER_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def _print_error(error: Exception) -> None:

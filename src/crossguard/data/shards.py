@@ -58,7 +58,8 @@ def expand(shards: str | Path | Sequence[str | Path]) -> list[Path]:
     missing = [str(path) for path in found if not path.is_file()]
     if missing or not found:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"Expected shards at {shards}, but {len(missing)} of {len(found)} are missing: {named}")
+        lacking = f"{len(missing)} of {len(found)} are missing: {named}" if found else "no file matches"
+        raise ValueError(f"Expected shards at {shards}, but {lacking}")
     return found
 
 

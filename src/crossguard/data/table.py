@@ -123,5 +123,5 @@ def _load(name: str, gives: str, **options: Any) -> Any:
         raise ValueError(f"Expected the option{'s' * (len(lacking) > 1)} {', '.join(lacking)} of data set {name!r}.")
     wrong = ill_typed(row.load, options)
     if wrong:
-        raise ValueError(f"Expected option {wrong[0]} for data set {name!r}.")
+        raise ValueError(f"Expected option {wrong[0]} (data set {name!r}).")
     return row.load(**options)

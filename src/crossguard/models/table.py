@@ -195,7 +195,8 @@ def _ask_hub(name: str, *, offline: bool) -> Mapping[str, Any]:
         config, _ = PreTrainedConfig.get_config_dict(name, local_files_only=offline)
     except OSError as error:
         raise ValueError(
-            f"Expected the hub id of a model, but the config of {name!r} could not be had: {error}"
+            f"Expected a model's folder or hub id, but there is no folder {name}, and from a hub "
+            f"the config of {name!r} could not be had: {error}"
         ) from error
     found: Mapping[str, Any] = config
     return found

@@ -1,7 +1,8 @@
 """Carry out a recipe of `certify`: train on ablated inputs, draw and count, leave rows, maps and summary in the run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from crossguard.certify import (
 from crossguard.certify.design import kept_counts
 from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.thresholds import Margins, Scheme
-from crossguard.checks import lookup
+from crossguard.checks import ill_typed, lookup, nearest
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate import label_accuracy
@@ -66,6 +67,12 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
             abstain, a model that does not take such samples.
     """
     samples = read_samples(recipe.data, recipe.max_samples)
+    # A model of the recipe's own making reads all modalities; one that is loaded may read some of them.
+    if set(recipe.keep) - set(samples.modalities) or (recipe.train and set(samples.modalities) - set(recipe.keep)):
+        raise ValueError(
+            f"Expected `keep` for every modality of {samples.name!r} ({', '.join(samples.modalities)}), "
+            f"but got {', '.join(recipe.keep)}."
+        )
     axes, curve = _radii(recipe)
     positive = _positive(recipe, samples)
     _check(recipe, samples, [*curve, {m: max(radii) for m, radii in axes.items()}])
@@ -256,11 +263,29 @@ def _base_model(
     if row.fresh is None or row.kind != kind:
         known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
         raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
+    loop = train_ablated if kind == "classifier" else train_ablated_segmenter
+    _check_options(row.fresh, recipe.train.model, "train.model", own={"samples", "seed"})
+    _check_options(loop, recipe.train.options, "train.options", own=_SET_BY_RECIPE)
     folder = run.path / ("model-joint" if joint else "model")
     if not folder.is_dir():
         trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
         trained.save_pretrained(folder)
     return load_model(folder, device=device)
+
+
+_SET_BY_RECIPE = {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress"}
+
+
+def _check_options(build: Callable[..., Any], options: Mapping[str, Any], key: str, *, own: set[str]) -> None:
+    """Refuse options that `build` does not take from a recipe, and values of other types."""
+    parameters = signature(build).parameters
+    known = set(parameters) - own
+    for name in options:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise ValueError(f"Unknown option {name!r} of `{key}`: {nearest(name, known)}.")
+    wrong = ill_typed(build, options)
+    if wrong:
+        raise ValueError(f"Expected `{key}` with {wrong[0]}.")
 
 
 def _train(

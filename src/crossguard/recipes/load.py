@@ -136,6 +136,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
         *parents, last = key.split(".")
         place: Any = result
         for parent in parents:
+            if isinstance(place, list) and parent.isdigit() and int(parent) < len(place):  # sources.0.name=crops
+                place = place[int(parent)]
+                continue
             inner = place.setdefault(parent, {}) if isinstance(place, dict) else None
             if inner is None and isinstance(place, dict):
                 inner = place[parent] = {}
@@ -182,7 +185,7 @@ def _explain(problem: Any, schema: type[BaseModel]) -> str:
         section = _section(schema, path)
         keys = f" with {', '.join(section.model_fields)}" if section is not None else ""
         return f"{key}: expected a mapping{keys}, but got {problem['input']!r}"
-    hint = " (pixels are in [0, 1]: two grey levels are 2/255)" if path[-1] == "eps" else ""
+    hint = " (pixels are in [0, 1]: two grey levels are 2/255)" if path == ["threat", "image", "eps"] else ""
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}{hint}"
 
 
