@@ -145,26 +145,25 @@ def norm(tensors):
 
 @pytest.mark.parametrize(("family", "name", "momentum"), SPLIT)
 def test_chunks_give_the_gradient_of_the_whole(families, toy_pairs, family, name, momentum):
-    model = copy.deepcopy(families(family))
-    loss = make_loss(model, toy_pairs, name, momentum=momentum)
-    clean = loss.step_batch.batch
+    models = [copy.deepcopy(families(family)) for _ in range(2)]
+    in_one, in_chunks = (
+        make_loss(model, toy_pairs, name, momentum=momentum, chunk_size=size)
+        for model, size in zip(models, (None, 4), strict=True)
+    )
+    clean = in_one.step_batch.batch
     adversarial = (clean.pixels.flip(3), tuple(text.replace("small", "large") for text in clean.texts))
-    value = loss.backward(adversarial)
-    whole = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    model.zero_grad(set_to_none=True)
-    loss._chunk_size, loss._split = 4, True
-    assert loss.backward(adversarial) == pytest.approx(value, rel=1e-5)
-    parts = {key: p.grad for key, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert in_chunks.backward(adversarial) == pytest.approx(in_one.backward(adversarial), rel=1e-5)
+    whole, parts = (
+        {key: p.grad for key, p in model.named_parameters() if p.grad is not None and p.grad.any()} for model in models
+    )
     assert parts.keys() >= whole.keys()
     for key, gradient in parts.items():
         wanted = whole.get(key, torch.zeros_like(gradient))
         assert (gradient - wanted).norm() <= 1e-6 * (wanted.norm() + norm(whole)), key
     assert norm({key: parts[key] - whole[key] for key in whole}) <= 1e-6 * norm(whole)
-    terms = [term for term in loss.terms if concerns(term, "image")]
+    terms = [term for term in in_one.terms if concerns(term, "image")]
     if terms:
-        split = loss.of_pixels(terms, adversarial[1])(adversarial[0])
-        loss._chunk_size, loss._split = None, False
-        once = loss.of_pixels(terms, adversarial[1])(adversarial[0])
+        split, once = (loss.of_pixels(terms, adversarial[1])(adversarial[0]) for loss in (in_chunks, in_one))
         torch.testing.assert_close(split[0], once[0], rtol=1e-5, atol=1e-6)
         assert (split[1] - once[1]).norm() <= 5e-6 * once[1].norm()  # rounding of float32, per pixel
 

@@ -75,19 +75,17 @@ def chunks(size: int, chunk_size: int | None) -> list[slice]:
 
 
 @torch.no_grad()
-def encode_all(
-    encode: Callable[[slice], Codes], *, own: int, total: int, chunk_size: int | None, world: World
-) -> Codes:
+def encode_all(encode: Callable[[slice], Codes], *, total: int, chunk_size: int | None, world: World) -> Codes:
     """Encode this process's rows chunk by chunk and return everyone's, without a graph.
 
     Args:
         encode: codes of a slice of this process's rows; called for an empty slice where it has none.
-        own: this process's rows, `world.share(total)` of them.
         total: rows of all processes.
         chunk_size: the most rows at once.
         world: the processes.
     """
-    parts = [encode(rows) for rows in chunks(own, chunk_size)] or [encode(slice(0, 0))]
+    own = world.share(total)
+    parts = [encode(rows) for rows in chunks(own.stop - own.start, chunk_size)] or [encode(slice(0, 0))]
     mine = _concatenate(parts)
     return Codes(
         world.gather(mine.embedding, total),

@@ -20,13 +20,14 @@ from torch.nn.functional import cross_entropy, normalize
 from crossguard.attacks.ascent import LossAndGradient, Pixels
 from crossguard.attacks.encode import encode_texts
 from crossguard.attacks.objectives import mean_partner
-from crossguard.models import Captioner, Tokens, VisionLanguageModel, cosine
+from crossguard.models import Captioner, VisionLanguageModel, cosine
 from crossguard.models.fusion_losses import draw_negatives, soft_cross_entropy
 from crossguard.models.losses import contrastive, contrastive_drawn, embedding_l2
 from crossguard.models.momentum import Believed, Keys, MomentumTraining
 from crossguard.training.batches import TrainingBatch
-from crossguard.training.codes import Codes, chunks, encode_all, encode_pixels, encode_tokens, gradients_of
+from crossguard.training.codes import Codes, chunks, encode_pixels, encode_tokens, gradients_of
 from crossguard.training.defences import Anchor, Contrast, Language, Match, Term, View
+from crossguard.training.step_encoder import StepEncoder, length, shifted
 from crossguard.training.world import ALONE, World
 
 Coder = Callable[[View], Codes]
@@ -67,10 +68,18 @@ class StepLoss:
         self.step_batch, self.seed, self.step = step_batch, seed, step
         self._draws_targets, self._momentum = draws_targets, momentum
         self._chunk_size, self.world = chunk_size, world
-        self._split = chunk_size is not None or world.size > 1
         self._deep = any(isinstance(term, Match) for term in terms)
-        self._own_texts = world.share(len(step_batch.batch.texts))
         self._everyone = len(step_batch.targets)
+        self._encoder = StepEncoder(
+            model,
+            images=self._everyone,
+            texts=len(step_batch.batch.texts),
+            deep=self._deep,
+            seed=seed,
+            step=step,
+            chunk_size=chunk_size,
+            world=world,
+        )
 
     @property
     def model(self) -> VisionLanguageModel:
@@ -81,13 +90,7 @@ class StepLoss:
     @torch.no_grad()
     def embeddings(self, pixels: Pixels, texts: Sequence[str]) -> tuple[Codes, Codes]:
         """Return what the model makes of everyone's images (given this process's) and of the texts."""
-        images = encode_all(
-            lambda rows: encode_pixels(self.model, pixels[rows], deep=False),
-            own=len(pixels),
-            total=self._everyone,
-            chunk_size=self._chunk_size,
-            world=self.world,
-        )
+        images = self._encoder.image_embeddings(self.model, pixels)
         return images, encode_tokens(self.model, self.model.tokenize(texts), deep=False)
 
     # What training lowers
@@ -117,28 +120,22 @@ class StepLoss:
             adversarial: this process's pixels and all texts.
         """
         parameters = [p for p in _module(self.trained).parameters() if p.requires_grad]
-        if not self._split:
+        if not self._encoder.split:
             loss = self.value(adversarial)
             loss.backward()
             return float(loss.detach())
         pixels, texts = self._views(adversarial)
-        image_codes = {view: self._encode_images(pixels[view], view).leaf() for view in self._needed("image")}
+        image_codes = {view: self._encoder.images(pixels[view], view).leaf() for view in self._needed("image")}
         tokens = {view: self.model.tokenize(texts[view]) for view in self._needed("text")}
-        text_codes = {view: self._encode_texts(tokens[view], view).leaf() for view in tokens}
+        text_codes = {view: self._encoder.texts(tokens[view], view).leaf() for view in tokens}
         total = self._backward_parts(self.terms, image_codes.__getitem__, text_codes.__getitem__, pixels)
         self.world.add([g for codes in (*image_codes.values(), *text_codes.values()) for g in _given(codes)])
-        own_images = self.world.share(self._everyone)
         for view, codes in image_codes.items():
-            for rows in chunks(len(pixels[view]), self._chunk_size):
-                self._seed_chunk("image", view, rows)
-                again = encode_pixels(self.model, pixels[view][rows], deep=self._deep)
-                _send_back(again, gradients_of(codes, _after(rows, own_images)))
+            for again, rows in self._encoder.images_again(pixels[view], view):
+                _send_back(again, gradients_of(codes, rows))
         for view, codes in text_codes.items():
-            for rows in chunks(_length(self._own_texts), self._chunk_size):
-                self._seed_chunk("text", view, rows)
-                at = _after(rows, self._own_texts)
-                again = encode_tokens(self.model, _rows(tokens[view], at), deep=self._deep)
-                _send_back(again, gradients_of(codes, at))
+            for again, rows in self._encoder.texts_again(tokens[view], view):
+                _send_back(again, gradients_of(codes, rows))
         self.world.add_gradients(parameters)
         self.world.add([total])
         return float(total)
@@ -161,7 +158,7 @@ class StepLoss:
 
         def evaluate(pixels: Pixels) -> tuple[Float[Tensor, " images"], Pixels]:
             pixels = pixels.detach()
-            if self._split:
+            if self._encoder.split:
                 return self._split_pixels(terms, pixels, text_codes)
             pixels.requires_grad_(True)
             with torch.enable_grad():
@@ -206,7 +203,7 @@ class StepLoss:
             reference = self._references["text"]
             return lambda texts, owners: -term.weight * embedding_l2(encode_texts(self.model, texts), reference[owners])
         assert isinstance(term, Contrast | Match)
-        images = self._encode_images(
+        images = self._encoder.images(
             pixels if term.image == "adversarial" else self.step_batch.batch.pixels, term.image
         )
         if isinstance(term, Match):
@@ -253,7 +250,7 @@ class StepLoss:
     ) -> tuple[Float[Tensor, " images"], Pixels]:
         codes: dict[View, Codes] = {}
         if self._needed("image", terms):
-            codes["adversarial"] = self._encode_images(pixels, "adversarial").leaf()
+            codes["adversarial"] = self._encoder.images(pixels, "adversarial").leaf()
         gradient = torch.zeros_like(pixels)
         views, _ = self._views((pixels, ()))
         with torch.enable_grad():
@@ -267,7 +264,7 @@ class StepLoss:
                 part = pixels[rows].clone().requires_grad_(True)
                 again = encode_pixels(self.model, part, deep=self._deep)
                 (found,) = torch.autograd.grad(
-                    again.differentiable, part, gradients_of(codes["adversarial"], _after(rows, own))
+                    again.differentiable, part, gradients_of(codes["adversarial"], shifted(rows, own))
                 )
                 gradient[rows] += found
         self.world.add([total])
@@ -312,8 +309,8 @@ class StepLoss:
         pairs = torch.cat([true, hard_images, hard_texts])
         labels = (torch.arange(len(pairs), device=pairs.device) < len(true)).long()
         own = self.world.share(len(pairs))
-        for rows in chunks(_length(own), self._chunk_size):
-            at = _after(rows, own)
+        for rows in chunks(length(own), self._chunk_size):
+            at = shifted(rows, own)
             found = self.model.match(images.states, texts.states, pairs[at])  # type: ignore[attr-defined]
             yield cross_entropy(found.float(), labels[at], reduction="sum") / len(pairs)
 
@@ -324,8 +321,7 @@ class StepLoss:
         total = int(self.step_batch.targets.sum())
         pairs = torch.nonzero(self.step_batch.targets[own]).cpu()
         for number, rows in enumerate(chunks(len(pairs), self._chunk_size)):
-            if self._split:
-                self._seed_chunk("image", term.image, slice(number, number))
+            self._encoder.seed_chunk("image", term.image, slice(number, number))
             captions = [self.step_batch.batch.texts[j] for j in pairs[rows, 1].tolist()]
             yield captioner.caption_loss(pixels[term.image][pairs[rows, 0]], captions).sum() / total
 
@@ -378,14 +374,7 @@ class StepLoss:
         with torch.no_grad():
             for tower in {term.tower for term in self.terms if isinstance(term, Anchor)}:
                 if tower == "image":
-                    codes = encode_all(
-                        lambda rows: encode_pixels(original, batch.pixels[rows], deep=False),
-                        own=len(batch.pixels),
-                        total=self._everyone,
-                        chunk_size=self._chunk_size,
-                        world=self.world,
-                    )
-                    found[tower] = codes.embedding
+                    found[tower] = self._encoder.image_embeddings(original, batch.pixels).embedding
                 else:
                     found[tower] = encode_texts(original, batch.texts)
         return found
@@ -395,21 +384,9 @@ class StepLoss:
         """What the momentum copy makes of the clean batch of all processes."""
         assert self._momentum is not None
         copy: VisionLanguageModel = self._momentum.copy  # type: ignore[assignment]
-        batch, tokens = self.step_batch.batch, copy.tokenize(self.step_batch.batch.texts)
-        images = encode_all(
-            lambda rows: encode_pixels(copy, batch.pixels[rows], deep=False),
-            own=len(batch.pixels),
-            total=self._everyone,
-            chunk_size=self._chunk_size,
-            world=self.world,
-        )
-        texts = encode_all(
-            lambda rows: encode_tokens(copy, _rows(tokens, _after(rows, self._own_texts)), deep=False),
-            own=_length(self._own_texts),
-            total=len(batch.texts),
-            chunk_size=self._chunk_size,
-            world=self.world,
-        )
+        batch = self.step_batch.batch
+        images = self._encoder.image_embeddings(copy, batch.pixels)
+        texts = self._encoder.text_embeddings(copy, copy.tokenize(batch.texts))
         return Believed(normalize(images.embedding, dim=-1), normalize(texts.embedding, dim=-1))
 
     @cached_property
@@ -421,38 +398,12 @@ class StepLoss:
 
     # Encoding
 
-    def _encode_images(self, pixels: Pixels, view: View) -> Codes:
-        def encode(rows: slice) -> Codes:
-            self._seed_chunk("image", view, rows)
-            return encode_pixels(self.model, pixels[rows], deep=self._deep)
-
-        return encode_all(encode, own=len(pixels), total=self._everyone, chunk_size=self._chunk_size, world=self.world)
-
-    def _encode_texts(self, tokens: Tokens, view: View) -> Codes:
-        def encode(rows: slice) -> Codes:
-            self._seed_chunk("text", view, rows)
-            return encode_tokens(self.model, _rows(tokens, _after(rows, self._own_texts)), deep=self._deep)
-
-        return encode_all(
-            encode,
-            own=_length(self._own_texts),
-            total=len(tokens),
-            chunk_size=self._chunk_size,
-            world=self.world,
-        )
-
     def _fixed_texts(self, texts: Sequence[str]) -> Codes:
         """Encode texts that stay as they are while pixels move."""
         if self._deep:
-            return self._encode_texts(self.model.tokenize(texts), "adversarial")
-        own = encode_texts(self.model, texts[self._own_texts])
+            return self._encoder.texts(self.model.tokenize(texts), "adversarial")
+        own = encode_texts(self.model, texts[self.world.share(len(texts))])
         return Codes(self.world.gather(own, len(texts)))
-
-    def _seed_chunk(self, side: str, view: View, rows: slice) -> None:
-        """Let dropout draw the same when a chunk is encoded again; other numbers in every process."""
-        if self._split and _module(self.trained).training:
-            place = (("image", "text").index(side) * 2 + ("clean", "adversarial").index(view)) * 2**16 + rows.start
-            torch.manual_seed((self.seed * 1_000_003 + self.step) * 2**20 + self.world.rank * 2**18 + place)
 
     def _needed(self, side: str, terms: Sequence[Term] | None = None) -> tuple[View, ...]:
         """The views of images or texts whose codes the terms take, in the order of the terms."""
@@ -499,15 +450,3 @@ def _given(codes: Codes) -> list[Tensor]:
         if tensor.grad is None:
             tensor.grad = torch.zeros_like(tensor)
     return [tensor.grad for tensor in codes.differentiable if tensor.grad is not None]
-
-
-def _after(rows: slice, start: slice) -> slice:
-    return slice(start.start + rows.start, start.start + rows.stop)
-
-
-def _length(rows: slice) -> int:
-    return rows.stop - rows.start
-
-
-def _rows(tokens: Tokens, rows: slice) -> Tokens:
-    return Tokens(tokens.ids[rows], tokens.mask[rows])
