@@ -13,18 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossguard import runs
+import crossguard
 from crossguard.runs import (
     Rows,
     RunFolder,
     atomic_folder,
     differences,
+    lock,
     read_rows,
     safe_name,
     tidy,
     write_atomically,
     write_json,
 )
+from crossguard.runs.provenance import git_revision
 
 SETTINGS = {"attack": {"name": "sga", "steps": 10}, "model": "emoji-clip"}
 
@@ -240,13 +242,13 @@ def test_a_run_says_what_it_is(tmp_path):
 
 
 def test_the_git_revision_is_that_of_the_checkout():
-    folder = os.path.dirname(runs.__file__)
-    inside = subprocess.run(["git", "-C", folder, "ls-files", "--error-unmatch", "runs.py"], capture_output=True)
+    folder = os.path.dirname(crossguard.__file__)
+    inside = subprocess.run(["git", "-C", folder, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True)
     if inside.returncode:
-        assert runs._git_revision() is None
+        assert git_revision() is None
     else:
         head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True)
-        assert runs._git_revision().rstrip("+") == head.stdout.strip()
+        assert git_revision().rstrip("+") == head.stdout.strip()
 
 
 def test_a_run_is_taken_up_with_the_same_settings(tmp_path):
@@ -313,7 +315,7 @@ def test_a_run_that_was_only_read_cannot_be_written(tmp_path):
                 write(closed)
 
 
-@pytest.mark.skipif(runs.fcntl is None, reason="no file locks here")
+@pytest.mark.skipif(lock.fcntl is None, reason="no file locks here")
 def test_two_processes_cannot_write_one_run(tmp_path):
     with RunFolder.open(tmp_path / "run", settings={}) as run:
         code = "import sys; from crossguard.runs import RunFolder; RunFolder.open(sys.argv[1], settings={})"

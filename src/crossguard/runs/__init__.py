@@ -1,0 +1,18 @@
+"""Run folders: files that are whole or not there, rows that survive a kill, and a run that can be taken up again."""
+
+from crossguard.runs.files import atomic_folder, safe_name, tidy, write_atomically, write_json
+from crossguard.runs.folder import SCHEMA, RunFolder, differences
+from crossguard.runs.rows import Rows, read_rows
+
+__all__ = [
+    "SCHEMA",
+    "Rows",
+    "RunFolder",
+    "atomic_folder",
+    "differences",
+    "read_rows",
+    "safe_name",
+    "tidy",
+    "write_atomically",
+    "write_json",
+]

@@ -1,0 +1,112 @@
+"""Files and folders that are whole or not there."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial"
+"""How the names of half-written files and folders end."""
+
+_OLD = ".replaced"
+
+
+@contextmanager
+def atomic_folder(target: Path | str) -> Iterator[Path]:
+    """Fill a temporary folder beside `target`; on success it takes `target`'s place, on error nothing is left.
+
+    A folder already at `target` is replaced only once the new one is whole.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=PARTIAL, dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if target.exists():
+            old = target.parent / f".{target.name}{_OLD}"
+            if old.exists():
+                shutil.rmtree(old)
+            target.replace(old)  # from here to the next line a kill leaves only `old`, which `tidy` puts back
+            temporary.replace(target)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        tidy(target.parent)
+        raise
+
+
+def tidy(folder: Path | str) -> None:
+    """Clear what killed writers left in a folder: half-written files go, a folder caught between old and new returns.
+
+    Call it only where no other process is writing.
+    """
+    for old in Path(folder).glob(f".*{_OLD}"):
+        target = old.parent / old.name[1 : -len(_OLD)]
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.replace(target)
+    for left in Path(folder).glob(f".*{PARTIAL}"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def write_atomically(target: Path | str, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; what stood at `target` before still stands.
+    """
+    target = Path(target)
+    temporary: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", suffix=PARTIAL, dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise not_written(target, error) from error
+        raise
+
+
+def not_written(target: Path, error: OSError) -> OSError:
+    """Return the error of a failed write, with what it means for the file."""
+    reason = f"could not write ({error.strerror or error}); what stood there before is unchanged"
+    return OSError(error.errno, reason, str(target))
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_json(target: Path | str, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN and infinity are refused."""
+    write_atomically(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def safe_name(text: str) -> str:
+    """Return a file name that keeps what is readable of `text`; different texts may share one.
+
+    Example:
+        >>> safe_name("mat+ (joint)")
+        'mat+_joint'
+    """
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._") or "_"
