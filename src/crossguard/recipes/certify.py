@@ -1,8 +1,7 @@
 """Carry out a recipe of `certify`: train on ablated inputs, draw and count, leave rows, maps and summary in the run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any, cast
 
 import numpy as np
@@ -18,23 +17,20 @@ from crossguard.certify import (
 from crossguard.certify.design import kept_counts
 from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.thresholds import Margins, Scheme
-from crossguard.checks import ill_typed, lookup, nearest
+from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate import label_accuracy
 from crossguard.evaluate.envelope import sparse_envelope
 from crossguard.evaluate.sample_examples import spread_evenly
-from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
+from crossguard.recipes.base_model import base_model
 from crossguard.recipes.perform import choose_device, read_samples
-from crossguard.recipes.schema import AblatedTraining, CertifyRecipe, Data
+from crossguard.recipes.schema import CertifyRecipe
 from crossguard.report import CertificateView, MapsView, certificate_entry, certificate_view, segmentation_view
 from crossguard.report.certificates import save_maps
 from crossguard.report.maps import label_map, legend
 from crossguard.runs import RunFolder
-from crossguard.training import train_ablated
-from crossguard.training.ablated import turn_sensors
-from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
 
 Radii = Mapping[str, int]
 AnyCertificate = Certificate | SegmentationCertificate
@@ -77,7 +73,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     positive = _positive(recipe, samples)
     _check(recipe, samples, [*curve, {m: max(radii) for m, radii in axes.items()}])
     device = choose_device(recipe.device)
-    model = _base_model(recipe, run, samples, device=device, progress=progress)
+    model = base_model(recipe, run, samples, device=device, progress=progress)
 
     def certified(model: Any, scheme: Scheme) -> AnyCertificate:
         ask: Any = certify if positive is None else certify_segmentation
@@ -105,7 +101,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     own, baseline = certified(model, "independent"), None
     if recipe.baseline:
         apart = recipe.train is not None and recipe.train.for_baseline
-        trained = _base_model(recipe, run, samples, joint=True, device=device, progress=progress) if apart else model
+        trained = base_model(recipe, run, samples, joint=True, device=device, progress=progress) if apart else model
         baseline = certified(trained, "joint")
     label = own.model
     if isinstance(own, Certificate):
@@ -244,86 +240,6 @@ def _check(recipe: CertifyRecipe, samples: MultiModalSamples, radii: Sequence[Ra
         labels=len(samples.classes),
         bound=recipe.bound,
     ).require()
-
-
-def _base_model(
-    recipe: CertifyRecipe,
-    run: RunFolder,
-    samples: MultiModalSamples,
-    *,
-    joint: bool = False,
-    device: str,
-    progress: Reporter,
-) -> Any:
-    """Return the base model, trained on ablated inputs where the recipe says how and the run has none yet."""
-    if recipe.train is None:
-        return load_model(recipe.model, device=device)
-    row = lookup(MODELS, recipe.model, what="model")
-    kind = "classifier" if samples.labels.ndim == 1 else "segmenter"
-    if row.fresh is None or row.kind != kind:
-        known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
-        raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
-    loop = train_ablated if kind == "classifier" else train_ablated_segmenter
-    _check_options(row.fresh, recipe.train.model, "train.model", own={"samples", "seed"})
-    _check_options(loop, recipe.train.options, "train.options", own=_SET_BY_RECIPE)
-    folder = run.path / ("model-joint" if joint else "model")
-    if not folder.is_dir():
-        trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
-        trained.save_pretrained(folder)
-    return load_model(folder, device=device)
-
-
-_SET_BY_RECIPE = {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress"}
-
-
-def _check_options(build: Callable[..., Any], options: Mapping[str, Any], key: str, *, own: set[str]) -> None:
-    """Refuse options that `build` does not take from a recipe, and values of other types."""
-    parameters = signature(build).parameters
-    known = set(parameters) - own
-    for name in options:
-        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise ValueError(f"Unknown option {name!r} of `{key}`: {nearest(name, known)}.")
-    wrong = ill_typed(build, options)
-    if wrong:
-        raise ValueError(f"Expected `{key}` with {wrong[0]}.")
-
-
-def _train(
-    plan: AblatedTraining,
-    recipe: CertifyRecipe,
-    fresh: Any,
-    kind: str,
-    *,
-    joint: bool,
-    device: str,
-    progress: Reporter,
-) -> Any:
-    training = read_samples(_training_data(plan.data, recipe.data), None)
-    model = fresh(training, seed=recipe.seed, **plan.model)
-    common: dict[str, Any] = {
-        "keep": plan.keep or recipe.keep,
-        "steps": plan.steps,
-        "seed": recipe.seed,
-        "device": device,
-        "joint": joint,
-        **plan.options,
-    }
-    if kind == "segmenter":
-        if plan.augment == "turn-sensors":
-            raise ValueError("Expected `train.augment` 'flip-and-tint' or none for images, but got 'turn-sensors'.")
-        augment_images = flip_and_tint if plan.augment is not None else None
-        return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
-    if plan.augment == "flip-and-tint":
-        raise ValueError("Expected `train.augment` 'turn-sensors' or none here, but got 'flip-and-tint'.")
-    augment = turn_sensors if plan.augment is not None else None
-    return train_ablated(model, training, augment=augment, progress=progress, **common)
-
-
-def _training_data(data: Data, certified: Data) -> Data:
-    """Return the training data, with the options of the certified data where they name the same data set."""
-    if data.name != certified.name:
-        return data
-    return data.model_copy(update={"options": {**certified.options, **data.options}})
 
 
 def _keep_rows(run: RunFolder, section: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,107 @@
+"""The base model of a recipe of `certify`: loaded, or trained on ablated inputs as the recipe says."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+from crossguard.checks import ill_typed, lookup, nearest
+from crossguard.data import MultiModalSamples
+from crossguard.models import MODELS, load_model
+from crossguard.progress import Reporter
+from crossguard.recipes.perform import read_samples
+from crossguard.recipes.schema import AblatedTraining, CertifyRecipe, Data
+from crossguard.runs import RunFolder
+from crossguard.training import train_ablated
+from crossguard.training.ablated import turn_sensors
+from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
+
+_SET_BY_RECIPE = {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress"}
+
+
+def base_model(
+    recipe: CertifyRecipe,
+    run: RunFolder,
+    samples: MultiModalSamples,
+    *,
+    joint: bool = False,
+    device: str,
+    progress: Reporter,
+) -> Any:
+    """Return the base model, trained on ablated inputs where the recipe says how and the run has none yet.
+
+    Args:
+        recipe: says which model, and how it is trained.
+        run: keeps a trained model.
+        samples: what will be certified; tells a classifier from a segmenter.
+        joint: train for the baseline, on joint sub-samples.
+        device: where to train, and where the model is afterwards.
+        progress: shows the training.
+
+    Raises:
+        ValueError: a model that is not trained from nothing or not of this kind, or options that it does not take.
+    """
+    if recipe.train is None:
+        return load_model(recipe.model, device=device)
+    row = lookup(MODELS, recipe.model, what="model")
+    kind = "classifier" if samples.labels.ndim == 1 else "segmenter"
+    if row.fresh is None or row.kind != kind:
+        known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
+        raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
+    loop = train_ablated if kind == "classifier" else train_ablated_segmenter
+    _check_options(row.fresh, recipe.train.model, "train.model", own={"samples", "seed"})
+    _check_options(loop, recipe.train.options, "train.options", own=_SET_BY_RECIPE)
+    folder = run.path / ("model-joint" if joint else "model")
+    if not folder.is_dir():
+        trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
+        trained.save_pretrained(folder)
+    return load_model(folder, device=device)
+
+
+def _check_options(build: Callable[..., Any], options: Mapping[str, Any], key: str, *, own: set[str]) -> None:
+    """Refuse options that `build` does not take from a recipe, and values of other types."""
+    parameters = signature(build).parameters
+    known = set(parameters) - own
+    for name in options:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise ValueError(f"Unknown option {name!r} of `{key}`: {nearest(name, known)}.")
+    wrong = ill_typed(build, options)
+    if wrong:
+        raise ValueError(f"Expected `{key}` with {wrong[0]}.")
+
+
+def _train(
+    plan: AblatedTraining,
+    recipe: CertifyRecipe,
+    fresh: Any,
+    kind: str,
+    *,
+    joint: bool,
+    device: str,
+    progress: Reporter,
+) -> Any:
+    training = read_samples(_training_data(plan.data, recipe.data), None)
+    model = fresh(training, seed=recipe.seed, **plan.model)
+    common: dict[str, Any] = {
+        "keep": plan.keep or recipe.keep,
+        "steps": plan.steps,
+        "seed": recipe.seed,
+        "device": device,
+        "joint": joint,
+        **plan.options,
+    }
+    if kind == "segmenter":
+        if plan.augment == "turn-sensors":
+            raise ValueError("Expected `train.augment` 'flip-and-tint' or none for images, but got 'turn-sensors'.")
+        augment_images = flip_and_tint if plan.augment is not None else None
+        return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
+    if plan.augment == "flip-and-tint":
+        raise ValueError("Expected `train.augment` 'turn-sensors' or none here, but got 'flip-and-tint'.")
+    augment = turn_sensors if plan.augment is not None else None
+    return train_ablated(model, training, augment=augment, progress=progress, **common)
+
+
+def _training_data(data: Data, certified: Data) -> Data:
+    """Return the training data, with the options of the certified data where they name the same data set."""
+    if data.name != certified.name:
+        return data
+    return data.model_copy(update={"options": {**certified.options, **data.options}})
