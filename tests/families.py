@@ -1,5 +1,7 @@
 """One tiny model with random weights of every image-text family, for tests over all of them."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from transformers import SiglipConfig, SiglipModel
@@ -12,19 +14,23 @@ SIDE = 16
 RULE = PixelRule((SIDE, SIDE), (0.5,) * 3, (0.5,) * 3, crop=False)
 
 
-def make_siglip():
+def make_siglip(*, side=SIDE, width=16, layers=1, heads=2, fresh_scales=False):
+    """`fresh_scales` leaves biases, norms and the temperature as a fresh model has them."""
     tokenizer = word_tokenizer()
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width}
+    sizes |= {"num_hidden_layers": layers, "num_attention_heads": heads}
     config = SiglipConfig(
-        text_config=sizes | {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 16},
-        vision_config=sizes | {"image_size": SIDE, "patch_size": 8},
+        text_config=sizes | {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": width},
+        vision_config=sizes | {"image_size": side, "patch_size": 8},
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SiglipModel(config)
         for parameter in network.parameters():  # fresh weights give nearly equal embeddings
-            parameter.data = torch.randn_like(parameter) * 0.2
-    return SigLIP(network, tokenizer, pixel_rule=RULE, name="siglip").eval()
+            if parameter.ndim > 1 or not fresh_scales:
+                parameter.data = torch.randn_like(parameter) * 0.2
+    rule = replace(RULE, size=(side, side))
+    return SigLIP(network, tokenizer, pixel_rule=rule, name="siglip").eval()
 
 
 class _MeanWord(nn.Module):

@@ -4,29 +4,17 @@ import json
 
 import pytest
 import torch
-from transformers import SiglipConfig, SiglipModel
+from transformers import SiglipModel
 
-from crossguard.models import PatchModel, PixelRule, SigLIP, VisionLanguageModel, cosine, load_model
-from shared import word_tokenizer
+from crossguard.models import PatchModel, SigLIP, VisionLanguageModel, cosine, load_model
+from families import make_siglip
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
 
 
 @pytest.fixture
 def siglip():
-    tokenizer = word_tokenizer()
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = SiglipConfig(
-        text_config=sizes | {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32},
-        vision_config=sizes | {"image_size": 24, "patch_size": 8},
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = SiglipModel(config)
-        for parameter in network.parameters():  # fresh weights give nearly equal embeddings
-            parameter.data = torch.randn_like(parameter) * 0.2
-    rule = PixelRule((24, 24), (0.5,) * 3, (0.5,) * 3, crop=False)
-    return SigLIP(network, tokenizer, pixel_rule=rule, name="tiny").eval()
+    return make_siglip(side=24, width=32, layers=2, heads=4)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from math import isfinite
 import numpy as np
 import pytest
 import torch
-from family_models import FAMILIES
 from training_helpers import ToySource
 
 import crossguard as cg
@@ -18,10 +17,14 @@ from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch, tra
 from crossguard.training.batches import Pictures
 from crossguard.training.defences import Language, Match, concerns, terms_for
 from crossguard.training.step_loss import StepLoss
+from families import FAMILIES as IMAGE_TEXT
+from families import make_siglip
+from fusion_models import make_captioner
 
 EPS = 8 / 255
 THREAT = cg.ThreatModel(image=cg.LInf(eps=EPS), text=cg.WordEdits(words=1))
 QUICK = {"threat": THREAT, "steps": 2, "batch_size": 6, "learning_rate": 1e-3, "source": ToySource(), "log_every": 1}
+FAMILIES = {**IMAGE_TEXT, "siglip": lambda _: make_siglip(fresh_scales=True), "captioner": make_captioner}
 FUSED = ("albef", "blip")
 
 
