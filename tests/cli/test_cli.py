@@ -33,6 +33,8 @@ def test_every_verb_explains_itself(verb):
         ("defences", {"clean", "tecoa", "mat", "mat+"}),
         ("models", {"clip", "emoji-clip", "watch-net"}),
         ("datasets", {"emoji", "json", "watch"}),
+        ("sources", {"thesaurus", "masked-lm"}),
+        ("augmentations", {"eda", "crops"}),
         ("recipes", {"emoji-sga", "emoji-mat", "watch-certify"}),
     ],
 )

@@ -85,7 +85,7 @@ class _Described(Protocol):
 
 @runtime_checkable
 class TextSource(_Described, Protocol):
-    """Makes texts."""
+    """A source of texts: besides `make_texts` it has the members `name`, `per`, `block` and `options`."""
 
     def make_texts(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadeText]]:
         """Return, per item, at most `request.count` texts, none of them blank."""
@@ -94,7 +94,7 @@ class TextSource(_Described, Protocol):
 
 @runtime_checkable
 class ImageSource(_Described, Protocol):
-    """Makes pictures."""
+    """A source of pictures: besides `make_images` it has the members `name`, `per`, `block` and `options`."""
 
     def make_images(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadePicture]]:
         """Return, per item, at most `request.count` pictures."""

@@ -1,4 +1,4 @@
-"""`crossguard list`: the tables of attacks, defences, models, data sets and recipes."""
+"""`crossguard list`: the tables of attacks, defences, models, data sets, sources of words, augmentations, recipes."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,6 +17,8 @@ class Table(StrEnum):
     defences = "defences"
     models = "models"
     datasets = "datasets"
+    sources = "sources"
+    augmentations = "augmentations"
     recipes = "recipes"
 
 
@@ -49,6 +51,18 @@ def _datasets() -> list[dict[str, Any]]:
     return [{"name": row.name, "summary": row.summary, "gives": row.gives} for row in DATASETS.values()]
 
 
+def _sources() -> list[dict[str, Any]]:
+    from crossguard.attacks import SOURCES
+
+    return [{"name": row.name, "summary": row.summary} for row in SOURCES.values()]
+
+
+def _augmentations() -> list[dict[str, Any]]:
+    from crossguard.augment import AUGMENTATIONS
+
+    return [{"name": row.name, "summary": row.summary, "gives": row.gives} for row in AUGMENTATIONS.values()]
+
+
 def _recipes() -> list[dict[str, Any]]:
     from crossguard.recipes import shipped_recipes
 
@@ -68,6 +82,8 @@ _ROWS: dict[Table, Callable[[], list[dict[str, Any]]]] = {
     Table.defences: _defences,
     Table.models: _models,
     Table.datasets: _datasets,
+    Table.sources: _sources,
+    Table.augmentations: _augmentations,
     Table.recipes: _recipes,
 }
 
@@ -80,7 +96,7 @@ def register(app: typer.Typer) -> None:
         table: Annotated[Table, typer.Argument(help="Which table.")],
         as_json: AsJson = False,
     ) -> None:
-        """List what there is: attacks, defences, models, datasets or recipes."""
+        """List what there is: attacks, defences, models, data sets, sources of words, augmentations or recipes."""
         with told_clearly():
             found = rows(table)
             if as_json:

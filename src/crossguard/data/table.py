@@ -90,8 +90,14 @@ def load_pairs(name: str, *, split: str = "test", progress: Reporter | None = No
 def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModalSamples:
     """Load a split of a labelled multi-modal data set.
 
+    Args:
+        name: a name of the table (`crossguard list datasets`) that gives samples: "watch", "roads", ...
+        split: "train", "val" or "test".
+        options: the data set's own (for "watch": `window`, `stride`; for "kitti-road": `root`, `size`, ...).
+
     Raises:
-        ValueError: an unknown name, or one that holds image-text pairs.
+        ValueError: an unknown name or option, an option that is missing or of another type, or a name that holds
+            image-text pairs.
     """
     return _load(name, "samples", split=split, **options)
 

@@ -81,5 +81,11 @@ def token_maps(
 def enlarge(
     maps: Float[Tensor, "pairs rows columns"], *, height: int, width: int
 ) -> Float[Tensor, "pairs height width"]:
-    """Interpolate maps to the size of the photo, bicubic; the model squeezed a photo of any shape into its square."""
+    """Interpolate maps to the size of the photo, bicubic; the model squeezed a photo of any shape into its square.
+
+    Args:
+        maps: one value per patch, as `attention_maps` gives.
+        height: of the photo, in pixels.
+        width: of the photo, in pixels.
+    """
     return interpolate(maps.unsqueeze(1), size=(height, width), mode="bicubic", align_corners=False)[:, 0]
