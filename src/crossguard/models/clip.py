@@ -56,8 +56,7 @@ class CLIP(ReadsPictures):
         Raises:
             ValueError: the checkpoint has missing or surplus weights.
         """
-        # Shipped checkpoints may be stored in half precision.
-        network = load_transformers(CLIPModel, source, offline=offline, family="CLIP", dtype=torch.float32)
+        network = load_transformers(CLIPModel, source, offline=offline, family="CLIP")
         tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
@@ -68,17 +69,16 @@ def load_network(make: Callable[[dict[str, Any]], Network], folder: Path | str) 
     return network.eval()
 
 
-def load_transformers(
-    kind: type[Pretrained], source: Path | str, *, offline: bool, family: str, **options: Any
-) -> Pretrained:
-    """Load a network of Transformers from a local folder or a hub id, every weight of it.
+def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bool, family: str) -> Pretrained:
+    """Load a network of Transformers from a local folder or a hub id, every weight of it, in float32.
+
+    Checkpoints are often stored in half precision; gradients of attacks would drown in its rounding.
 
     Args:
         kind: its class.
         source: the folder or hub id.
         offline: look only at local files.
         family: what the network is called in messages.
-        options: further options of `from_pretrained`.
 
     Raises:
         ValueError: weights that are missing, unknown, or of another shape.
@@ -89,7 +89,7 @@ def load_transformers(
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused below, by name
-        **options,
+        dtype=torch.float32,
     )
     network: Pretrained = loaded[0]
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
