@@ -1,5 +1,7 @@
 """A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
 
+from pathlib import Path
+
 import pytest
 
 from crossguard.progress import Silent
@@ -163,9 +165,10 @@ def test_mistakes_of_a_study_are_told_before_any_work(settings):
         recipe_of(settings)
 
 
-def test_too_few_images_are_told(settings):
+def test_too_few_images_are_told_before_any_work(settings):
     with pytest.raises(ValueError, match="Expected at least 100 images"):
         study_of({**settings, "new_originals": 100})
+    assert not Path(settings["run"]).exists()
 
 
 def test_trials_of_an_arm_in_several_tables_are_run_once(settings):

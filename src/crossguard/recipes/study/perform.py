@@ -58,6 +58,8 @@ def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
+    draw_material(recipe, recipe.seeds[0])  # so that too few images are told now
+    held_out(recipe)
     _take_up(recipe)
     study = _Study(recipe, choose_device(recipe.device), progress, command)
     tasks = [
