@@ -117,7 +117,7 @@ def test_wrong_files_are_refused_by_name(root, file, write, message):
     [
         ({"split": "tset"}, "did you mean 'test'"),
         ({"categories": ["um", "ux"]}, "Unknown category 'ux'"),
-        ({"geometry": "mesh"}, "'depth' or 'normals'"),
+        ({"geometry": "mesh"}, "to be one of .'depth', 'normals'."),
         ({"size": (1, 5)}, "2 or more"),
     ],
 )

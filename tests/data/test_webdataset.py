@@ -86,7 +86,7 @@ def test_captions_in_json(home):
 
 
 def test_captions_in_anything_else(home, unchecked):
-    with pytest.raises(ValueError, match="'txt' or 'json'"):
+    with pytest.raises(ValueError, match="to be one of .'txt', 'json'."):
         load_pairs("webdataset", shards=f"{home}/*.tar", captions="yaml")
 
 
