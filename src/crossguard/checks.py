@@ -9,6 +9,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class WrongKind(TypeError):
+    """An object of another kind than was asked for, such as a model without the members that a task needs."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest to a mistyped one.
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossguard.attacks import Storage, attack_samples
+from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
@@ -278,3 +279,8 @@ def test_wrong_budgets_are_refused(attack, threat, message):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         attack_samples(ToySensors(), sensors(), threat=SPARSE, attack="sparse", **options)
+
+
+def test_a_model_of_another_kind_is_refused(unchecked):
+    with pytest.raises(WrongKind, match="Expected a classifier or segmenter of several modalities .*Linear is none"):
+        attack_samples(torch.nn.Linear(2, 2), sensors(), threat=ThreatModel(counts=LInf(0.1)), attack="pgd")

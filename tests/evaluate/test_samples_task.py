@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from crossguard.attacks import Storage, attack_samples
+from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
 from crossguard.evaluate import evaluate_samples, paired_drop, samples_task, wilson
 from crossguard.evaluate.samples_result import sample_figures
@@ -183,8 +184,8 @@ def test_mistakes_are_told_before_the_model_is_asked(options, message, monkeypat
         evaluate_samples(Sensors(), sensors(), **options)
 
 
-def test_other_models_are_refused():
-    with pytest.raises(TypeError, match="Linear"):
+def test_other_models_are_refused(unchecked):
+    with pytest.raises(WrongKind, match="Linear is none"):
         evaluate_samples(torch.nn.Linear(2, 2), sensors())
     one = sensors()
     masks = MultiModalSamples(

@@ -17,6 +17,7 @@ from crossguard.attacks.victims import Plain, Victim, entropy_loss, frozen_netwo
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import Elements, LInf, ThreatModel
 
@@ -149,13 +150,12 @@ def attack_samples(
         progress: where progress is shown.
 
     Raises:
+        WrongKind: the model is no classifier or segmenter of several modalities.
         ValueError: an unknown attack, option or modality, a budget that the attack cannot work within, samples of other
             classes than the model's, or no samples.
     """
     victim: Victim = model if isinstance(model, Victim) else Plain(model)
-    values = {m: lookup(samples.modalities, m, what="modality") for m in victim.modalities}
-    if tuple(samples.classes) != tuple(victim.classes):
-        raise ValueError(f"Expected samples of the model's classes {victim.classes}, but got {samples.classes}.")
+    values = input_arrays(victim, samples)
     if not len(samples) or batch_size < 1 or rows_per_forward < 1:
         raise ValueError(
             f"Expected samples, `batch_size` >= 1 and `rows_per_forward` >= 1, but got {len(samples)}, {batch_size} "

@@ -11,6 +11,7 @@ from torch.nn.functional import log_softmax, relu
 
 from crossguard.attacks.base import frozen
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.models.inputs import check_labelling
 
 
 @runtime_checkable
@@ -50,6 +51,7 @@ class Plain:
     """
 
     def __init__(self, model: MultiModalClassifier | MultiModalSegmenter) -> None:
+        check_labelling(model)
         self.module = model
         self.name, self.modalities, self.classes, self.passes = model.name, model.modalities, model.classes, 1
 

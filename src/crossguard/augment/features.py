@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from crossguard.attacks import frozen
 from crossguard.attacks.encode import encode_unit_texts
+from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
@@ -75,13 +76,13 @@ def module_of(model: VisionLanguageModel) -> Module:
     """Return a reference model as a module.
 
     Raises:
-        TypeError: it is no module, or has no towers for images and texts.
+        WrongKind: it is no module, or has no towers for images and texts.
     """
     if not isinstance(model, Module):
-        raise TypeError(f"Expected the reference model to be a torch.nn.Module, but got {type(model).__name__}.")
+        raise WrongKind(f"Expected the reference model to be a torch.nn.Module, but got {type(model).__name__}.")
     lacking = [member for member in ("preprocess", "encode_image", "encode_text") if not hasattr(model, member)]
     if lacking:
-        raise TypeError(
+        raise WrongKind(
             f"Expected a VisionLanguageModel as reference (see crossguard.models), but {type(model).__name__} lacks: "
             f"{', '.join(lacking)}."
         )

@@ -14,7 +14,7 @@ from crossguard.augment.eda import EDA
 from crossguard.augment.own import OwnImages, OwnTexts
 from crossguard.augment.randaugment import RandAugment
 from crossguard.augment.rewrite import Rewrite
-from crossguard.checks import lookup
+from crossguard.checks import WrongKind, lookup
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def make_augmentation(source: "str | Mapping[str, Any] | Source") -> Source:
     Raises:
         ValueError: an unknown name or option (the nearest known one is named), a missing or bad option.
         ImportError: the source needs a package that is missing.
-        TypeError: neither of the three.
+        WrongKind: neither of the three.
     """
     if isinstance(source, str):
         return make_augmentation({"name": source})
     if isinstance(source, TextSource | ImageSource):
         return source
     if not isinstance(source, Mapping) or "name" not in source:
-        raise TypeError(
+        raise WrongKind(
             "Expected a source's name, {'name', 'options'}, or an object with make_texts or make_images, "
             f"but got {source!r}."
         )

@@ -12,7 +12,7 @@ from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import choice, probability, whole_number
 from crossguard.certify.bounds import Bound
 from crossguard.certify.certificate import Certificate
-from crossguard.certify.design import Ablation, design_for, kinds_of, values_of
+from crossguard.certify.design import Ablation, design_for, kinds_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.preflight import preflight
 from crossguard.certify.rehearsal import show_preflight
@@ -20,6 +20,7 @@ from crossguard.certify.sampling import class_votes, evaluation_mode
 from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -81,7 +82,7 @@ def certify(
             not of this model and data.
     """
     started = time.perf_counter()
-    values = values_of(model, samples)
+    values = input_arrays(model, samples)
     kinds = kinds_of(kind, model.modalities)
     design = design_for(
         model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device

@@ -12,7 +12,7 @@ from crossguard.certify.counts import Counts
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
-from crossguard.data.samples import MultiModalSamples, element_count
+from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
 from crossguard.threat import EditKind
 
@@ -69,24 +69,6 @@ class Design:
     def file(self, name: str) -> str:
         """Return the file name of counts of this scheme."""
         return f"{name}.npz" if self.scheme == "independent" else f"{name}-{self.scheme}.npz"
-
-
-def values_of(model: MultiModalClassifier | MultiModalSegmenter, samples: MultiModalSamples) -> dict[str, np.ndarray]:
-    """Return the arrays of the model's modalities, in its order.
-
-    Raises:
-        TypeError: the model is no classifier or segmenter of several modalities.
-        ValueError: a modality is missing, or the samples are of other classes.
-    """
-    if not hasattr(model, "modalities") or not hasattr(model, "classes"):
-        raise TypeError(
-            f"Expected a classifier or segmenter of several modalities (see crossguard.models), but "
-            f"{type(model).__name__} is none."
-        )
-    values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
-    if tuple(samples.classes) != tuple(model.classes):
-        raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
-    return values
 
 
 def design_for(

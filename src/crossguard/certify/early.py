@@ -20,7 +20,7 @@ from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import clopper_pearson, log_p_values
 from crossguard.certify.decide import most_votes
-from crossguard.certify.design import Ablation, Design, design_for, kinds_of, values_of
+from crossguard.certify.design import Ablation, Design, design_for, kinds_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.preflight import draws_to_reach
 from crossguard.certify.sampling import class_votes, evaluation_mode
@@ -28,6 +28,7 @@ from crossguard.certify.thresholds import Scheme, margins_of
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -98,7 +99,7 @@ def certify_early(
         ValueError: wrong names or numbers as in `certify`, radii that no number of draws reaches, or `draws` that do
             not reach them even with unanimous votes (the message names the number needed).
     """
-    values = values_of(model, samples)
+    values = input_arrays(model, samples)
     design = design_for(
         model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
     )

@@ -20,7 +20,7 @@ from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import clopper_pearson
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import CountCertificate, certify_counts
-from crossguard.certify.design import design_for, kinds_of, values_of
+from crossguard.certify.design import design_for, kinds_of
 from crossguard.certify.early import GIVE_UP, required_margin, rounds_for
 from crossguard.certify.sampling import evaluation_mode, pixel_votes
 from crossguard.certify.segment import counted_before, image_size
@@ -28,6 +28,7 @@ from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -98,7 +99,7 @@ def certify_segmentation_early(
         ValueError: wrong names or numbers as in `certify_segmentation`, radii that no number of draws reaches, or
             `draws` that do not reach them even with unanimous votes (the message names the number needed).
     """
-    values = values_of(model, samples)
+    values = input_arrays(model, samples)
     height, width = image_size(values, samples)
     if not 0 <= undecided <= 1:
         raise ValueError(f"Expected `undecided` in [0, 1], but got {undecided!r}.")

@@ -16,7 +16,7 @@ from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import majority_bounds
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import SCOPES, Correction, CountCertificate, certify_counts, most_votes
-from crossguard.certify.design import Design, design_for, kinds_of, values_of
+from crossguard.certify.design import Design, design_for, kinds_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
@@ -27,6 +27,7 @@ from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -208,7 +209,7 @@ def certify_segmentation(
             `folder` that are not of this model and data.
     """
     started = time.perf_counter()
-    values = values_of(model, samples)
+    values = input_arrays(model, samples)
     height, width = image_size(values, samples)
     kinds = kinds_of(kind, model.modalities)
     design = design_for(

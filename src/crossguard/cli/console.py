@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from crossguard.checks import WrongKind
 from crossguard.progress import Reporter, reporter
 
 FAILED = 1
@@ -38,12 +39,7 @@ def told_clearly() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, ImportError, *_OTHER_PATH) as error:
-        _print_error(error)
-        raise typer.Exit(BAD_INPUT) from None
-    except TypeError as error:
-        if not str(error).startswith("Expected "):  # the library's own refusals do, of a model of another kind for one
-            raise
+    except (ValueError, WrongKind, ImportError, *_OTHER_PATH) as error:
         _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
     except (OSError, RuntimeError, FloatingPointError) as error:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crossguard.attacks.base import Attack, frozen
+from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs
 from crossguard.evaluate.asked import check_budgets, part_name, resolve_attack
 from crossguard.evaluate.captioning_attack import CaptionObjective, check_caption_attack
@@ -87,13 +88,13 @@ def evaluate_captioning(
         Clean and robust scores, attack success, intervals and rows.
 
     Raises:
-        TypeError: the model is no captioner.
+        WrongKind: the model is no captioner.
         ImportError: pycocoevalcap is not installed.
         ValueError: no pairs, an attack without a threat or the reverse, an attack or a threat that does not fit a
             captioner, lengths out of range, or a run begun with other settings.
     """
     if not isinstance(model, Captioner) or not isinstance(model, nn.Module):
-        raise TypeError(f"Expected a Captioner (see crossguard.models), but {type(model).__name__} is none.")
+        raise WrongKind(f"Expected a Captioner (see crossguard.models), but {type(model).__name__} is none.")
     if not pairs.images or batch_size < 1:
         raise ValueError(
             f"Expected images and `batch_size` >= 1, but got {len(pairs.images)} images in {pairs.name} "

@@ -121,7 +121,7 @@ def estimate_cost(
         progress: counts the parts.
 
     Raises:
-        TypeError: the model lacks members of the protocol.
+        WrongKind: the model lacks members of the protocol.
         ValueError: no pairs, `sample` below 1, an attack without a threat, `rerank` with a model that cannot match.
     """
     if not pairs.images or sample < 1:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs
 from crossguard.evaluate.batches import ahead, load_pixels
 from crossguard.evaluate.ranking import Side
@@ -31,12 +32,12 @@ def check_model(model: object) -> nn.Module:
     """Return the model as a module.
 
     Raises:
-        TypeError: it is no `torch.nn.Module`, or lacks members of the `VisionLanguageModel` protocol (named).
+        WrongKind: it is no `torch.nn.Module`, or lacks members of the `VisionLanguageModel` protocol (named).
     """
     missing = [member for member in _MEMBERS if not hasattr(model, member)]
     if missing or not isinstance(model, nn.Module):
         lacks = [*(() if isinstance(model, nn.Module) else ["torch.nn.Module as a base class"]), *missing]
-        raise TypeError(
+        raise WrongKind(
             f"Expected a VisionLanguageModel (see crossguard.models), but {type(model).__name__} lacks: "
             f"{', '.join(lacks)}."
         )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from crossguard.attacks.base import Attack, frozen
+from crossguard.checks import WrongKind
 from crossguard.data import ReferringExpressions
 from crossguard.evaluate.asked import check_budgets, part_name, parts_of, resolve_attack
 from crossguard.evaluate.features import on_device
@@ -75,7 +76,7 @@ def evaluate_grounding(
         Clean and robust accuracy, attack success, intervals and rows.
 
     Raises:
-        TypeError: the model lacks members of the protocol.
+        WrongKind: the model lacks members of the protocol.
         ValueError: no expressions, a model that crops photos or lacks the layer, an attack without a threat or the
             reverse, a threat with a modality the attack cannot use, or a run begun with other settings.
     """
@@ -108,7 +109,7 @@ def evaluate_grounding_modalities(
         By modality ("image", "text") and, if the threat has several, "joint": the result under that part of the threat.
 
     Raises:
-        TypeError: the model lacks members of the protocol.
+        WrongKind: the model lacks members of the protocol.
         ValueError: as `evaluate_grounding`.
     """
     given: Mapping[str, ThreatModel | None] = parts_of(threat) or {"": threat}
@@ -133,7 +134,7 @@ class _Asked:
     def check(self) -> nn.Module:
         """Return the model as a module, once everything about the call is right."""
         if not isinstance(self.model, GroundingModel) or not isinstance(self.model, nn.Module):
-            raise TypeError(
+            raise WrongKind(
                 f"Expected a model that shows where it looks (crossguard.models.GroundingModel: ALBEF, BLIP), but "
                 f"{type(self.model).__name__} does not."
             )

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.models.inputs import input_arrays
 
 
 @torch.no_grad()
@@ -29,9 +29,7 @@ def label_accuracy(
     Raises:
         ValueError: a modality is missing, other classes than the model's, or nothing is judged.
     """
-    values = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
-    if tuple(samples.classes) != tuple(model.classes):
-        raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
+    values = input_arrays(model, samples)
     judged = int((samples.labels >= 0).sum())
     if not judged:
         raise ValueError("Expected samples with labels to speak of accuracy, but all are -1.")

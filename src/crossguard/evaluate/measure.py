@@ -79,7 +79,7 @@ def evaluate(
         Clean and robust recalls, attack success, intervals and rows.
 
     Raises:
-        TypeError: the model lacks members of the protocol.
+        WrongKind: the model lacks members of the protocol.
         ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
             modality the attack cannot use, a run begun with other settings, a `save_to` that holds something, or
             `rerank` with a model that cannot match.
@@ -119,7 +119,7 @@ def evaluate_modalities(
         threat. The clean figures are the same in all of them.
 
     Raises:
-        TypeError: the model lacks members of the protocol.
+        WrongKind: the model lacks members of the protocol.
         ValueError: as `evaluate`.
     """
     found = resolve_attack(attack, attack_options)

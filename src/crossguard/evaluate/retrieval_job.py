@@ -61,7 +61,7 @@ class Job:
         """Refuse what cannot be measured.
 
         Raises:
-            TypeError: the model lacks members of the protocol.
+            WrongKind: the model lacks members of the protocol.
             ValueError: as `evaluate`.
         """
         check_model(self.model)

@@ -16,13 +16,14 @@ from crossguard.attacks.samples import OBJECTIVES, AttackedSamples, attack_sampl
 from crossguard.attacks.storage import Storage, storages
 from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
-from crossguard.checks import lookup
+from crossguard.checks import WrongKind, lookup
 from crossguard.data import MultiModalSamples
 from crossguard.evaluate.asked import part_name, parts_of, row_facts
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
 from crossguard.evaluate.samples_result import SamplesResult, sample_figures
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder, differences, write_json
 from crossguard.threat import ThreatModel
@@ -75,21 +76,22 @@ def evaluate_samples(
         By what is attacked (a modality's name, "joint"; "clean" without attack), its figures and rows.
 
     Raises:
-        TypeError: the model is no classifier or segmenter of several modalities.
+        WrongKind: the model is no classifier or segmenter of several modalities, or no module.
         ValueError: an unknown attack, option, objective, modality or class; a threat without an attack or the reverse;
             a budget that the attack cannot work within; samples of other classes than the model's; nothing judged; or a
             run begun with other settings.
     """
-    if not isinstance(model, nn.Module) or not hasattr(model, "modalities") or not hasattr(model, "classes"):
-        raise TypeError(
-            f"Expected a classifier or segmenter of several modalities (see crossguard.models), but "
-            f"{type(model).__name__} is none."
-        )
+    values = input_arrays(model, samples)
+    if not isinstance(model, nn.Module):
+        raise WrongKind(f"Expected the model to be a torch.nn.Module, but got {type(model).__name__}.")
     masks = samples.labels.ndim > 1
-    _check(model, samples, batch_size)
+    if not (samples.labels >= 0).any() or batch_size < 1:
+        raise ValueError(
+            f"Expected samples with labels and `batch_size` >= 1, but got {int((samples.labels >= 0).sum())} labels in "
+            f"{samples.name} ({samples.split}) and {batch_size}."
+        )
     if positive is not None and not masks:
         raise ValueError(f"Expected no `positive` class for samples of one label each, but got {positive!r}.")
-    values = {m: samples.modalities[m] for m in model.modalities}
     how = storages(values, model.modalities, storage)
     _check_attack(attack, attack_options, threat, objective, model.modalities, how)
     named = {name: index for index, name in enumerate(samples.classes)}
@@ -187,18 +189,6 @@ class _Part:
         if self.run is not None:
             self.run.summarise(found.kind, f"{self.settings['label']}/{self.name}", found.summary())
         return found
-
-
-def _check(model: Any, samples: MultiModalSamples, batch_size: int) -> None:
-    for modality in model.modalities:
-        lookup(samples.modalities, modality, what="modality")
-    if tuple(samples.classes) != tuple(model.classes):
-        raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
-    if not (samples.labels >= 0).any() or batch_size < 1:
-        raise ValueError(
-            f"Expected samples with labels and `batch_size` >= 1, but got {int((samples.labels >= 0).sum())} labels in "
-            f"{samples.name} ({samples.split}) and {batch_size}."
-        )
 
 
 def _check_attack(

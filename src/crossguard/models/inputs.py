@@ -1,0 +1,40 @@
+"""What a classifier or segmenter of several modalities takes from samples, checked in one place."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from crossguard.checks import WrongKind, lookup
+from crossguard.data.samples import MultiModalSamples
+
+
+def check_labelling(model: Any) -> None:
+    """Refuse what gives no labels from several modalities.
+
+    Raises:
+        WrongKind: the model has no modalities or no classes.
+    """
+    if not hasattr(model, "modalities") or not hasattr(model, "classes"):
+        raise WrongKind(
+            f"Expected a classifier or segmenter of several modalities (see crossguard.models), but "
+            f"{type(model).__name__} is none."
+        )
+
+
+def input_arrays(model: Any, samples: MultiModalSamples) -> dict[str, Shaped[np.ndarray, "samples ..."]]:
+    """Return the arrays of the model's modalities, in its order.
+
+    Args:
+        model: what has `modalities` and `classes`: a model, or a defence around one.
+        samples: of the same classes.
+
+    Raises:
+        WrongKind: the model is no classifier or segmenter of several modalities.
+        ValueError: a modality is missing, or the samples are of other classes.
+    """
+    check_labelling(model)
+    arrays = {m: lookup(samples.modalities, m, what="modality") for m in model.modalities}
+    if tuple(samples.classes) != tuple(model.classes):
+        raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
+    return arrays
