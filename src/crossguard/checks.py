@@ -1,12 +1,14 @@
 """Checks on arguments: every refusal says what was expected and what came."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from inspect import formatannotation, signature
+from inspect import Parameter, formatannotation, signature
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_OPEN = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class WrongKind(TypeError):
@@ -35,6 +37,35 @@ def lookup(table: Mapping[str, T], name: str, *, what: str) -> T:
     if name not in table:
         raise ValueError(f"Unknown {what} {name!r}: {nearest(name, table)}.")
     return table[name]
+
+
+def check_options(
+    build: Callable[..., Any], options: Mapping[str, Any], *, what: str, own: Collection[str] = ()
+) -> None:
+    """Refuse options that `build` does not take, naming the nearest one, missing ones, and values of other types.
+
+    Args:
+        build: a function or class with annotations.
+        options: keyword arguments for it.
+        what: what the options are of, in words.
+        own: parameters that the caller sets itself, which are no options.
+
+    Raises:
+        ValueError: an unknown option, one without a default that is missing, or a value of another type.
+    """
+    parameters = signature(build).parameters
+    known = {name: p for name, p in parameters.items() if name not in own and p.kind not in _OPEN}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in known:
+                hint = nearest(option, known) if known else "it takes none"
+                raise ValueError(f"Unknown option {option!r} of {what}: {hint}.")
+    missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
+    if missing:
+        raise ValueError(f"Expected the option{'s' * (len(missing) > 1)} {', '.join(missing)} of {what}.")
+    wrong = ill_typed(build, options)
+    if wrong:
+        raise ValueError(f"Expected option {wrong[0]} ({what}).")
 
 
 def ill_typed(build: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:

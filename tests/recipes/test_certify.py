@@ -312,7 +312,7 @@ def test_products_of_axes_are_all_on_the_grid(tmp_path):
     [
         ("train.model={encodr: tiny}", "Unknown option 'encodr' of `train.model`: did you mean 'encoder'"),
         ("train.options={lrr: 1}", "Unknown option 'lrr' of `train.options`: did you mean 'lr'"),
-        ("train.options={lr: fast}", "Expected `train.options` with `lr` to be float, but got 'fast'"),
+        ("train.options={lr: fast}", "Expected option `lr` to be float, but got 'fast'"),
         ("train.options={steps: 3}", "Unknown option 'steps' of `train.options`"),
     ],
 )

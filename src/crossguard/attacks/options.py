@@ -1,30 +1,10 @@
-"""Checking options: their names against what a constructor takes, and the values that several attacks share."""
+"""Checking the values of options that several attacks share."""
 
-import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any, get_args
 
 from crossguard.attacks.ascent import Start, StepRule
-from crossguard.checks import ill_typed, nearest
-
-
-def check_options(build: Callable[..., Any], options: Mapping[str, Any], *, what: str) -> None:
-    """Refuse options that `build` does not take, naming the nearest one, missing ones, and values of other types.
-
-    Raises:
-        ValueError: an unknown option, one without a default that is missing, or a value of another type.
-    """
-    known = inspect.signature(build).parameters
-    for option in options:
-        if option not in known:
-            hint = nearest(option, known) if known else "it takes none"
-            raise ValueError(f"Unknown option {option!r} of {what}: {hint}.")
-    missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
-    if missing:
-        raise ValueError(f"Expected option {missing[0]!r} of {what}, but it is missing.")
-    wrong = ill_typed(build, options)
-    if wrong:
-        raise ValueError(f"Expected option {wrong[0]} ({what}).")
+from crossguard.checks import nearest
 
 
 def check_choice(given: str, choices: Collection[str], what: str) -> Any:

@@ -9,11 +9,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from crossguard.attacks.noise import uniform
-from crossguard.attacks.options import check_options, check_steps
+from crossguard.attacks.options import check_steps
 from crossguard.attacks.parts import Climb, Part, Parts, PartsLoss, all_rows, choose, climb_in_box
 from crossguard.attacks.placement import SparseSearch, sparse_ascent
 from crossguard.attacks.sparse import sparse_search
-from crossguard.checks import lookup
+from crossguard.checks import check_options, lookup
 from crossguard.threat import Budget, Elements, LInf
 
 

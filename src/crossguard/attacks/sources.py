@@ -8,9 +8,8 @@ from crossguard.attacks.candidates import CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
-from crossguard.attacks.options import check_options
 from crossguard.attacks.thesaurus import Thesaurus
-from crossguard.checks import lookup
+from crossguard.checks import check_options, lookup
 
 SourceLike: TypeAlias = str | Mapping[str, Any] | CandidateSource
 

@@ -9,14 +9,13 @@ from crossguard.attacks.apgd import APGD
 from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
-from crossguard.attacks.options import check_options
 from crossguard.attacks.pgd import PGD
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.swap import WordSwap
-from crossguard.checks import lookup
+from crossguard.checks import check_options, lookup
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crossguard.attacks.options import check_options
 from crossguard.augment.bad import Distorted, Shuffled
 from crossguard.augment.base import ImageSource, Side, Source, TextSource
 from crossguard.augment.captioner import Captioner
@@ -14,7 +13,7 @@ from crossguard.augment.eda import EDA
 from crossguard.augment.own import OwnImages, OwnTexts
 from crossguard.augment.randaugment import RandAugment
 from crossguard.augment.rewrite import Rewrite
-from crossguard.checks import WrongKind, lookup
+from crossguard.checks import WrongKind, check_options, lookup
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
-from crossguard.checks import ill_typed, lookup, nearest
+from crossguard.checks import check_options, lookup
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
@@ -120,14 +120,5 @@ def _load(name: str, gives: str, **options: Any) -> Any:
     row = lookup(DATASETS, name, what="data set")
     if row.gives != gives:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
-    known = signature(row.load).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"Unknown option {option!r} of data set {name!r}: {nearest(option, known)}.")
-    lacking = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in options]
-    if lacking:
-        raise ValueError(f"Expected the option{'s' * (len(lacking) > 1)} {', '.join(lacking)} of data set {name!r}.")
-    wrong = ill_typed(row.load, options)
-    if wrong:
-        raise ValueError(f"Expected option {wrong[0]} (data set {name!r}).")
+    check_options(row.load, options, what=f"data set {name!r}")
     return row.load(**options)

@@ -25,7 +25,7 @@ from crossguard.evaluate.samples_result import SamplesResult, sample_figures
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
-from crossguard.runs import RunFolder, differences, write_json
+from crossguard.runs import RunFolder, as_read_back, differences, write_json
 from crossguard.threat import ThreatModel
 
 _SILENT = Silent()
@@ -157,7 +157,7 @@ class _Part:
     def __init__(self, name: str, threat: ThreatModel | None, facts: Mapping[str, Any], run: RunFolder | None) -> None:
         self.name, self.threat, self.run = name, threat, run
         values = {**facts, "part": name, "threat": None if threat is None else threat.to_dict()}
-        self.settings: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))  # as a run gives them back
+        self.settings = as_read_back(values)
         self.section = f"{facts['kind']}/{facts['label']}/{name}"
         self.rows: dict[int, Mapping[str, Any]] = {}
         if run is None:

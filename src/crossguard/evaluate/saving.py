@@ -1,6 +1,5 @@
 """Keeping what an evaluation's attack found as an adversarial set that can be taken to other models."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.batches import pair_batch
 from crossguard.evaluate.store import AdversarialStore, StoredBatch
 from crossguard.models import VisionLanguageModel
+from crossguard.runs import as_read_back
 from crossguard.threat import ThreatModel
 
 
@@ -31,7 +31,7 @@ def check_target(folder: Path, settings: Mapping[str, Any] | None = None) -> boo
         refuse_taken(folder)
         return False
     held = load_adversarial(folder).made["settings"]
-    if settings is not None and held != json.loads(json.dumps(settings)):
+    if settings is not None and held != as_read_back(settings):
         raise ValueError(f"Expected a new folder for an adversarial set, but {folder} holds that of another attack.")
     return True
 

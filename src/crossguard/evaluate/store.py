@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crossguard.attacks.base import Adversarial
 from crossguard.data import PairBatch
-from crossguard.runs import RunFolder, differences, write_atomically, write_json
+from crossguard.runs import RunFolder, as_read_back, differences, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class AdversarialStore:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         manifest = folder / "settings.json"
-        wanted = json.loads(json.dumps(dict(settings), allow_nan=False))
+        wanted = as_read_back(settings)
         if manifest.exists():
             found = differences(json.loads(manifest.read_text()), wanted)
             if found:

@@ -1,6 +1,5 @@
 """Carry a task out batch by batch: answers clean and under every part of a threat, rows kept at once."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from crossguard.evaluate.fingerprint import describe
 from crossguard.evaluate.sample_examples import SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store
 from crossguard.progress import Reporter
-from crossguard.runs import RunFolder
+from crossguard.runs import RunFolder, as_read_back
 from crossguard.threat import ThreatModel
 
 Answer = Mapping[str, Any]
@@ -104,8 +103,7 @@ class Measurement:
             "seed": self.seed,
             "crossguard": __version__,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))  # as a run gives them back
-        return plain
+        return as_read_back(values)
 
     def section(self, part: str) -> str:
         """Return the place of a part's rows in the run."""

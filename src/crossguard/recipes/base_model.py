@@ -1,10 +1,8 @@
 """The base model of a recipe of `certify`: loaded, or trained on ablated inputs as the recipe says."""
 
-from collections.abc import Callable, Mapping
-from inspect import signature
 from typing import Any
 
-from crossguard.checks import ill_typed, lookup, nearest
+from crossguard.checks import check_options, lookup
 from crossguard.data import MultiModalSamples
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
@@ -48,25 +46,13 @@ def base_model(
         known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
         raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
     loop = train_ablated if kind == "classifier" else train_ablated_segmenter
-    _check_options(row.fresh, recipe.train.model, "train.model", own={"samples", "seed"})
-    _check_options(loop, recipe.train.options, "train.options", own=_SET_BY_RECIPE)
+    check_options(row.fresh, recipe.train.model, what="`train.model`", own={"samples", "seed"})
+    check_options(loop, recipe.train.options, what="`train.options`", own=_SET_BY_RECIPE)
     folder = run.path / ("model-joint" if joint else "model")
     if not folder.is_dir():
         trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
         trained.save_pretrained(folder)
     return load_model(folder, device=device)
-
-
-def _check_options(build: Callable[..., Any], options: Mapping[str, Any], key: str, *, own: set[str]) -> None:
-    """Refuse options that `build` does not take from a recipe, and values of other types."""
-    parameters = signature(build).parameters
-    known = set(parameters) - own
-    for name in options:
-        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise ValueError(f"Unknown option {name!r} of `{key}`: {nearest(name, known)}.")
-    wrong = ill_typed(build, options)
-    if wrong:
-        raise ValueError(f"Expected `{key}` with {wrong[0]}.")
 
 
 def _train(

@@ -1,6 +1,6 @@
 """Run folders: files that are whole or not there, rows that survive a kill, and a run that can be taken up again."""
 
-from crossguard.runs.files import atomic_folder, safe_name, tidy, write_atomically, write_json
+from crossguard.runs.files import as_read_back, atomic_folder, safe_name, tidy, write_atomically, write_json
 from crossguard.runs.folder import SCHEMA, RunFolder, differences
 from crossguard.runs.rows import Rows, read_rows
 
@@ -8,6 +8,7 @@ __all__ = [
     "SCHEMA",
     "Rows",
     "RunFolder",
+    "as_read_back",
     "atomic_folder",
     "differences",
     "read_rows",

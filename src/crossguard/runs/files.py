@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,17 @@ def not_written(target: Path, error: OSError) -> OSError:
 def _sync(file: Path) -> None:
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def as_read_back(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as `write_json` followed by reading gives them: tuples as lists, names as strings.
+
+    Raises:
+        TypeError: a value that JSON has no form for.
+        ValueError: an infinite number or NaN.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
+    return plain
 
 
 def write_json(target: Path | str, value: Any) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crossguard.runs.files import PARTIAL, safe_name, tidy, write_json
+from crossguard.runs.files import PARTIAL, as_read_back, safe_name, tidy, write_json
 from crossguard.runs.lock import LOCK_NAME, lock, unlock
 from crossguard.runs.provenance import git_revision, versions
 from crossguard.runs.rows import Rows, read_rows
@@ -69,7 +69,7 @@ class RunFolder:
             RuntimeError: another process is writing this run.
         """
         path = Path(path)
-        wanted = json.loads(json.dumps(dict(settings), allow_nan=False))
+        wanted = as_read_back(settings)
         if path.exists() and not path.is_dir():
             raise ValueError(f"Expected a folder for the run, but {path} is a file.")
         if not (path / "run.json").exists():

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from crossguard.runs import atomic_folder, differences, write_json
+from crossguard.runs import as_read_back, atomic_folder, differences, write_json
 
 _CARRIED = "carried.safetensors"
 
@@ -83,7 +83,7 @@ def load_checkpoint(
         others = load_file(folder / _CARRIED) if carried else {}
     except Exception as error:  # safetensors raises a class of its own that has no public name
         raise ValueError(f"Expected a whole checkpoint in {folder}, but it could not be read: {error}") from error
-    found = differences(there, json.loads(json.dumps(dict(settings))))
+    found = differences(there, as_read_back(settings))
     if found:
         raise ValueError(
             f"Expected the checkpoint in {folder} to be of this training, but {'; '.join(found)}. "

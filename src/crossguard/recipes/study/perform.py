@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.augment import read_measures
+from crossguard.data import OneToManyPairs
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
 from crossguard.recipes.perform import choose_device
 from crossguard.recipes.schema import StudyArm, StudyRecipe
-from crossguard.recipes.study.arms import arm_pairs, augmentation_folder, draw_material, step_cost, train_arm
+from crossguard.recipes.study.arms import Material, arm_pairs, augmentation_folder, draw_material, step_cost, train_arm
 from crossguard.recipes.study.judge import SECTION, Trial, done_trials, held_out, judge, trials
 from crossguard.report.study import Study, collect_study
 from crossguard.runs import RunFolder, differences, read_rows, write_json
@@ -36,13 +37,20 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Study:
-    """What all tasks of a study have in common, and what a step of its reference costs, by seed, once counted."""
+    """What all tasks of a study have in common; what depends on the seed is made once for each."""
 
     recipe: StudyRecipe
+    test: OneToManyPairs
     device: str
     progress: Reporter
     command: Sequence[str] | None
+    materials: dict[int, Material] = field(default_factory=dict)
     reference_costs: dict[int, float] = field(default_factory=dict)
+
+    def material(self, seed: int) -> Material:
+        if seed not in self.materials:
+            self.materials[seed] = draw_material(self.recipe, seed)
+        return self.materials[seed]
 
 
 def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[str] | None = None) -> Study:
@@ -58,10 +66,9 @@ def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
-    draw_material(recipe, recipe.seeds[0])  # so that too few images are told now
-    held_out(recipe)
+    study = _Study(recipe, held_out(recipe), choose_device(recipe.device), progress, command)
+    study.material(recipe.seeds[0])  # too few images are told before the folder is begun
     _take_up(recipe)
-    study = _Study(recipe, choose_device(recipe.device), progress, command)
     tasks = [
         _Task(name, arm, seed)
         for seed in recipe.seeds
@@ -128,7 +135,7 @@ def _carry_out(study: _Study, task: _Task) -> None:
             _train(study, task, run)
         if missing:
             model = load_model(recipe.model if task.arm.defence is None else run.path / "model", device=device)
-            judge(recipe, model, held_out(recipe), missing, run=run, progress=study.progress, device=device)
+            judge(recipe, model, study.test, missing, run=run, progress=study.progress, device=device)
         run.finish()
 
 
@@ -140,7 +147,7 @@ def _missing(recipe: StudyRecipe, task: _Task, rows: list[dict[str, Any]]) -> li
 def _train(study: _Study, task: _Task, run: RunFolder) -> None:
     """Train an arm for as many steps as cost what the reference's cost."""
     recipe, seed = study.recipe, task.seed
-    material = draw_material(recipe, seed)
+    material = study.material(seed)
     common: dict[str, Any] = {"seed": seed, "device": study.device, "progress": study.progress}
     reference = recipe.arms[recipe.reference]
     if seed not in study.reference_costs:
