@@ -12,6 +12,7 @@ from crossguard.attacks.masked_lm import best_combinations
 from crossguard.attacks.meaning import antonyms, keeps_meaning
 from crossguard.attacks.stopwords import NEGATIONS, STOP_WORDS
 from crossguard.attacks.words import replace_word, split_words
+from crossguard.data import load_pairs
 from crossguard.evaluate.fingerprint import describe
 
 TEXTS = ("A small picture, of a red disc!", "the disc is not on the left side", "two plain drawings - 12 \t sofas")
@@ -80,6 +81,15 @@ def test_every_source_gives_single_words_in_place_of_words_that_may_change(sourc
             assert len(set(options)) == len(options)
     assert some > 0
     assert source.candidates(TEXTS[1:], model=tiny_clip) == found[1:]
+
+
+def test_thesaurus_knows_nine_of_ten_words_of_the_emoji_captions():
+    pairs = load_pairs("emoji", split="test")
+    captions = [text for text, kind in zip(pairs.texts, pairs.text_kinds, strict=True) if kind == "caption"]
+    known = [sum(map(bool, options)) for options in Thesaurus().candidates(captions, model=None)]
+    words = [sum(word.core not in STOP_WORDS for word in split_words(caption)) for caption in captions]
+    assert sum(known) >= 0.9 * sum(words)
+    assert min(known) >= 1
 
 
 def test_thesaurus_knows_common_words_and_their_forms():
