@@ -273,10 +273,10 @@ def test_sections_that_do_not_fit_are_told_as_others_are(changes, message):
 
 
 def test_augmentations_of_other_kinds_of_samples_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="'flip-and-tint' or none for images"):
+    with pytest.raises(ValueError, match="'flip-and-tint' or none for a segmenter"):
         carry_out(small("roads-certify", tmp_path, "train.augment=turn-sensors"))
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match="'turn-sensors' or none here"):
+    with pytest.raises(ValueError, match="'turn-sensors' or none for a classifier"):
         carry_out(small("ravdess-features-certify", tmp_path / "other", "train.augment=flip-and-tint"))
 
 

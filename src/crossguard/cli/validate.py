@@ -1,4 +1,4 @@
-"""`crossguard validate`: every mistake of a recipe at once, before any work."""
+"""`crossguard validate`: the mistakes of a recipe, before any work."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def validate(recipe: RecipeSource, overrides: Overrides = None, as_json: AsJson = False) -> None:
-        """Check a recipe and list every mistake at once; nothing is run."""
+        """Check a recipe and list its mistakes together: of its form first, then of its names. Nothing is run."""
         from crossguard.recipes import RecipeError, check_names, read_recipe
 
         with told_clearly():

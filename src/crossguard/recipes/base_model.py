@@ -48,6 +48,9 @@ def base_model(
     loop = train_ablated if kind == "classifier" else train_ablated_segmenter
     check_options(row.fresh, recipe.train.model, what="`train.model`", own={"samples", "seed"})
     check_options(loop, recipe.train.options, what="`train.options`", own=_SET_BY_RECIPE)
+    fits = "turn-sensors" if kind == "classifier" else "flip-and-tint"
+    if recipe.train.augment not in (None, fits):
+        raise ValueError(f"Expected `train.augment` {fits!r} or none for a {kind}, but got {recipe.train.augment!r}.")
     folder = run.path / ("model-joint" if joint else "model")
     if not folder.is_dir():
         trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
@@ -76,12 +79,8 @@ def _train(
         **plan.options,
     }
     if kind == "segmenter":
-        if plan.augment == "turn-sensors":
-            raise ValueError("Expected `train.augment` 'flip-and-tint' or none for images, but got 'turn-sensors'.")
         augment_images = flip_and_tint if plan.augment is not None else None
         return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
-    if plan.augment == "flip-and-tint":
-        raise ValueError("Expected `train.augment` 'turn-sensors' or none here, but got 'flip-and-tint'.")
     augment = turn_sensors if plan.augment is not None else None
     return train_ablated(model, training, augment=augment, progress=progress, **common)
 
