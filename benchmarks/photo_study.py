@@ -1,6 +1,7 @@
 """MAT+ with several human captions per photo against MAT with one, on photos of your own.
 
     python benchmarks/photo_study.py --annotations DIR/test.json --root DIR [--steps 100] [--out runs/photos]
+    python benchmarks/photo_study.py --annotations DIR/test.json --root DIR --validate --seeds 0 --out runs/photos-val
     python benchmarks/photo_study.py --annotations DIR/test.json --root DIR --attacks
 
 The annotations are a list of {"image", "caption": [several]}. A part of the photos judges and is never trained on. The
@@ -133,13 +134,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of every arm")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--eps", type=float, default=2.0, help="grey levels")
+    parser.add_argument("--clean-weight", type=float, default=0.0, help="share of the clean loss in every arm")
+    parser.add_argument("--eps", type=float, default=1.0, help="grey levels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--validate", action="store_true", help="judge on training photos, to choose settings by")
     parser.add_argument("--attacks", action="store_true", help="judge the first seed's start by every attack instead")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
     options = parser.parse_args()
     pairs = cg.load_pairs("json", split="test", annotations=options.annotations, root=options.root)
     order = np.random.default_rng(0).permutation(len(pairs.images))
+    if options.validate:
+        order = order[options.held_out :]
     held_out = pairs.select(images=np.sort(order[: options.held_out]).tolist())
     held_out = thin(held_out, texts_per_image=options.judged_captions, seed=0)
     many = pairs.select(images=np.sort(order[options.held_out :]).tolist())
@@ -157,8 +162,8 @@ def main() -> None:
         arms: dict[str, tuple[cg.OneToManyPairs, dict[str, Any]] | None] = {
             "start": None,
             "mat, one caption": (one, {"defence": "mat"}),
-            "mat, all captions one-to-one": (many, {"defence": "mat"}),
-            "mat+, all captions": (many, {"defence": "mat+", "images_per_text": 1, "texts_per_image": 1}),
+            "mat, all captions, one at a time": (many, {"defence": "mat"}),
+            "mat+, two captions at a time": (many, {"defence": "mat+", "images_per_text": 1, "texts_per_image": 2}),
         }
         if all(any(row["arm"] == arm and row["seed"] == seed for row in rows) for arm in arms):
             continue
@@ -177,6 +182,7 @@ def main() -> None:
                     seed=seed,
                     batch_size=options.batch_size,
                     learning_rate=options.learning_rate,
+                    clean_weight=options.clean_weight,
                     **what[1],
                 )
             found: dict[str, Any] = {"arm": arm, "seed": seed}
