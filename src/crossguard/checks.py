@@ -62,7 +62,7 @@ def check_options(
                 raise ValueError(f"Unknown option {option!r} of {what}: {hint}.")
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
-        raise ValueError(f"Expected the option{'s' * (len(missing) > 1)} {', '.join(missing)} of {what}.")
+        raise ValueError(f"Expected the option{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} of {what}.")
     wrong = ill_typed(build, options)
     if wrong:
         raise ValueError(f"Expected option {wrong[0]} ({what}).")

@@ -112,7 +112,7 @@ def test_a_change_never_helps_the_victim(tiny_clip, toy_batch):
         ({"order": "importanse"}, "did you mean 'importance'"),
         ({"source": "thesaurs"}, "did you mean 'thesaurus'"),
         ({"source": {"name": "thesaurus", "limits": 3}}, "did you mean 'limit'"),
-        ({"source": {"name": "masked-lm"}}, "Expected the option model of candidate source"),
+        ({"source": {"name": "masked-lm"}}, "Expected the option 'model' of candidate source"),
     ],
 )
 def test_wrong_options_are_named(options, message):

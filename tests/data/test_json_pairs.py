@@ -220,7 +220,7 @@ class TestFlickr30k:
             load_pairs("flickr30k", root=home, split="testA")
         with pytest.raises(ValueError, match="folder at `root`"):
             load_pairs("flickr30k", root=home / "none")
-        with pytest.raises(ValueError, match="the option root of data set 'flickr30k'"):
+        with pytest.raises(ValueError, match="the option 'root' of data set 'flickr30k'"):
             load_pairs("flickr30k")
         with pytest.raises(ValueError, match="Unknown option 'rot' .* did you mean 'root'"):
             load_pairs("flickr30k", rot=home)
