@@ -39,6 +39,17 @@ def lookup(table: Mapping[str, T], name: str, *, what: str) -> T:
     return table[name]
 
 
+def check_choice(given: str, choices: Collection[str], what: str) -> Any:
+    """Return a value that is one of the choices.
+
+    Raises:
+        ValueError: naming the nearest choice.
+    """
+    if given not in choices:
+        raise ValueError(f"Unknown `{what}` {given!r}: {nearest(str(given), choices)}.")
+    return given
+
+
 def check_options(
     build: Callable[..., Any], options: Mapping[str, Any], *, what: str, own: Collection[str] = ()
 ) -> None:

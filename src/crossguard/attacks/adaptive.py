@@ -13,12 +13,13 @@ from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.mixture import worst_mixture
 from crossguard.attacks.objectives import Objective
-from crossguard.attacks.options import check_choice, check_steps
+from crossguard.attacks.options import check_steps
 from crossguard.attacks.ranking import ranking_loss, text_states
 from crossguard.attacks.remember import Remember
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.swap import Order, swap_words
 from crossguard.attacks.text_score import TextScore, text_score
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 

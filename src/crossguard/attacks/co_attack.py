@@ -11,9 +11,10 @@ from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.fused import FusedScore, fused_loss
 from crossguard.attacks.objectives import divergence, linked_mean
-from crossguard.attacks.options import check_choice, check_step_rule, check_steps
+from crossguard.attacks.options import check_step_rule, check_steps
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.swap import WordSwap
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import FusedEmbeddingModel, VisionLanguageModel
 

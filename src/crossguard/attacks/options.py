@@ -1,21 +1,9 @@
 """Checking the values of options that several attacks share."""
 
-from collections.abc import Collection
-from typing import Any, get_args
+from typing import get_args
 
 from crossguard.attacks.ascent import Start, StepRule
-from crossguard.checks import nearest
-
-
-def check_choice(given: str, choices: Collection[str], what: str) -> Any:
-    """Return a value that is one of the choices.
-
-    Raises:
-        ValueError: naming the nearest choice.
-    """
-    if given not in choices:
-        raise ValueError(f"Unknown `{what}` {given!r}: {nearest(given, choices)}.")
-    return given
+from crossguard.checks import check_choice
 
 
 def check_steps(steps: int) -> None:

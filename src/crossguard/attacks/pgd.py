@@ -17,8 +17,9 @@ from crossguard.attacks.ascent import (
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
-from crossguard.attacks.options import check_choice, check_starts, check_step_rule, check_steps
+from crossguard.attacks.options import check_starts, check_step_rule, check_steps
 from crossguard.attacks.views import diverse_gradient
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 

@@ -15,10 +15,11 @@ from crossguard.attacks.ascent import (
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
-from crossguard.attacks.options import check_choice, check_step_rule, check_steps
+from crossguard.attacks.options import check_step_rule, check_steps
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.swap import WordSwap
 from crossguard.attacks.views import scaled_gradient
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.objectives import mean_partner, misalignment
-from crossguard.attacks.options import check_choice
 from crossguard.attacks.parts import PartsLoss
 from crossguard.attacks.patch_budget import patch_grid
 from crossguard.attacks.placement import Placement, SparseSearch, sparse_ascent
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.swap import WordSwap
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.models.patches import from_patches, to_patches

@@ -12,10 +12,10 @@ from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.candidates import CandidateSource
 from crossguard.attacks.first_order import FirstOrder
 from crossguard.attacks.objectives import Objective
-from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.text_score import EmbeddingScore, TextScore, text_score
 from crossguard.attacks.word_variants import EditedText
+from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.threat import WordEdit

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int64
 
-from crossguard.checks import nearest
+from crossguard.checks import check_choice
 
 KINDS = ("substitution", "insertion", "deletion", "edit")
 Value = TypeVar("Value")
@@ -65,17 +65,6 @@ def probability(alpha: float) -> float:
     return float(alpha)
 
 
-def choice(value: str, name: str, known: Sequence[str]) -> str:
-    """Return `value` if it is one of the known words.
-
-    Raises:
-        ValueError: it is not; the message names the nearest known one.
-    """
-    if value not in known:
-        raise ValueError(f"Unknown `{name}` {value!r}: {nearest(str(value), known)}.")
-    return value
-
-
 def edit_kinds(kind: str | Sequence[str], modalities: int) -> tuple[str, ...]:
     """Return one kind of edit per modality; a single word stands for all of them.
 
@@ -85,7 +74,7 @@ def edit_kinds(kind: str | Sequence[str], modalities: int) -> tuple[str, ...]:
     kinds = (kind,) * modalities if isinstance(kind, str) else tuple(kind)
     if len(kinds) != modalities:
         raise ValueError(f"Expected `kind` with one entry per modality ({modalities}), but got {len(kinds)}.")
-    return tuple(choice(word, "kind", KINDS) for word in kinds)
+    return tuple(check_choice(word, KINDS, "kind") for word in kinds)
 
 
 def radius_vectors(

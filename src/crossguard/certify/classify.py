@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from crossguard.certify.accumulate import add_draws, resume
-from crossguard.certify.arguments import choice, probability, whole_number
+from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import Bound
 from crossguard.certify.certificate import Certificate
 from crossguard.certify.design import Ablation, design_for, kinds_of
@@ -18,6 +18,7 @@ from crossguard.certify.preflight import preflight
 from crossguard.certify.rehearsal import show_preflight
 from crossguard.certify.sampling import class_votes, evaluation_mode
 from crossguard.certify.thresholds import Scheme
+from crossguard.checks import check_choice
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_arrays
@@ -87,7 +88,7 @@ def certify(
     design = design_for(
         model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
     )
-    choice(bound, "bound", ("majority", "gap"))
+    check_choice(bound, ("majority", "gap"), "bound")
     alpha, draws = probability(alpha), whole_number(draws, "draws", least=1)
     selecting = whole_number(selection_draws, "selection_draws")
     if selecting and bound == "gap":

@@ -11,8 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int64
 
-from crossguard.certify.arguments import choice, sizes
+from crossguard.certify.arguments import sizes
 from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
+from crossguard.checks import check_choice
 from crossguard.runs import write_atomically
 
 FORMAT = 2
@@ -60,7 +61,7 @@ class Counts:
         object.__setattr__(self, "votes", votes)
         object.__setattr__(self, "spans", _joined(self.spans))
         sizes(tuple(self.n.values()), tuple(self.k.values()))
-        choice(self.scheme, "scheme", get_args(Scheme))
+        check_choice(self.scheme, get_args(Scheme), "scheme")
         if tuple(self.n) != tuple(self.k):
             raise ValueError(f"Expected `k` of the modalities {tuple(self.n)}, but got {tuple(self.k)}.")
         if votes.size and votes.min() < 0:

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Int64
 
-from crossguard.certify.arguments import choice, probability, vote_counts
+from crossguard.certify.arguments import probability, vote_counts
 from crossguard.certify.bounds import fewest_votes, log_p_values
 from crossguard.certify.families import holm_critical_counts
 from crossguard.certify.thresholds import Scheme, margins_of
+from crossguard.checks import check_choice
 
 Correction = Literal["holm", "bonferroni"]
 
@@ -91,7 +92,7 @@ def certify_counts(
         (0, array([ True,  True, False]))
     """
     alpha = probability(alpha)
-    choice(correction, "correction", tuple(SCOPES))
+    check_choice(correction, tuple(SCOPES), "correction")
     votes, draws = vote_counts(counts)
     thresholds = np.minimum(0.5 + margins_of(scheme, n, k, kind).at(radii) / 2, 1.0)
     if selection is None:

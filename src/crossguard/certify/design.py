@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from crossguard.certify.arguments import choice, edit_kinds, whole_number
+from crossguard.certify.arguments import edit_kinds, whole_number
 from crossguard.certify.counts import Counts
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
-from crossguard.checks import lookup
+from crossguard.checks import check_choice, lookup
 from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
 from crossguard.threat import EditKind
@@ -88,7 +88,7 @@ def design_for(
         ValueError: `keep` names other modalities than the model's, k > n, an unknown scheme, a fill that is no finite
             number, "mean" or "drop", "drop" with a model that takes nothing packed, or numbers that are not whole.
     """
-    choice(scheme, "scheme", get_args(Scheme))
+    check_choice(scheme, get_args(Scheme), "scheme")
     sizes = {m: element_count(array) for m, array in values.items()}
     packs: tuple[str, ...] = ()
     if fill in (None, "drop"):

@@ -13,8 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int64
 
-from crossguard.certify.arguments import choice, edit_kinds, radius_vectors, sizes
+from crossguard.certify.arguments import edit_kinds, radius_vectors, sizes
 from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
+from crossguard.checks import check_choice
 
 NEVER = 2.0  # p_A - p_B <= 1, so no probabilities reach this margin
 
@@ -195,7 +196,7 @@ def margins_of(
     Raises:
         ValueError: an unknown scheme, or as the classes.
     """
-    choice(scheme, "scheme", get_args(Scheme))
+    check_choice(scheme, get_args(Scheme), "scheme")
     return Margins(n, k, kind) if scheme == "independent" else JointMargins(n, k, kind)
 
 

@@ -7,7 +7,7 @@ augmented samples with one-to-many targets, and new originals in place of augmen
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from crossguard.attacks.options import check_choice
+from crossguard.checks import check_choice
 from crossguard.data import OneToManyPairs
 from crossguard.data.augmented import AugmentedPairs
 from crossguard.data.join import join

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from crossguard.attacks.ascent import step_size
-from crossguard.attacks.options import check_choice, check_step_rule
+from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.checks import lookup
+from crossguard.checks import check_choice, lookup
 from crossguard.data import OneToManyPairs
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.believed import Momentum, read_momentum

@@ -9,9 +9,9 @@ import torch
 from accelerate.utils import is_tensorboard_available
 from torch import nn
 
-from crossguard.attacks.options import check_choice
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.table import make_attack
+from crossguard.checks import check_choice
 from crossguard.data import OneToManyPairs
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
