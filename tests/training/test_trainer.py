@@ -9,6 +9,7 @@ from training_helpers import Noted, ToySource
 
 import crossguard as cg
 from crossguard.attacks import make_attack
+from crossguard.checks import WrongKind
 from crossguard.data import PairBatch, links_among
 from crossguard.runs import RunFolder
 from crossguard.training import DEFENCES, Pictures, train
@@ -300,7 +301,7 @@ def test_validation_is_logged(toy_pairs, pictures, run):
         ({"start": "cleen"}, "did you mean 'clean'"),
         ({"source": "thesaurs"}, "did you mean 'thesaurus'"),
         ({"log_every": 0}, "`log_every` >= 1"),
-        ({"precision": "half"}, "`precision` 'auto', 'float32' or 'bfloat16'"),
+        ({"precision": "half"}, "Unknown `precision` 'half'"),
         ({"validation_attack": "pdg"}, "did you mean 'pgd'"),
     ],
 )
@@ -310,5 +311,5 @@ def test_bad_settings_are_refused_before_any_work(toy_pairs, options, message):
 
 
 def test_only_image_text_models_are_trained(toy_pairs):
-    with pytest.raises(ValueError, match="VisionLanguageModel or Captioner to train, but got Linear"):
+    with pytest.raises(WrongKind, match="VisionLanguageModel or Captioner to train, but got Linear"):
         train(torch.nn.Linear(2, 2), toy_pairs, **QUICK)

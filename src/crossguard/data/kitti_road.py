@@ -12,13 +12,13 @@ published with SNE-RoadSeg (Fan et al., ECCV 2020). The benchmark's `testing` fo
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
-from crossguard.checks import lookup
+from crossguard.checks import check_choice, lookup
 from crossguard.data.depth import Camera, read_calibration, read_depth, read_pixels
 from crossguard.data.normals import normals_from_depth
 from crossguard.data.samples import MultiModalSamples
@@ -68,8 +68,7 @@ def load_kitti_road(
             does not decode or is of another size than its RGB image, a wrong calibration, another colour in a mask.
     """
     folder = Path(root) / "training"
-    if geometry not in ("depth", "normals"):
-        raise ValueError(f"Expected `geometry` 'depth' or 'normals', but got {geometry!r}.")
+    check_choice(geometry, get_args(Geometry), "geometry")
     if len(size) != 2 or min(size) < 2:
         raise ValueError(f"Expected `size` (height, width) of 2 or more each, but got {size}.")
     size = (size[0], size[1])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from crossguard.checks import check_choice
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
@@ -43,8 +44,7 @@ def load_webdataset(
         ValueError: missing shards, shards that are cut off or no tars, samples without image or caption, images that
             do not decode, each counted and named.
     """
-    if captions not in ("txt", "json"):
-        raise ValueError(f"Expected captions 'txt' or 'json', but got {captions!r}.")
+    check_choice(captions, ("txt", "json"), "captions")
     paths = expand(shards)
     rows = Gathering(f"{len(paths)} shards", skip_bad=skip_bad)
     pictures: list[Picture] = []

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import patch_environment
 
+from crossguard.checks import check_choice
 from crossguard.training.world import ALONE, World
 
 
@@ -29,8 +30,7 @@ def make_accelerator(
     Raises:
         ValueError: an unknown precision.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"Expected `precision` 'auto', 'float32' or 'bfloat16', but got {precision!r}.")
+    check_choice(precision, ("auto", "float32", "bfloat16"), "precision")
     if precision == "auto":
         able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if able else "float32"

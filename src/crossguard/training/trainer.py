@@ -11,7 +11,7 @@ from torch import nn
 
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.table import make_attack
-from crossguard.checks import check_choice
+from crossguard.checks import WrongKind, check_choice
 from crossguard.data import OneToManyPairs
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
@@ -152,12 +152,13 @@ def train(
         UserWarning: texts are longer than the model's context and are cut; how many, and the first.
 
     Raises:
+        WrongKind: the model is neither a vision-language model nor a captioner.
         ValueError: an unknown defence (the nearest is named) or an option out of range, a threat under which the
             defence attacks nothing, too few images, a checkpoint of another training.
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
     if not isinstance(model, VisionLanguageModel | Captioner):
-        raise ValueError(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
+        raise WrongKind(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
     home = next(model.parameters()).device
     where = home if device is None else torch.device(device)
     check_tracker(tracker, run)
