@@ -29,6 +29,7 @@ from crossguard.augment import (
     thin,
 )
 from crossguard.augment.links import place
+from crossguard.augment.offline import VERSION
 from crossguard.augment.samples import Sample
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.data.augmented import save_augmented
@@ -176,6 +177,7 @@ class TestLinks:
                 samples.append(Sample("s", 0, n, images, texts, text=f"new{data.draw(st.integers(0, 2))}"))
             else:
                 samples.append(Sample("s", 0, n, images, texts, picture=Picture(f"new{n}", Path("n.png"), "s")))
+        of_pairs = {(f"i{i}", f"t{j}") for i in range(n_images) for j in range(n_texts)}
         of = {f"i{i}": ({i}, set()) for i in range(n_images)} | {f"t{j}": (set(), {j}) for j in range(n_texts)}
         pictures = {f"i{i}": ({i}, set()) for i in range(n_images)}
         texts = {f"t{j}": (set(), {j}) for j in range(n_texts)}
@@ -191,6 +193,19 @@ class TestLinks:
             if p_images & t_images or p_texts & t_texts or any((i, j) in true for i in p_images for j in t_texts)
         }
         assert as_sets(place(pairs, samples, name="x").pairs) == expected
+        # What the data hold besides is true as the data say, except among originals, which stay as they are.
+        keys, words = sorted(pictures.keys() | {"other"}), sorted(texts.keys() | {"else"})
+        known = data.draw(st.sets(st.tuples(st.sampled_from(keys), st.sampled_from(words))))
+        known |= {(keys[n % len(keys)], words[n % len(words)]) for n in range(max(len(keys), len(words)))}
+        pool = OneToManyPairs(
+            "pool",
+            "train",
+            tuple(Picture(key, Path("n.png")) for key in keys),
+            tuple(words),
+            np.array([(keys.index(key), words.index(text)) for key, text in sorted(known)]),
+        )
+        here = {(key, text) for key, text in known if key in pictures and text in texts and (key, text) not in of_pairs}
+        assert as_sets(place(pairs, samples, name="x", pool=pool).pairs) == expected | here
         assert of.keys() == {p.key for p in pairs.images} | set(pairs.texts)
 
 
@@ -366,7 +381,7 @@ class TestFolders:
         monkeypatch.setenv("CROSSGUARD_CACHE", str(tmp_path))
         a = augment(toy_pairs, sources=["eda"])
         b = augment(toy_pairs, sources=["eda"], seed=1)
-        assert a.folder.parent == b.folder.parent == (tmp_path / "augmented-v1").resolve()
+        assert a.folder.parent == b.folder.parent == (tmp_path / f"augmented-v{VERSION}").resolve()
         assert a.folder != b.folder
         assert augment(toy_pairs, sources=["eda"]).folder == a.folder
 

@@ -1,6 +1,7 @@
 """Sources of texts that need no model: what they may and may not do to words and links."""
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from crossguard.attacks import Thesaurus
 from crossguard.attacks.stopwords import NEGATIONS
 from crossguard.attacks.words import split_words
-from crossguard.augment import EDA, OwnImages, OwnTexts, Request, Shuffled, thin
+from crossguard.augment import EDA, OwnImages, OwnTexts, Request, Shuffled, augment, thin
 from crossguard.augment.word_edits import delete_words, insert_words, replace_words, swap_words
+from crossguard.data import OneToManyPairs, Picture
 
 THESAURUS = Thesaurus(broader="never")
 WORDS = "a red sofa, dog runs. no! not grinning face (big) small cat's house - never on".split()  # noqa: SIM905
@@ -159,6 +161,45 @@ class TestOwn:
                 of = next(n for n, p in enumerate(toy_pairs.images) if p.key == one.content.key)
                 true = {toy_pairs.texts[j] for j in toy_pairs.texts_of(of)} & set(part.texts)
                 assert {part.texts[j] for j in one.texts} == true
+
+    def test_own_texts_and_own_images_are_linked_to_each_other_as_the_data_say(self, toy_pairs, tmp_path):
+        true = {
+            ("0", "a red thing"),
+            ("0", "red"),
+            ("1", "a red thing"),
+            ("1", "red"),
+            ("2", "a red thing"),
+            ("2", "blue"),
+        }
+        pictures = tuple(Picture(f"{n}", toy_pairs.images[n].path) for n in range(3))
+        texts = ("a red thing", "red", "blue")
+        links = np.array([(int(key), texts.index(text)) for key, text in true])
+        pool = OneToManyPairs("pool", "train", pictures, texts, links)
+        part = pool.select(images=[0], texts=[0])
+        made = augment(part, sources=["own-texts", "own-images"], pool=pool, folder=tmp_path / "a")
+        assert {p.key for p in made.images} == {"0", "1", "2"}
+        assert made.texts == ("a red thing", "red")
+        assert {(made.images[i].key, made.texts[j]) for i, j in made.links} == true - {("2", "blue")}
+
+    def test_more_samples_begin_with_the_fewer(self):
+        pictures = tuple(Picture(f"{n}", Path(f"{n}.png")) for n in range(40))
+        many = OneToManyPairs("many", "train", pictures, ("same",), np.array([[n, 0] for n in range(40)]))
+        part = many.select(images=[0])
+        chosen = [
+            [one.content.key for one in OwnImages().make_images(part, [0], request(many, count=count))[0]]
+            for count in (2, 5, 6, 21, 39)
+        ]
+        assert len(chosen[-1]) == len(set(chosen[-1])) == 39
+        assert all(fewer == chosen[-1][: len(fewer)] for fewer in chosen)
+
+    def test_own_pictures_of_a_shard_are_read_there(self, toy_pairs, tmp_path):
+        content = [picture.path.read_bytes() for picture in toy_pairs.images[:2]]
+        (tmp_path / "shard").write_bytes(b"".join(content))
+        ends = (0, len(content[0]), len(content[0]) + len(content[1]))
+        pictures = tuple(Picture(f"{n}", tmp_path / "shard", "", ends[n], ends[n + 1] - ends[n]) for n in range(2))
+        pool = OneToManyPairs("shard", "train", pictures, ("same",), np.array([[0, 0], [1, 0]]))
+        made = augment(pool.head(1), sources=["own-images"], pool=pool, folder=tmp_path / "a")
+        assert made.images[1].load().tobytes() == toy_pairs.images[1].load().tobytes()
 
     def test_without_a_pool_the_own_texts_are_given(self, toy_pairs):
         made = OwnTexts().make_texts(toy_pairs, [3], request(toy_pairs, count=2))

@@ -1,6 +1,6 @@
 """Putting samples beside the originals: equal texts become one, and every true link is there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,19 +27,28 @@ class Placed:
     index: Int64[np.ndarray, " samples"]
 
 
-def place(pairs: OneToManyPairs, samples: Sequence[Sample], *, name: str, folder: Path | None = None) -> Placed:
+def place(
+    pairs: OneToManyPairs,
+    samples: Sequence[Sample],
+    *,
+    name: str,
+    pool: OneToManyPairs | None = None,
+    folder: Path | None = None,
+) -> Placed:
     """Append samples to pairs.
 
     A text that repeats an original, or a picture whose key does, adds nothing: originals keep their indices and the
     links among them. Samples that are equal become one with the parents of all. Links of a sample follow its parents
     (see `augment.base.Made`): with A the links of the originals, S (samples and originals) x (originals of the same
-    side they stand for) and C x (originals of the other side they were made for), all links are
-    S_img A S_txt' + S_img C_txt' + C_img S_txt'.
+    side they stand for) and C x (originals of the other side they were made for), these links are
+    S_img A S_txt' + S_img C_txt' + C_img S_txt'. Samples that the pool holds too, such as its own further captions and
+    pictures, are moreover linked as the pool links them, to each other above all.
 
     Args:
         pairs: the originals.
         samples: what was made from them.
         name: name of the augmented data set.
+        pool: the whole data set, of which `pairs` are a part.
         folder: where the augmentation lies.
     """
     images, image_at, image_rows = _merge(samples, "images", [p.key for p in pairs.images])
@@ -54,13 +63,19 @@ def place(pairs: OneToManyPairs, samples: Sequence[Sample], *, name: str, folder
     every = (
         same_images @ true @ same_texts.T + same_images @ made_for_images.T + made_for_texts @ same_texts.T
     ).tocoo()
+    links = np.stack([every.row, every.col], axis=1).astype(np.int64)
+    if pool is not None:
+        known = _known(pool, image_at, text_at)
+        with_new = (known[:, 0] >= n_images) | (known[:, 1] >= n_texts)  # those among originals stay as they are
+        links = np.unique(np.concatenate([links, known[with_new]]), axis=0)
     placed = AugmentedPairs(
         name=name,
         split=pairs.split,
         images=(*pairs.images, *(s.picture for s in images if s.picture is not None)),
         texts=(*pairs.texts, *(s.text for s in texts if s.text is not None)),
-        links=np.stack([every.row, every.col], axis=1).astype(np.int64),
+        links=links,
         text_kinds=(*(pairs.text_kinds or ("original",) * len(pairs.texts)), *(s.source for s in texts)),
+        notes=pairs.notes,
         original_name=pairs.name,
         original_images=len(pairs.images),
         original_texts=len(pairs.texts),
@@ -89,6 +104,16 @@ def _merge(
         if index >= len(originals):
             merged[index - len(originals)].append(sample)
     return new, at, merged
+
+
+def _known(
+    pool: OneToManyPairs, image_at: Mapping[str, int], text_at: Mapping[str, int]
+) -> Int64[np.ndarray, "links 2"]:
+    """Return the pool's links among the images and texts that are there, by their index here."""
+    images = np.array([image_at.get(picture.key, -1) for picture in pool.images], dtype=np.int64)
+    texts = np.array([text_at.get(text, -1) for text in pool.texts], dtype=np.int64)
+    links = np.stack([images[pool.links[:, 0]], texts[pool.links[:, 1]]], axis=1)
+    return links[(links >= 0).all(1)]
 
 
 def _name(sample: Sample) -> str:

@@ -23,8 +23,8 @@ from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder, read_rows, tidy, write_atomically
 
-VERSION = 1
-"""Raised whenever a source comes to make other samples from the same settings, so that old caches are not taken."""
+VERSION = 2
+"""Raised whenever the same settings come to give other samples or links, so that old caches are not taken."""
 
 
 def augment(
@@ -73,7 +73,7 @@ def augment(
     Raises:
         ValueError: wrong settings, missing images, a folder with other settings, a source that gives blank texts.
         ImportError: a source needs a package that is missing.
-        RuntimeError: another process is writing the folder.
+        RunBusy: another process is writing the folder.
         OSError: the folder cannot be written; everything made before is still there.
     """
     built = [make_augmentation(source) for source in sources]
@@ -100,7 +100,7 @@ def augment(
             seen = None
             if model is not None:
                 seen = look(pairs, samples, model, seed=seed, batch_size=batch_size, progress=progress)
-            _finish(run, pairs, built, samples, seen, min_alignment)
+            _finish(run, pairs, built, samples, pool, seen, min_alignment)
             run.summarise("measured", "by", seen_by)
         run.finish()
     return load_augmented(home)
@@ -141,6 +141,7 @@ def _finish(
     pairs: OneToManyPairs,
     sources: Sequence[Source],
     samples: Sequence[Sample],
+    pool: OneToManyPairs,
     seen: Look | None,
     min_alignment: float | None,
 ) -> None:
@@ -150,7 +151,7 @@ def _finish(
     if aligned is not None and min_alignment is not None:
         kept = [n for n in kept if aligned[n] >= min_alignment]
     name = "+".join([pairs.name, *(source.name for source in sources)])
-    placed = place(pairs, [samples[n] for n in kept], name=name, folder=run.path)
+    placed = place(pairs, [samples[n] for n in kept], name=name, pool=pool, folder=run.path)
     rows = manifest_rows(pairs, samples, dict(zip(kept, placed.index.tolist(), strict=True)), aligned)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(run.path / "manifest.jsonl", "".join(lines))

@@ -91,4 +91,5 @@ def _choose(indices: Int64[np.ndarray, " some"], new: list[bool], request: Reque
     """Take at most as many as are wanted, of the new ones if there are any, in random order."""
     fresh = [int(i) for i, is_new in zip(indices, new, strict=True) if is_new]
     candidates = fresh or [int(i) for i in indices]
-    return dice(request.seed, *key).sample(candidates, min(request.count, len(candidates)))
+    # All are shuffled, so that a larger count begins with what a smaller one takes.
+    return dice(request.seed, *key).sample(candidates, len(candidates))[: request.count]

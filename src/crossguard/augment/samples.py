@@ -130,7 +130,8 @@ class Blocks:
                 raise ValueError(f"Expected texts that are not blank from source {self.source.name!r}, but got one.")
             return {**row, "text": made.content}
         if isinstance(made.content, Picture):
-            return {**row, "key": made.content.key, "path": str(made.content.path.resolve())}
+            shard = {} if made.content.offset is None else {"offset": made.content.offset, "size": made.content.size}
+            return {**row, "key": made.content.key, "path": str(made.content.path.resolve()), **shard}
         name = f"{item}-{draw}.png"
         image: Image.Image = made.content
         image.save(draft / name)
@@ -140,7 +141,7 @@ class Blocks:
         name, item = self.source.name, row["item"]
         picture = None
         if "key" in row:
-            picture = Picture(row["key"], Path(row["path"]), name)
+            picture = Picture(row["key"], Path(row["path"]), name, row.get("offset"), row.get("size"))
         elif "file" in row:
             origin = self.pairs.images[item].key if self.source.per == "images" else f"text-{item}"
             picture = Picture(f"{name}/{origin}/{row['draw']}", home / row["file"], name)
