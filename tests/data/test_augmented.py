@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from crossguard.augment import augment
 from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
 
 
@@ -41,7 +42,31 @@ def test_originals_are_the_pairs_as_they_were(augmented):
     before = augmented.originals()
     assert before.name == "toy"
     assert np.array_equal(before.links, augmented.links)
-    assert type(augmented.select(images=[0, 1])).__name__ == "OneToManyPairs"
+
+
+def test_the_first_originals_come_with_what_was_made_from_them(toy_pairs, tmp_path):
+    whole = augment(toy_pairs, sources=["eda", "crops", "shuffled"], per_sample=2, folder=tmp_path / "a")
+    for few, ids in ((whole.head(5), range(5)), (whole.spread(3), np.linspace(0, 23, 3).round().astype(int).tolist())):
+        before = toy_pairs.select(images=list(ids))
+        found = few.originals()
+        assert [p.key for p in found.images] == [p.key for p in before.images]
+        assert found.texts == before.texts
+        assert np.array_equal(found.links, before.links)
+        assert {p.style for p in few.images} == {p.style for p in whole.images}
+        assert {*few.text_kinds} == {*whole.text_kinds}
+        assert len(few.images) < len(whole.images)
+        kept = {p.key for p in few.images}, {*few.texts}
+        true = {(whole.images[i].key, whole.texts[j]) for i, j in whole.links}
+        assert {(few.images[i].key, few.texts[j]) for i, j in few.links} == {
+            (key, text) for key, text in true if key in kept[0] and text in kept[1]
+        }
+
+
+def test_a_selection_counts_its_originals_anew(toy_pairs, tmp_path):
+    whole = augment(toy_pairs, sources=["crops"], per_sample=1, folder=tmp_path / "a")
+    some = whole.select(images=[1, 4, len(toy_pairs.images) + 7])
+    assert some.original_images == 2
+    assert [p.key for p in some.originals().images] == [toy_pairs.images[1].key, toy_pairs.images[4].key]
 
 
 def test_more_originals_than_there_are(augmented):

@@ -4,9 +4,10 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Int64
 
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
@@ -51,14 +52,43 @@ class AugmentedPairs(OneToManyPairs):
     def originals(self) -> OneToManyPairs:
         """Return the pairs as they were before the augmentation."""
         among = (self.links[:, 0] < self.original_images) & (self.links[:, 1] < self.original_texts)
+        links = self.links[among]
+        # Of a selection, an original may have lost all original partners: it is left out.
+        image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
+        text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
         return OneToManyPairs(
             name=self.original_name,
             split=self.split,
-            images=self.images[: self.original_images],
-            texts=self.texts[: self.original_texts],
-            links=self.links[among],
-            text_kinds=self.text_kinds[: self.original_texts],
+            images=tuple(self.images[i] for i in image_ids),
+            texts=tuple(self.texts[j] for j in text_ids),
+            links=np.stack([image_ends, text_ends], axis=1),
+            text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
+            notes=self.notes,
         )
+
+    def head(self, max_images: int) -> "AugmentedPairs":
+        """Return the first `max_images` original images with what was made from them."""
+        return self._with_augmentation(np.arange(min(max_images, self.original_images)))
+
+    def spread(self, max_images: int) -> "AugmentedPairs":
+        """Return `max_images` original images, spread from the first to the last, with what was made from them."""
+        count = min(max_images, self.original_images)
+        return self._with_augmentation(np.linspace(0, self.original_images - 1, count).round().astype(np.int64))
+
+    def _with_augmentation(self, originals: Int64[np.ndarray, " kept"]) -> "AugmentedPairs":
+        """Return some original images, all their texts, and the augmented images of their original texts."""
+        of_kept = np.isin(self.links[:, 0], originals)
+        texts = np.unique(self.links[of_kept, 1])
+        own = texts[texts < self.original_texts]
+        made = self.links[(self.links[:, 0] >= self.original_images) & np.isin(self.links[:, 1], own), 0]
+        found = self.select(images=np.concatenate([originals, np.unique(made)]).tolist(), texts=texts.tolist())
+        return cast(AugmentedPairs, found)
+
+    def _recounted(self, images: Int64[np.ndarray, " images"], texts: Int64[np.ndarray, " texts"]) -> dict[str, Any]:
+        return {
+            "original_images": int((images < self.original_images).sum()),
+            "original_texts": int((texts < self.original_texts).sum()),
+        }
 
 
 def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
@@ -80,6 +110,7 @@ def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
         "images": [_written(picture, home) for picture in pairs.images],
         "texts": list(pairs.texts),
         "text_kinds": list(pairs.text_kinds),
+        "notes": list(pairs.notes),
     }
     links = io.BytesIO()
     np.save(links, pairs.links, allow_pickle=False)
@@ -119,6 +150,7 @@ def load_augmented(folder: Path | str, *, split: str | None = None) -> Augmented
         texts=content["texts"],
         links=links,
         text_kinds=content["text_kinds"],
+        notes=content.get("notes", ()),
         original_name=content["original_name"],
         original_images=content["original_images"],
         original_texts=content["original_texts"],

@@ -1,8 +1,9 @@
 """`OneToManyPairs`: images, texts and the many-to-many links between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -118,15 +119,18 @@ class OneToManyPairs:
         links = self.links[keep]
         image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
         text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
-        return OneToManyPairs(
-            name=self.name,
-            split=self.split,
+        return replace(
+            self,
             images=tuple(self.images[i] for i in image_ids),
             texts=tuple(self.texts[j] for j in text_ids),
             links=np.stack([image_ends, text_ends], axis=1),
             text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
-            notes=self.notes,
+            **self._recounted(image_ids, text_ids),
         )
+
+    def _recounted(self, images: Int64[np.ndarray, " images"], texts: Int64[np.ndarray, " texts"]) -> dict[str, Any]:
+        """Return the fields of a subclass that other images and texts change."""
+        return {}
 
     def head(self, max_images: int) -> "OneToManyPairs":
         """Return the first `max_images` images with their texts."""
