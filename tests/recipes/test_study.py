@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from crossguard.models import CLIP, load_model
 from crossguard.progress import Silent
 from crossguard.recipes import RecipeError, parse_recipe
 from crossguard.recipes.study import arms, perform, perform_study
 from crossguard.recipes.study.judge import trials
 from crossguard.report.study import study_markdown, write_study
-from crossguard.runs import read_rows
+from crossguard.runs import RunBusy, read_rows
 from shared import write_annotations
 
 
@@ -126,7 +130,7 @@ def test_an_arm_that_another_process_has_open_is_left_to_it(settings, monkeypatc
 
     def taken(folder, **others):
         if "undefended" in str(folder):
-            raise RuntimeError("another process has it open")
+            raise RunBusy("another process has it open")
         return opened(folder, **others)
 
     opened = perform.RunFolder.open
@@ -134,6 +138,76 @@ def test_an_arm_that_another_process_has_open_is_left_to_it(settings, monkeypatc
     found = study_of(settings)
     assert [row.name for row in found.tables[0].rows] == ["mat"]
     assert found.missing == 2
+
+
+def test_an_augmentation_that_another_process_makes_is_waited_for(settings, monkeypatch):
+    recipe, tries = recipe_of(settings), []
+
+    def busy_at_first(*args, **options):
+        tries.append(options["folder"])
+        if len(tries) < 3:
+            raise RunBusy("another process has it open")
+        return made(*args, **options)
+
+    made = arms.augment
+    monkeypatch.setattr(arms, "augment", busy_at_first)
+    monkeypatch.setattr(arms, "_PATIENCE", 0.0)
+    material = arms.draw_material(recipe, 0)
+    pairs = arms.arm_pairs(recipe, recipe.arms["mat+"], material, seed=0, device="cpu", progress=Silent())
+    assert len(tries) == 3
+    assert len(pairs.texts) > len(material.originals.texts)
+
+
+def test_a_stop_after_training_loses_neither_cost_nor_steps(settings, monkeypatch):
+    settings["arms"] = {"mat": settings["arms"]["mat"]}
+    settings["seeds"] = [0]
+
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIP, "save_pretrained", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            study_of(settings)
+    found = study_of(settings)
+    (row,) = found.tables[0].rows
+    assert row.steps.mean == 3
+    rows = read_rows(settings["run"] + "/arms/mat/seed-0/rows.jsonl")
+    assert sum(row["section"] == "training" for row in rows) == 1
+    assert not list(Path(settings["run"]).rglob("checkpoint-*"))
+
+
+def test_a_step_costs_what_training_does_and_not_what_is_logged(settings):
+    recipe = recipe_of(settings)
+    material = arms.draw_material(recipe, 0)
+    arm, model = recipe.arms["mat"], load_model(recipe.model)
+    cost = arms.step_cost(recipe, arm, material, material.originals, device="cpu")
+    often, never = (arm.model_copy(update={"options": {"log_every": n}}) for n in (1, 0))
+    assert arms.step_cost(recipe, often, material, material.originals, device="cpu") == cost
+    assert arms.step_cost(recipe, never, material, material.originals, device="cpu") == cost
+
+    # Two gradient steps on the images and the loss: three forward and, of the images, three backward passes.
+    pixels = torch.rand(recipe.batch_size, 3, *model.image_size, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.encode_image(pixels).sum().backward()
+    assert cost > 3 * counter.get_total_flops()
+
+
+def test_attention_counts_whatever_kernel_would_do_it(settings):
+    """The counter knows no fused attention of a CPU: a model without it must cost the same."""
+    recipe = recipe_of(settings)
+    material = arms.draw_material(recipe, 0)
+    costs = []
+    for way in ("sdpa", "eager"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arms, "load_model", lambda source, way=way: set_attention(load_model(source), way))
+            costs.append(arms.step_cost(recipe, recipe.arms["mat"], material, material.originals, device="cpu"))
+    assert costs[0] == pytest.approx(costs[1], rel=1e-3)
+
+
+def set_attention(model, way):
+    model.network.set_attn_implementation(way)
+    return model
 
 
 def test_originals_of_a_seed_are_nested_and_seeds_differ(settings):
@@ -150,12 +224,16 @@ def test_originals_of_a_seed_are_nested_and_seeds_differ(settings):
 def test_mistakes_of_a_study_are_told_before_any_work(settings):
     settings["tables"]["main"]["attacks"]["pgd"] = ["joint"]
     settings["arms"]["tecoa"]["defence"] = "tekoa"
+    settings["arms"]["mat"]["options"] = {"learing_rate": 1e-3, "seed": 3, "pgd_steps": "two"}
     settings["arms"]["mat+"]["sources"] = ["own-text"]
     with pytest.raises(RecipeError) as told:
         study_of(settings)
     assert [problem.split(":")[0] for problem in told.value.problems] == [
         "tables.main.attacks.pgd",
         "arms.tecoa.defence",
+        "arms.mat.options.learing_rate",
+        "arms.mat.options.seed",
+        "arms.mat.options",
         "arms.mat+.sources.0",
     ]
     with pytest.raises(RecipeError, match="reference: expected a trained arm, but got 'undefended'"):

@@ -78,6 +78,17 @@ def test_what_is_missing_is_counted(settings, rows):
     assert collect_study(settings, []).missing == 10
 
 
+def test_trials_that_the_recipe_has_no_more_do_not_make_up_for_missing_ones(settings, rows):
+    settings["tables"]["one"]["attacks"] = settings["tables"]["two"]["attacks"] = {"pgd": ["image"]}
+    assert collect_study(settings, rows).missing == 10
+
+
+def test_lines_of_figures_go_from_few_samples_to_many(settings, rows):
+    settings["arms"] = dict(reversed(settings["arms"].items()))
+    (plane,) = planes(collect_study(settings, rows).tables[0])
+    assert [point.tip.split(":")[0] for point in plane.series[0].points] == ["eda 1", "eda 4"]
+
+
 def test_markdown_holds_every_number_once_per_cut(settings, rows):
     text = study_markdown(collect_study(settings, rows))
     assert "| none | 70.0 / 80.0 | 20.0 / 30.0 |" in text

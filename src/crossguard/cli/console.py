@@ -11,6 +11,7 @@ from rich.console import Console
 
 from crossguard.checks import WrongKind
 from crossguard.progress import Reporter, reporter
+from crossguard.runs import RunBusy
 
 FAILED = 1
 BAD_INPUT = 2
@@ -43,7 +44,7 @@ def told_clearly() -> Iterator[None]:
         _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
     except (OSError, RuntimeError, FloatingPointError) as error:
-        if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+        if isinstance(error, RuntimeError) and type(error) not in (RuntimeError, RunBusy):
             raise
         _print_error(error)
         raise typer.Exit(FAILED) from None

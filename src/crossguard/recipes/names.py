@@ -1,6 +1,6 @@
 """Check a recipe's names against the tables: models, data sets, attacks, defences, augmentation sources."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,32 @@ def check_names(recipe: AnyRecipe) -> list[str]:
 
 def _training_options(recipe: TrainRecipe) -> Iterator[str]:
     """Options that the trainer does not have, or that the recipe has at its top."""
-    given_by_verb = {"run", "progress", "device", "pictures"}
-    known = {name for name, p in signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY} - given_by_verb
-    for name in recipe.options:
-        if name in TrainRecipe.model_fields:
-            yield f"options.{name}: belongs at the top of the recipe, as {name}"
-        elif name not in known:
-            yield f"options.{name}: unknown option; {nearest(name, known - set(TrainRecipe.model_fields))}"
-    for wrong in ill_typed(train, {name: value for name, value in recipe.options.items() if name in known}):
-        yield f"options: expected {wrong}"
+    at_top = TrainRecipe.model_fields.keys()
+    for name in recipe.options.keys() & at_top:
+        yield f"options.{name}: belongs at the top of the recipe, as {name}"
+    yield from _unknown_options(
+        {name: value for name, value in recipe.options.items() if name not in at_top}, "options", given=at_top
+    )
+
+
+def _unknown_options(options: Mapping[str, Any], key: str, *, given: Collection[str]) -> Iterator[str]:
+    """Options that the trainer does not have, or that are given by other means, and values of other types."""
+    by_verb = {"run", "progress", "device", "pictures", *given}
+    known = {name for name, p in signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY} - by_verb
+    for name in options:
+        if name not in known:
+            yield f"{key}.{name}: unknown option; {nearest(name, known)}"
+    for wrong in ill_typed(train, {name: value for name, value in options.items() if name in known}):
+        yield f"{key}: expected {wrong}"
+
+
+# What a study gives all arms alike, has under another name, or does not do.
+_GIVEN_BY_STUDY = frozenset(
+    {
+        *("defence", "threat", "links", "new_originals", "steps", "seed", "batch_size"),
+        *("validation", "validation_attack", "validate_every", "keep", "tracker", "log_every"),
+    }
+)
 
 
 def _task(recipe: EvaluateRecipe) -> Iterator[str]:
@@ -120,6 +137,7 @@ def _study(recipe: StudyRecipe) -> Iterator[str]:
     for name, arm in recipe.arms.items():
         if arm.defence is not None:
             yield from _row(DEFENCES, arm.defence, f"arms.{name}.defence")
+        yield from _unknown_options(arm.options, f"arms.{name}.options", given=_GIVEN_BY_STUDY)
         for place, source in enumerate(arm.sources):
             yield from _row(AUGMENTATIONS, source, f"arms.{name}.sources.{place}")
 

@@ -2,11 +2,13 @@
 
 from crossguard.runs.files import as_read_back, atomic_folder, safe_name, tidy, write_atomically, write_json
 from crossguard.runs.folder import SCHEMA, RunFolder, differences
+from crossguard.runs.lock import RunBusy
 from crossguard.runs.rows import Rows, read_rows
 
 __all__ = [
     "SCHEMA",
     "Rows",
+    "RunBusy",
     "RunFolder",
     "as_read_back",
     "atomic_folder",

@@ -66,7 +66,7 @@ class RunFolder:
         Raises:
             ValueError: the run there has other settings or another seed (each difference is named), or the folder
                 holds files of something else or cannot be made.
-            RuntimeError: another process is writing this run.
+            RunBusy: another process is writing this run.
         """
         path = Path(path)
         wanted = as_read_back(settings)

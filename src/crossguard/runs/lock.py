@@ -13,11 +13,15 @@ LOCK_NAME = ".lock"
 _locks: dict[Path, BinaryIO] = {}
 
 
+class RunBusy(RuntimeError):
+    """Another process is writing the run."""
+
+
 def lock(path: Path) -> None:
     """Keep other processes from writing this run; the system lets go of the lock when the process ends, however.
 
     Raises:
-        RuntimeError: another process is writing it.
+        RunBusy: another process is writing it.
     """
     key = path.resolve()
     if fcntl is None or key in _locks:
@@ -27,7 +31,7 @@ def lock(path: Path) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         handle.close()
-        raise RuntimeError(f"Expected a run that nobody is writing, but another process has {path} open.") from error
+        raise RunBusy(f"Expected a run that nobody is writing, but another process has {path} open.") from error
     except OSError:  # a file system without locks
         handle.close()
         return

@@ -1,10 +1,12 @@
 """What an arm of a study trains on, what its steps cost, and its training."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from crossguard.augment import augment, thin
@@ -12,10 +14,11 @@ from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.models import VisionLanguageModel, load_model
 from crossguard.progress import Reporter, Silent
 from crossguard.recipes.schema import StudyArm, StudyRecipe
-from crossguard.runs import RunFolder
+from crossguard.runs import RunBusy, RunFolder
 from crossguard.training import train
 
 _COUNTED_STEPS = 2
+_PATIENCE = 2.0  # seconds between looks at what another process has open
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,27 @@ def draw_material(recipe: StudyRecipe, seed: int) -> Material:
 def arm_pairs(
     recipe: StudyRecipe, arm: StudyArm, material: Material, *, seed: int, device: str, progress: Reporter
 ) -> OneToManyPairs:
-    """Return what an arm trains on: the originals, and their augmentation, made once into the study's folder."""
+    """Return what an arm trains on: the originals, and their augmentation, made once into the study's folder.
+
+    Where another process is making it for an arm of its own, this one waits.
+    """
     if not arm.sources:
         return material.originals
-    return augment(
-        material.originals,
-        sources=arm.sources,
-        per_sample=arm.per_sample,
-        seed=seed,
-        folder=augmentation_folder(recipe, arm, seed),
-        model=load_model(recipe.model, device=device),
-        pool=material.whole,
-        progress=progress,
-        device=device,
-    )
+    while True:
+        try:
+            return augment(
+                material.originals,
+                sources=arm.sources,
+                per_sample=arm.per_sample,
+                seed=seed,
+                folder=augmentation_folder(recipe, arm, seed),
+                model=load_model(recipe.model, device=device),
+                pool=material.whole,
+                progress=progress,
+                device=device,
+            )
+        except RunBusy:
+            time.sleep(_PATIENCE)
 
 
 def augmentation_folder(recipe: StudyRecipe, arm: StudyArm, seed: int) -> Path:
@@ -113,10 +123,12 @@ def train_arm(
 def step_cost(recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str) -> float:
     """Return the floating-point operations of a training step, inner attack included, as PyTorch's counter sees them.
 
-    Two steps are taken and thrown away. Counting, unlike timing, gives the same number on every machine.
+    Two steps are taken and thrown away, without what is measured for the log. Counting, unlike timing, gives the same
+    number on every machine; attention is written out for it, since the counter misses some of its fused kernels.
     """
-    with FlopCounterMode(display=False) as counter:
+    bare = arm.model_copy(update={"options": {**arm.options, "log_every": 0}})
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         train_arm(
-            recipe, arm, material, pairs, steps=_COUNTED_STEPS, seed=0, run=None, device=device, progress=Silent()
+            recipe, bare, material, pairs, steps=_COUNTED_STEPS, seed=0, run=None, device=device, progress=Silent()
         )
     return counter.get_total_flops() / _COUNTED_STEPS

@@ -22,7 +22,7 @@ from crossguard.recipes.schema import StudyArm, StudyRecipe
 from crossguard.recipes.study.arms import Material, arm_pairs, augmentation_folder, draw_material, step_cost, train_arm
 from crossguard.recipes.study.judge import SECTION, Trial, done_trials, held_out, judge, trials
 from crossguard.report.study import Study, collect_study
-from crossguard.runs import RunFolder, differences, read_rows, write_json
+from crossguard.runs import RunBusy, RunFolder, differences, read_rows, write_json
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,14 @@ def _carry_out(study: _Study, task: _Task) -> None:
         run = RunFolder.open(
             folder, settings=_settings(recipe, task), seed=task.seed, device=device, command=study.command
         )
-    except RuntimeError:  # another process has it open
+    except RunBusy:
         return
     with run:
         missing = _missing(recipe, task, run.read_rows())
-        if task.arm.defence is not None and not (run.path / "model").is_dir():
-            _train(study, task, run)
+        if task.arm.defence is not None:
+            if not (run.path / "model").is_dir():
+                _train(study, task, run)
+            shutil.rmtree(run.file(f"checkpoint-{task.arm.defence}"), ignore_errors=True)
         if missing:
             model = load_model(recipe.model if task.arm.defence is None else run.path / "model", device=device)
             judge(recipe, model, study.test, missing, run=run, progress=study.progress, device=device)
@@ -158,10 +160,11 @@ def _train(study: _Study, task: _Task, run: RunFolder) -> None:
     cost = allowed if task.arm == reference else step_cost(recipe, task.arm, material, pairs, device=study.device)
     steps = max(1, round(recipe.steps * allowed / cost))
     model = train_arm(recipe, task.arm, material, pairs, steps=steps, run=run, **common)
+    # Before the model: an arm with a model is not trained again.
+    if not any(row.get("section") == "training" for row in run.read_rows()):
+        row = {"section": "training", "flop_per_step": cost, "steps": steps}
+        run.rows.append({**row, "images": len(pairs.images), "texts": len(pairs.texts)})
     model.save_pretrained(run.path / "model")
-    shutil.rmtree(run.file(f"checkpoint-{task.arm.defence}"), ignore_errors=True)
-    row = {"section": "training", "flop_per_step": cost, "steps": steps}
-    run.rows.append({**row, "images": len(pairs.images), "texts": len(pairs.texts)})
 
 
 def _settings(recipe: StudyRecipe, task: _Task) -> dict[str, Any]:

@@ -106,14 +106,16 @@ def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     """
     judged = [row for row in rows if row["section"] == "study"]
     tables = tuple(_table(settings, name, rows) for name in settings["tables"])
-    wanted = sum(
-        len({trial for table in arm["tables"] for trial in _trials(settings, table)})
-        * (len(settings["seeds"]) if arm["defence"] else 1)
-        for arm in settings["arms"].values()
-    )
+    wanted = {
+        (name, seed, *trial)
+        for name, arm in settings["arms"].items()
+        for seed in (settings["seeds"] if arm["defence"] else settings["seeds"][:1])
+        for table in arm["tables"]
+        for trial in _trials(settings, table)
+    }
     found = {(row["arm"], row["seed"], row["attack"], row["part"]) for row in judged}
     last = judged[-1] if judged else {"images": 0, "texts": 0}
-    return Study(settings, tables, last["images"], last["texts"], max(0, wanted - len(found)))
+    return Study(settings, tables, last["images"], last["texts"], len(wanted - found))
 
 
 def _trials(settings: Mapping[str, Any], table: str) -> list[tuple[str, str]]:

@@ -112,7 +112,7 @@ def _plane(
     for shade, name in enumerate(dict.fromkeys(" + ".join(row.sources) for row in rows)):
         points = [
             _point(row, row.robust_at_1[column], x(place(row)), y, labelled=not joined)
-            for row in rows
+            for row in sorted(rows, key=place)
             if " + ".join(row.sources) == name
         ]
         line = " ".join(f"{point.x},{point.y}" for point in points) if joined else ""
