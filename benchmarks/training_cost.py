@@ -155,7 +155,7 @@ def floor(model: CLIP, batch: PairBatch, targets: torch.Tensor, *, device: torch
 
 def text_rate(model: CLIP, pairs: cg.OneToManyPairs, batch: PairBatch, *, device: torch.device, repeats: int) -> float:
     """Texts per second of the inner text attack, candidates known already, as from a training's second epoch on."""
-    swaps = Swaps(make_source("thesaurus"))
+    swaps = Swaps(make_source("thesaurus"), model)
     with torch.no_grad():
         images = normalize(model.encode_image(batch.pixels).float(), dim=-1)
     rng = np.random.default_rng(0)
@@ -166,7 +166,7 @@ def text_rate(model: CLIP, pairs: cg.OneToManyPairs, batch: PairBatch, *, device
         return (units * images[owners]).sum(dim=1).cpu().numpy()
 
     def attack() -> None:
-        swap_some(model, batch.texts, score, words=1, tries=TEXT_TRIES, swaps=swaps, rng=rng)
+        swap_some(batch.texts, score, words=1, tries=TEXT_TRIES, swaps=swaps, rng=rng)
 
     return len(batch.texts) / timed(attack, repeats, device)
 

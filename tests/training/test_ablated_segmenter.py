@@ -67,6 +67,16 @@ def test_wrong_settings_are_refused(options, message):
         trained(toy(2), **options)
 
 
+def test_images_without_judged_pixels_teach_nothing_and_break_nothing():
+    samples = toy(6)
+    samples.labels[::2] = -1
+    left = samples.select([1, 3, 5])
+    settings = {"keep": KEEP, "steps": 3, "batch_size": 2, "lr": 5e-3, "seed": 1}
+    both = [train_ablated_segmenter(RoadNet.for_samples(left, seed=0), found, **settings) for found in (samples, left)]
+    weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in both]
+    assert torch.equal(*weights)
+
+
 def test_labels_must_be_masks():
     samples = toy(2)
     unjudged = MultiModalSamples("t", "s", samples.modalities, samples.labels * 0 - 1, ("a", "b"), samples.groups)

@@ -225,7 +225,7 @@ def test_the_text_attack_of_a_fusion_model_raises_the_loss(families, toy_pairs, 
     inner = InnerAttack(
         eps=0.0,
         words=1,
-        swaps=Swaps(ToySource()),
+        swaps=Swaps(ToySource(), model),
         text_tries=30,
         pgd_steps=1,
         pgd_step=EPS,

@@ -9,8 +9,10 @@ from crossguard.models import cosine
 from crossguard.models.losses import contrastive, embedding_l2
 from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch
 from crossguard.training.step_loss import StepLoss
+from shared import make_clip
 
 EPS = 8 / 255
+MODEL = make_clip()
 
 
 def attack(model, step_batch, terms, *, seed=0, step=0, **options):
@@ -22,7 +24,7 @@ def make_inner(**options):
     values = {
         "eps": EPS,
         "words": 1,
-        "swaps": Swaps(ToySource()),
+        "swaps": Swaps(ToySource(), MODEL),
         "text_tries": 20,
         "pgd_steps": 3,
         "pgd_step": EPS / 2,

@@ -251,6 +251,36 @@ class TestBest:
             train(make_clip(), toy_pairs, keep="bst", **QUICK)
 
 
+def test_nothing_is_logged_if_so_wished_and_the_training_is_the_same(toy_pairs, pictures, run):
+    silent = train(make_clip(), toy_pairs, run=run, pictures=pictures, **{**QUICK, "log_every": 0})
+    assert rows_of(run) == []
+    assert same(weights(silent), weights(train(make_clip(), toy_pairs, pictures=pictures, **QUICK)))
+
+
+def test_a_date_will_do_as_a_seed(toy_pairs, pictures):
+    for seed in (20260101, 2**60):
+        options = {**QUICK, "pictures": pictures, "steps": 1, "seed": seed}
+        whole = train(make_clip(), toy_pairs, **options)
+        chunked = train(make_clip(), toy_pairs, chunk_size=3, **options)
+        for name, value in weights(whole).items():
+            assert torch.allclose(value, weights(chunked)[name], atol=1e-5)
+
+
+class TestSubstitutes:
+    def test_from_the_models_own_words_survive_a_stop(self, toy_pairs, pictures, run):
+        options = {**QUICK, "source": {"name": "embedding", "min_cosine": -1.0}, "pictures": pictures}
+        options |= {"steps": 6, "checkpoint_every": 1, "learning_rate": 5e-2, "warmup": 0.0}
+        whole = weights(train(make_clip(), toy_pairs, **options))
+        stop_after(2, toy_pairs, run, options)
+        assert same(weights(train(make_clip(), toy_pairs, run=run, **options)), whole)
+
+    def test_of_other_options_are_another_training(self, toy_pairs, pictures, run):
+        options = {**QUICK, "pictures": pictures, "source": {"name": "characters", "limit": 1}}
+        train(make_clip(), toy_pairs, run=run, **options)
+        with pytest.raises(ValueError, match="source_options"):
+            train(make_clip(), toy_pairs, run=run, **{**options, "source": {"name": "characters", "limit": 2}})
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_gets_what_is_logged(toy_pairs, pictures, run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

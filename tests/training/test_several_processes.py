@@ -25,7 +25,7 @@ COMMON = {"threat": THREAT, "learning_rate": 1e-3, "source": ToySource(), "log_e
 CASES = {
     "clip": {"defence": "mat+", "steps": 3, "checkpoint_every": 2, "start": "warm", "ema": 0.9},
     "albef": {"defence": "mmcoa", "steps": 2, "queue_size": 20},
-    "fare": {"defence": "fare", "steps": 1, "chunk_size": 3},
+    "fare": {"defence": "fare", "steps": 1, "chunk_size": 3, "tracker": "tensorboard"},
 }
 
 

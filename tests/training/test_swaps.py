@@ -28,12 +28,11 @@ def by_length(texts, owners):
 
 def swap(score, *, words=1, tries=100, texts=TEXTS, source=None, seed=0):
     return swap_some(
-        MODEL,
         texts,
         score,
         words=words,
         tries=tries,
-        swaps=Swaps(source or ToySource()),
+        swaps=Swaps(source or ToySource(), MODEL),
         rng=np.random.default_rng(seed),
     )
 
@@ -79,9 +78,9 @@ def test_only_so_many_variants_are_scored_in_one_call():
 
 def test_candidates_are_looked_up_once():
     source = ToySource()
-    swaps = Swaps(source)
+    swaps = Swaps(source, MODEL)
     for _ in range(2):
-        swaps.of(TEXTS, model=MODEL)
+        swaps.of(TEXTS)
     assert source.asked == list(TEXTS)
 
 

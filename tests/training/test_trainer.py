@@ -300,7 +300,12 @@ def test_validation_is_logged(toy_pairs, pictures, run):
         ({"order": "text"}, "Unknown `order` 'text': did you mean 'text-first'"),
         ({"start": "cleen"}, "did you mean 'clean'"),
         ({"source": "thesaurs"}, "did you mean 'thesaurus'"),
-        ({"log_every": 0}, "`log_every` >= 1"),
+        ({"log_every": -1}, "`log_every` >= 0"),
+        ({"checkpoint_every": 0}, "`checkpoint_every` >= 1"),
+        (
+            {"threat": cg.ThreatModel(text=cg.WordEdits(1, kinds=("deletion",)))},
+            "'substitution' among the kinds .* but got deletion",
+        ),
         ({"precision": "half"}, "Unknown `precision` 'half'"),
         ({"validation_attack": "pdg"}, "did you mean 'pgd'"),
     ],

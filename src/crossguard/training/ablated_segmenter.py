@@ -41,7 +41,8 @@ def train_ablated_segmenter(
 
     Args:
         model: a module that meets `MultiModalSegmenter`; trained in place, returned in evaluation mode on `device`.
-        samples: training samples with masks; pixels of -1 are not judged. Batches are moved to `device` one by one.
+        samples: training samples with masks; pixels of -1 are not judged, images without others left out. Batches are
+            moved to `device` one by one.
         keep: pixels kept of each modality, by its name.
         steps: optimiser steps (AdamW, one cycle of the learning rate).
         batch_size: images per step, drawn with replacement.
@@ -65,6 +66,7 @@ def train_ablated_segmenter(
     values = {m: lookup(samples.modalities, m, what="modality") for m in segmenter.modalities}
     if samples.labels.ndim != 3 or not (samples.labels >= 0).any():
         raise ValueError(f"Expected masks [samples, height, width] with labels, but got {samples.labels.shape}.")
+    judged = np.flatnonzero((samples.labels >= 0).any(axis=(1, 2)))
     height, width = samples.labels.shape[1:]
     sizes = dict.fromkeys(segmenter.modalities, height * width)
     kept_counts = check_keep(keep, sizes)
@@ -76,7 +78,7 @@ def train_ablated_segmenter(
     half = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
 
     def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(len(samples), (batch_size,), generator=generator, device=device).cpu().numpy()
+        rows = judged[torch.randint(len(judged), (batch_size,), generator=generator, device=device).cpu().numpy()]
         batch = {m: torch.from_numpy(array[rows].astype(np.float32)).to(device) for m, array in values.items()}
         labels = torch.from_numpy(samples.labels[rows]).to(device)
         batch, labels = augment(batch, labels, generator) if augment else (batch, labels)

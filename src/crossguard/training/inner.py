@@ -80,7 +80,6 @@ class InnerAttack:
             return judge(texts, owners).cpu().numpy()
 
         return swap_some(
-            loss.model,
             clean,
             score,
             words=self.words,

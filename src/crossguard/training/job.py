@@ -27,6 +27,7 @@ from crossguard.training.ema import Average
 from crossguard.training.lora import add_lora, freeze, merge_lora
 from crossguard.training.optimiser import learning_rate_at, make_optimiser, select_trained
 from crossguard.training.plan import Plan
+from crossguard.training.seeds import step_seed
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.validation import Validation
 from crossguard.training.warm import Perturbations
@@ -90,7 +91,8 @@ class Job:
                 iterate(batches, start=done, stop=plan.steps, workers=workers, device=self.accelerator.device), done
             ):
                 last = step + 1 == plan.steps
-                noted = self.step(batch, step, measure=last or step % every["log_every"] == 0)
+                logged = every["log_every"] > 0 and (last or step % every["log_every"] == 0)
+                noted = self.step(batch, step, measure=logged)
                 if self.judge is not None and (last or (step + 1) % every["validate_every"] == 0):
                     noted |= self._validate(step + 1)
                 if noted:
@@ -103,7 +105,7 @@ class Job:
     def step(self, batch: TrainingBatch, step: int, *, measure: bool) -> dict[str, Any]:
         """Take one step; return its row, empty unless it is measured."""
         plan = self.plan
-        torch.manual_seed(plan.seed * 1_000_003 + step)
+        torch.manual_seed(step_seed(plan.seed, step))
         with self.accelerator.autocast():
             if self.momentum is not None:
                 self.momentum.follow()

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.checks import check_choice, lookup
 from crossguard.data import OneToManyPairs
+from crossguard.models import VisionLanguageModel
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.believed import Momentum, read_momentum
 from crossguard.training.composition import Composition
@@ -186,6 +187,7 @@ def make_plan(
         "links": (links, None),
         "momentum": (None if believed is None else asdict(believed), None),
         "ema": (ema, 0.0),
+        "source_options": (_source_options(source), {}),
         "lora": (None if adapters is None else asdict(adapters), None),
         "freeze": (list(patterns), []),
     }
@@ -198,7 +200,7 @@ def make_plan(
         inner=InnerAttack(
             eps=eps,
             words=words,
-            swaps=Swaps(candidates),
+            swaps=Swaps(candidates, cast(VisionLanguageModel, model)),
             text_tries=text_tries,
             pgd_steps=pgd_steps,
             pgd_step=step,
@@ -239,6 +241,11 @@ def _budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | N
         raise ValueError(f"Expected an LInf budget for 'image', but got {image!r}.")
     if not isinstance(text, WordEdits | None):
         raise ValueError(f"Expected a WordEdits budget for 'text', but got {text!r}.")
+    if text is not None and "text" in modalities and "substitution" not in text.kinds:
+        raise ValueError(
+            f"Expected 'substitution' among the kinds of the text budget, which is how training attacks texts, but got "
+            f"{', '.join(text.kinds)}."
+        )
     eps = image.eps if image is not None and "image" in modalities else 0.0
     words = text.words if text is not None and "text" in modalities else 0
     if modalities and not eps and not words:
@@ -250,6 +257,20 @@ def _budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | N
             "Use the defence 'clean' to train without attacks."
         )
     return eps, words
+
+
+def _source_options(source: SourceLike | None) -> dict[str, Any]:
+    """Return the options of a candidate source as JSON values; none for one that was given by its name alone.
+
+    Of a built source they are its public attributes that are words or numbers.
+    """
+    if source is None or isinstance(source, str):
+        return {}
+    if isinstance(source, Mapping):
+        told = {name: value for name, value in source.items() if name != "name"}
+        return {name: v if isinstance(v, bool | int | float | str | None) else str(v) for name, v in told.items()}
+    plain = {name: value for name, value in vars(source).items() if isinstance(value, bool | int | float | str)}
+    return {name: value for name, value in plain.items() if name != "name" and not name.startswith("_")}
 
 
 def _fingerprint(pairs: OneToManyPairs) -> str:

@@ -8,6 +8,7 @@ from crossguard.attacks.ascent import Pixels
 from crossguard.models import Captioner, Tokens, VisionLanguageModel
 from crossguard.training.codes import Codes, chunks, encode_all, encode_pixels, encode_tokens
 from crossguard.training.defences import View
+from crossguard.training.seeds import step_seed
 from crossguard.training.world import World
 
 
@@ -100,7 +101,8 @@ class StepEncoder:
         module: torch.nn.Module = self._model  # type: ignore[assignment]
         if self.split and module.training:
             place = (("image", "text").index(side) * 2 + ("clean", "adversarial").index(view)) * 2**16 + rows.start
-            torch.manual_seed((self._seed * 1_000_003 + self._step) * 2**20 + self._world.rank * 2**18 + place)
+            part = self._world.rank * 2**18 + place
+            torch.manual_seed(step_seed(self._seed, self._step, part=part, parts=self._world.size * 2**18))
 
     def _text_rows(self, rows: slice) -> slice:
         return shifted(rows, self._world.share(self._texts))

@@ -27,6 +27,7 @@ from crossguard.models.momentum import Believed, Keys, MomentumTraining
 from crossguard.training.batches import TrainingBatch
 from crossguard.training.codes import Codes, chunks, encode_pixels, encode_tokens, gradients_of
 from crossguard.training.defences import Anchor, Contrast, Language, Match, Term, View
+from crossguard.training.seeds import step_seed
 from crossguard.training.step_encoder import StepEncoder, length, shifted
 from crossguard.training.world import ALONE, World
 
@@ -424,7 +425,7 @@ class StepLoss:
         )
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        return torch.Generator().manual_seed(step_seed(self.seed, self.step))
 
 
 def encode_unit(model: VisionLanguageModel, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:

@@ -24,25 +24,26 @@ class Swaps:
     """Single-word substitutions of texts; those of a text are looked up once, as training meets it again.
 
     Args:
-        source: where candidates come from. One that looks into the model is asked when a text first comes up.
+        source: where candidates come from.
+        model: for sources that look into a model: the one that training starts from. Under the weights of the moment,
+            a training that was taken up would meet other substitutions than one that was not stopped.
     """
 
-    def __init__(self, source: CandidateSource) -> None:
-        self._source = source
+    def __init__(self, source: CandidateSource, model: VisionLanguageModel) -> None:
+        self._source, self._model = source, model
         self._known: dict[str, tuple[tuple[int, str], ...]] = {}
 
-    def of(self, texts: Sequence[str], *, model: VisionLanguageModel) -> list[tuple[tuple[int, str], ...]]:
+    def of(self, texts: Sequence[str]) -> list[tuple[tuple[int, str], ...]]:
         """Return, per text, all (word index, new word) that the source proposes."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            for text, candidates in zip(new, self._source.candidates(new, model=model), strict=True):
+            for text, candidates in zip(new, self._source.candidates(new, model=self._model), strict=True):
                 self._known[text] = tuple((index, word) for index, words in enumerate(candidates) for word in words)
         return [self._known[text] for text in texts]
 
 
 @torch.no_grad()
 def swap_some(
-    model: VisionLanguageModel,
     texts: Sequence[str],
     score: Score,
     *,
@@ -56,7 +57,6 @@ def swap_some(
     With `tries` above the number of a text's substitutions this is the exhaustive greedy search.
 
     Args:
-        model: for candidate sources that look into it.
         texts: the originals.
         score: of variants; all variants of all texts are scored in one call per word.
         words: most substitutions per text.
@@ -68,7 +68,7 @@ def swap_some(
         One text per original; a text that no tried substitution makes worse stays as it is.
     """
     current = list(texts)
-    options = swaps.of(texts, model=model)
+    options = swaps.of(texts)
     used: list[set[int]] = [set() for _ in texts]
     best: Float[np.ndarray, " texts"] | None = None
     for _ in range(words):

@@ -124,7 +124,7 @@ def train(
         run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on. In several processes the
             main one has it, and the others, which must see the same disk, leave it out.
         checkpoint_every: steps between checkpoints.
-        log_every: steps between rows, and between updates of what is shown.
+        log_every: steps between rows, and between updates of what is shown; 0 measures nothing on the way.
         pictures: pictures decoded before, to share them between trainings; default: decoded here.
         workers: processes that decode ahead where pictures do not fit into memory; default: up to 4.
         progress: shows loss, clean and robust batch accuracy, and speed.
@@ -163,7 +163,7 @@ def train(
     where = home if device is None else torch.device(device)
     check_tracker(tracker, run)
     accelerator = make_accelerator(
-        where, precision=precision, tracker=tracker, folder=None if run is None else run.path
+        where, precision=precision, tracker=None if run is None else tracker, folder=None if run is None else run.path
     )
     world = world_of(accelerator)
     plan = make_plan(
@@ -201,8 +201,8 @@ def train(
     )
     every = {"checkpoint_every": checkpoint_every, "log_every": log_every, "validate_every": validate_every or steps}
     for name, value in every.items():
-        if value < 1:
-            raise ValueError(f"Expected `{name}` >= 1, but got {value}.")
+        if value < (least := 0 if name == "log_every" else 1):
+            raise ValueError(f"Expected `{name}` >= {least}, but got {value}.")
     attack = make_attack(validation_attack) if threat else None
     check_keep(keep, model, validation)
     if compile:

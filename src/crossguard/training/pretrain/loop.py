@@ -32,6 +32,7 @@ from crossguard.training.pretrain.settings import Settings
 from crossguard.training.pretrain.teacher import whitening, word_vectors
 from crossguard.training.pretrain.views import light_views
 from crossguard.training.pretrain.word_pieces import SPECIAL, build_tokenizer
+from crossguard.training.seeds import step_seed
 
 _LOOK_ALIKES = 12
 
@@ -116,7 +117,7 @@ def _gather(train: OneToManyPairs, model: CLIP, settings: Settings, folder: Path
 
 def _loss(model: CLIP, imitate: nn.Module, material: _Material, settings: Settings, step: int) -> Float[Tensor, ""]:
     rng = np.random.default_rng((settings.seed, step))
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
     images = _choose_images(material, settings, rng)
     texts = _choose_texts(material.texts, images, settings.caption_share, rng)
     rounds = rng.integers(0, len(material.views), len(images))
