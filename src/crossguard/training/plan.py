@@ -13,7 +13,7 @@ from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.checks import check_choice, lookup
 from crossguard.data import OneToManyPairs
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.believed import Momentum, read_momentum
 from crossguard.training.composition import Composition
@@ -200,7 +200,7 @@ def make_plan(
         inner=InnerAttack(
             eps=eps,
             words=words,
-            swaps=Swaps(candidates, cast(VisionLanguageModel, model)),
+            swaps=Swaps(candidates, cast(VisionLanguageModel | Captioner, model)),
             text_tries=text_tries,
             pgd_steps=pgd_steps,
             pgd_step=step,

@@ -5,6 +5,7 @@ opponent that sees other words at every step.
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from crossguard.attacks.candidates import CandidateSource
 from crossguard.attacks.words import replace_word, split_words
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Captioner, VisionLanguageModel
 
 Score = Callable[[list[str], list[int]], Float[np.ndarray, " variants"]]
 """From variants and the index of each one's original to how well they still serve: lower is worse for the model."""
@@ -29,8 +30,8 @@ class Swaps:
             a training that was taken up would meet other substitutions than one that was not stopped.
     """
 
-    def __init__(self, source: CandidateSource, model: VisionLanguageModel) -> None:
-        self._source, self._model = source, model
+    def __init__(self, source: CandidateSource, model: VisionLanguageModel | Captioner) -> None:
+        self._source, self._model = source, cast(VisionLanguageModel, model)  # captions are never attacked
         self._known: dict[str, tuple[tuple[int, str], ...]] = {}
 
     def of(self, texts: Sequence[str]) -> list[tuple[tuple[int, str], ...]]:
