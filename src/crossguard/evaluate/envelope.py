@@ -156,7 +156,7 @@ def sparse_envelope(
         "draws": victim.draws,
         "k": dict(victim.keep),
         "seed": seed,
-        "weights": model_fingerprint(victim.module),
+        "weights": model_fingerprint(victim.module, kept=folder is not None),
     }
     answers = []
     clean: np.ndarray | None = None
