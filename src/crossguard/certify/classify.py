@@ -76,13 +76,14 @@ def certify(
         folder: where counts are kept; what is there is not drawn again, and more draws can be added later. A number of
             draws chosen after looking at the certificates does not keep alpha. The counts are those of the model as it
             is: weights, buffers and attributes without a leading underscore; a model that is no `torch.nn.Module` is
-            told by all that pickling it would write.
+            told by all that pickling it would write. Under torch.distributed, on a disk that all processes share.
         progress: shows sub-samples counted and the time left.
 
     Raises:
         ValueError: `keep` or `kind` names other modalities than the model's, k > n, "drop" with a model that takes
             nothing packed, draws that can only abstain (the message names the N needed), counts in `folder` that are
-            not of this model and data, or a `folder` for a model that cannot be told from others.
+            not of this model and data, a `folder` for a model that cannot be told from others, or one that
+            processes see differently.
     """
     started = time.perf_counter()
     values = input_arrays(model, samples)
