@@ -257,3 +257,19 @@ def test_adaptive_attacks_each_side_as_retrieval_will_meet_it(tiny_clip, toy_bat
         )
 
     assert harm(found) >= harm(both)
+
+
+@pytest.mark.parametrize("family", [next(iter(FAMILIES)), next(iter(FUSION))])
+def test_adaptive_attacks_a_picture_without_strangers_by_the_cosine(models, toy_batch, family):
+    texts = toy_batch.positives[0].nonzero().squeeze(1)
+    links = torch.tensor([[0, j] for j in range(len(texts))])
+    own = tuple(toy_batch.texts[j] for j in texts)
+    batch = PairBatch(toy_batch.pixels[:1], own, links, toy_batch.image_ids[:1], torch.arange(len(texts)))
+    threat = ThreatModel(image=LInf(8 / 255), text=WordEdits(1))
+    found = make_attack("adaptive", steps=3, rounds=1)(models[family], batch, threat=threat, seed=0)
+    options = {"judge": "cosine", "objectives": ("cosine",)}
+    expected = make_attack("adaptive", steps=3, rounds=1, **options)(models[family], batch, threat=threat, seed=0)
+    assert (found.pixels == expected.pixels).all()
+    assert found.texts == expected.texts
+    assert float(found.image_drop[0]) > 0
+    assert int(found.words.sum()) > 0

@@ -18,12 +18,17 @@ class SignNet(nn.Module):
         self.modalities = ("left", "right")
         self.classes = ("no", "yes", "never")
         self.threshold = nn.Parameter(torch.tensor(threshold))
-        self.calls = 0
+        self._calls = 0
+
+    @property
+    def calls(self):
+        """How often it was asked: state, no setting, and so kept in private."""
+        return self._calls
 
     def forward(self, inputs, kept=None):
         assert not self.training
         assert not torch.is_grad_enabled()
-        self.calls += 1
+        self._calls += 1
         total = sum((inputs[m][..., 0] * kept[m]).sum(dim=1) for m in self.modalities)
         score = total - self.threshold
         return torch.stack([-score, score, torch.full_like(score, -99.0)], dim=1)

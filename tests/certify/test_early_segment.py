@@ -20,12 +20,16 @@ class Counting(TwoRegions):
 
     def __init__(self, last=10**9):
         super().__init__()
-        self.calls, self.last = 0, last
+        self._calls, self._last = 0, last
+
+    @property
+    def calls(self):
+        return self._calls
 
     def forward(self, inputs, kept=None):
-        if self.calls >= self.last:
+        if self.calls >= self._last:
             raise KeyboardInterrupt
-        self.calls += 1
+        self._calls += 1
         return super().forward(inputs, kept)
 
 

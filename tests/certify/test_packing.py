@@ -29,7 +29,7 @@ class PackingSignNet(SignNet):
         left = inputs["left"]
         assert left.size == 6
         assert left.real is None or not left.values[~left.real].any()
-        self.calls += 1
+        self._calls += 1
         score = left.values[..., 0].sum(dim=1) + (inputs["right"][..., 0] * kept["right"]).sum(dim=1)
         return torch.stack([-score, score, torch.full_like(score, -99.0)], dim=1)
 

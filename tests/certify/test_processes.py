@@ -61,6 +61,43 @@ for name, place in (("saved", folder / "counts"), ("unsaved", None)):
 torch.distributed.destroy_process_group()
 """
 
+APART = """
+import sys
+from pathlib import Path
+import torch
+sys.path[:0] = [{tests!r}, {here!r}]
+from crossguard.certify.accumulate import resume
+from test_processes import toy_counts
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+try:
+    resume(Path(sys.argv[1]) / str(rank) / "votes.npz", toy_counts(), 10)
+except ValueError as error:
+    Path(sys.argv[1], f"said-{{rank}}").write_text(str(error))
+torch.distributed.destroy_process_group()
+"""
+
+
+def toy_counts(draws=0):
+    spans = ((0, draws),) if draws else ()
+    return Counts(np.array([[draws, 0]]), spans, seed=0, n={"x": 9}, k={"x": 2}, source="toy")
+
+
+def run_in_two(script, folder):
+    write_atomically(folder / "script.py", script.format(tests=str(HERE.parent), here=str(HERE)).encode())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "."]
+    subprocess.run(command, cwd=folder, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_processes_that_see_different_files_are_all_told(tmp_path):
+    toy_counts(6).save(tmp_path / "0" / "votes.npz")
+    run_in_two(APART, tmp_path)
+    for rank in (0, 1):
+        said = (tmp_path / f"said-{rank}").read_text()
+        assert said.startswith("Expected all processes to see the same counts in ")
+        assert said.endswith("on a disk that they share, but got process 0: ((0, 6),); process 1: none.")
+
 
 @pytest.mark.slow
 def test_two_processes_give_the_counts_of_one(sensors, samples, tmp_path):  # noqa: F811
@@ -72,10 +109,7 @@ def test_two_processes_give_the_counts_of_one(sensors, samples, tmp_path):  # no
             groups=data.groups,
             classes=np.array(data.classes),
         )
-    script = SCRIPT.format(tests=str(HERE.parent), here=str(HERE))
-    write_atomically(tmp_path / "script.py", script.encode())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "."]
-    subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    run_in_two(SCRIPT, tmp_path)
     expected = certify_all(sensors, samples)
     for run in ("saved-0", "saved-1", "unsaved-0", "unsaved-1"):
         found = np.load(tmp_path / f"{run}.npz")

@@ -1,12 +1,14 @@
 """Certified accuracy is never above accuracy under a sparse attack of the same radii, whatever the task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossguard.attacks import attack_samples
+from crossguard.attacks import Storage, attack_samples
 from crossguard.certify import Smoothed, certify, certify_segmentation
 from crossguard.certify.smoothed import even_masks
 from crossguard.data import MultiModalSamples, load_samples
@@ -153,19 +155,44 @@ def test_answers_are_kept_and_refused_for_another_attack(watch, tmp_path):
     few, vectors = samples.head(4), VECTORS[:2]
     options = {"rounds": 1, "steps": 2}
 
-    def run(seed, progress=None):
-        smoothed = Smoothed(model, keep=KEEP, draws=20, attack_draws=4)
-        return sparse_envelope(smoothed, few, vectors, attack_options=options, seed=seed, folder=tmp_path)
+    def run(seed=0, samples=few, storage=None, **changes):
+        smoothed = Smoothed(model, **({"keep": KEEP, "draws": 20, "attack_draws": 4} | changes))
+        return sparse_envelope(
+            smoothed, samples, vectors, attack_options=options, storage=storage, seed=seed, folder=tmp_path
+        )
 
-    first = run(0)
+    first = run()
     written = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert set(written) == {"sparse-0-0.npz", "sparse-2-2.npz"}
-    again = run(0)
+    again = run()
     assert (again.answers == first.answers).all()
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    other_values = {m: values + 1 for m, values in few.modalities.items()}
+    for changes in (
+        {"seed": 1},
+        {"samples": replace(few, modalities=other_values)},
+        {"storage": {"gyroscope": Storage(-9.0, 9.0)}},
+        {"fill": "mean"},
+    ):
+        with pytest.raises(ValueError, match="Expected answers of the same attack"):
+            run(**changes)
+    smoothed = Smoothed(model, keep=KEEP, draws=20, attack_draws=4, seed=1)  # of the voting draws
     with pytest.raises(ValueError, match="Expected answers of the same attack"):
-        run(1)
+        sparse_envelope(smoothed, few, vectors, attack_options=options, folder=tmp_path)
     rows = first.rows()
     assert len(rows) == 4
     assert rows[0]["attacked"][0]["radii"] == vectors[0]
     assert rows[0]["attacked"][0]["judged"] == 1
+
+
+def test_answers_at_as_many_edits_of_another_modality_are_kept_apart(watch, tmp_path):
+    model, samples = watch
+    smoothed = Smoothed(model, keep=KEEP, draws=20, attack_draws=4)
+    vectors = [{"gyroscope": 2}, {"accelerometer": 2}, {}]
+    options = {"attack_options": {"rounds": 1, "steps": 2}, "folder": tmp_path}
+    found = sparse_envelope(smoothed, samples.head(2), vectors, **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"sparse-0-2.npz", "sparse-2-0.npz", "sparse-0-0.npz"}
+    turned = sparse_envelope(smoothed, samples.head(2), vectors[::-1], **options)
+    assert (turned.answers == found.answers[::-1]).all()
+    with pytest.raises(ValueError, match="did you mean 'gyroscope'"):
+        sparse_envelope(smoothed, samples.head(2), [{"gyroscop": 2}], **options)

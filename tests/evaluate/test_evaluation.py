@@ -1,6 +1,7 @@
 """Evaluation against a slow one, its invariants, and taking it up after an interruption."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -189,6 +190,16 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tiny_clip, toy_pairs
     third = Noise(stop_at=0)
     assert evaluate(tiny_clip, toy_pairs, attack=third, threat=THREAT, run=again, **BATCH).rows == expected.rows
     assert (tmp_path / "cut" / "rows.jsonl").read_text() == lines
+
+
+def test_a_stored_batch_of_other_images_is_attacked_again(tiny_clip, toy_pairs, tmp_path):
+    expected = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
+    run = RunFolder.open(tmp_path / "run", settings={})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=2), threat=THREAT, run=run, **BATCH)
+    first, second = sorted((tmp_path / "run").rglob("batch-*.npz"))
+    shutil.copy(first, second)
+    assert evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, **BATCH).rows == expected.rows
 
 
 @pytest.mark.parametrize("kept", [0, 1, 17])

@@ -43,7 +43,28 @@ def test_every_image_once_and_no_link_crosses(drawn, batch_size):
 def test_separate_pairs_fill_their_batches_in_order():
     pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(7))
     pairs = OneToManyPairs("sep", "test", pictures, tuple("abcdefg"), np.array([[i, i] for i in range(7)]))
-    assert [group.tolist() for group in linked_groups(pairs, batch_size=3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [group.tolist() for group in linked_groups(pairs, batch_size=4)] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"),
+    [(64, [64]), (65, [33, 32]), (95, [48, 47]), (96, [64, 32]), (128, [64, 64]), (130, [64, 33, 33]), (3, [3])],
+)
+def test_a_small_rest_shares_with_the_batch_before(images, sizes):
+    pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(images))
+    links = np.array([[i, i] for i in range(images)])
+    pairs = OneToManyPairs("rest", "test", pictures, tuple(map(str, range(images))), links)
+    groups = linked_groups(pairs, batch_size=64)
+    assert [len(group) for group in groups] == sizes
+    assert np.concatenate(groups).tolist() == list(range(images))
+
+
+def test_what_is_linked_is_not_split_for_a_small_rest():
+    pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(7))
+    links = np.array([[0, 0], [1, 0], *([i, 1] for i in range(2, 6)), [6, 2]])  # clusters of 2, 4 and 1
+    pairs = OneToManyPairs("linked", "test", pictures, ("a", "b", "c"), links)
+    assert [group.tolist() for group in linked_groups(pairs, batch_size=6)] == [[0, 1], [2, 3, 4, 5, 6]]
+    assert [group.tolist() for group in linked_groups(pairs, batch_size=4)] == [[0, 1], [2, 3, 4, 5], [6]]
 
 
 def test_refuses_no_room():

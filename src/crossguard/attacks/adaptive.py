@@ -1,6 +1,7 @@
 """The attack that a defence must be judged by: on the very score the task ranks by, with Auto-PGD."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -39,9 +40,11 @@ class Adaptive(Attack):
 
     "ranking" is what retrieval ranks by: the cross-entropy of the true partners among the images and texts of the batch
     by the cosine, and for fusion models the same by the match score among own and nearest partners. Give it batches of
-    the size the defence was trained with, or larger. With "cosine" as judge and sole objective, results do not depend
-    on the batch, and nothing is mixed. If the threat lets queries or the gallery alone be attacked, images are attacked
-    against the clean texts and texts against the clean images, as retrieval will meet them.
+    the size the defence was trained with, or larger; in a batch without strangers, whose texts all belong to all of its
+    images, "ranking" and "contrastive" are 0, and "cosine" stands in for them. With "cosine" as judge and sole
+    objective, results do not depend on the batch, and nothing is mixed. If the threat lets queries or the gallery alone
+    be attacked, images are attacked against the clean texts and texts against the clean images, as retrieval will meet
+    them.
 
     Args:
         mode: "alternating" holds the texts still while images move; "joint" lets every text be the worst of its
@@ -92,11 +95,20 @@ class Adaptive(Attack):
 
     def run(self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int) -> tuple[Pixels, Texts]:
         """Attack in rounds, then mix what was found; each side against the clean other one if only one is attacked."""
+        how = self._without_strangers() if bool(batch.positives.all()) else self
         if budget.target != "both" and budget.words and budget.eps:
-            pixels, _ = self._search(model, batch, replace(budget, words=0), seed)
-            _, texts = self._search(model, batch, replace(budget, eps=0.0), seed)
+            pixels, _ = how._search(model, batch, replace(budget, words=0), seed)
+            _, texts = how._search(model, batch, replace(budget, eps=0.0), seed)
             return pixels, texts
-        return self._search(model, batch, budget, seed)
+        return how._search(model, batch, budget, seed)
+
+    def _without_strangers(self) -> "Adaptive":
+        """Return this attack with "cosine" in the place of what compares with strangers."""
+        how = copy(self)
+        how.judge = "cosine"
+        told: list[Objective] = ["cosine" if o in ("ranking", "contrastive") else o for o in self.objectives]
+        how.objectives = tuple(dict.fromkeys(told))
+        return how
 
     def _search(self, model: VisionLanguageModel, batch: PairBatch, budget: Budgets, seed: int) -> tuple[Pixels, Texts]:
         search = _Search(self, model, batch, budget, seed)

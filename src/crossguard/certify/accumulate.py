@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Int64
 
 from crossguard.certify.counts import Counts, Span, share_of
 
+Seen = tuple[tuple[Span, ...], str]
 Vote = Callable[[Span], Int64[np.ndarray, "*elements labels"]]
 
 
@@ -19,7 +21,7 @@ def add_draws(
 ) -> Counts:
     """Return the counts with those draws of `span` added that have not voted yet.
 
-    Under torch.distributed every process draws its share and all return the same sum.
+    Under torch.distributed every process draws its share and all return the same sum; one of them saves it.
 
     Args:
         counts: what was counted before; not changed.
@@ -38,17 +40,40 @@ def add_draws(
             counts = counts + replace(counts, votes=votes, spans=(part,))
             if path is not None and rank == 0:
                 counts.save(path)
+    if path is not None and processes > 1:
+        torch.distributed.barrier()  # whoever goes on reads what was saved
     return counts
 
 
 def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
     """Return the counts that a file holds, or `empty` where there is none.
 
+    Under torch.distributed all processes must see the same file: one that did not would draw again what others do not.
+
     Raises:
-        ValueError: the file is broken, its counts are not of this model, data and design, or has more than `draws`.
+        ValueError: the file is broken, its counts are not of this model, data and design, or has more than `draws`; or
+            processes see different files. It is raised in every process.
     """
-    if path is None or not path.exists():
+    if path is None:
         return empty
+    found, refused = empty, ""
+    if path.exists():
+        try:
+            found = _checked(path, empty, draws)
+        except ValueError as error:
+            refused = str(error)
+    seen = _gathered((found.spans, refused))
+    if refused:
+        raise ValueError(refused)
+    if len(set(seen)) > 1:
+        told = "; ".join(f"process {rank}: {refused or spans or 'none'}" for rank, (spans, refused) in enumerate(seen))
+        raise ValueError(
+            f"Expected all processes to see the same counts in {path}, on a disk that they share, but got {told}."
+        )
+    return found
+
+
+def _checked(path: Path, empty: Counts, draws: int) -> Counts:
     found = Counts.load(path)
     for name in ("source", "seed", "n", "k", "scheme"):
         if getattr(found, name) != getattr(empty, name):
@@ -73,6 +98,14 @@ def process_rank() -> tuple[int, int]:
 def _parts(span: Span, size: int) -> Iterator[Span]:
     for start in range(span[0], span[1], size):
         yield start, min(start + size, span[1])
+
+
+def _gathered(value: Seen) -> list[Seen]:
+    """Return the values of all processes."""
+    values: list[Any] = [value] * process_rank()[1]
+    if len(values) > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def _summed(votes: Int64[np.ndarray, "*elements labels"]) -> Int64[np.ndarray, "*elements labels"]:

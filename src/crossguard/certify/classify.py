@@ -74,13 +74,16 @@ def certify(
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
         folder: where counts are kept; what is there is not drawn again, and more draws can be added later. A number of
-            draws chosen after looking at the certificates does not keep alpha.
+            draws chosen after looking at the certificates does not keep alpha. The counts are those of the model as it
+            is: weights, buffers and attributes without a leading underscore; a model that is no `torch.nn.Module` is
+            told by all that pickling it would write. Under torch.distributed, on a disk that all processes share.
         progress: shows sub-samples counted and the time left.
 
     Raises:
         ValueError: `keep` or `kind` names other modalities than the model's, k > n, "drop" with a model that takes
-            nothing packed, draws that can only abstain (the message names the N needed), or counts in `folder` that are
-            not of this model and data.
+            nothing packed, draws that can only abstain (the message names the N needed), counts in `folder` that are
+            not of this model and data, a `folder` for a model that cannot be told from others, or one that
+            processes see differently.
     """
     started = time.perf_counter()
     values = input_arrays(model, samples)
@@ -104,7 +107,8 @@ def certify(
         bound=bound,
         separate=selecting > 0,
     ).require()
-    empty = design.no_votes((len(samples), len(model.classes)), fingerprint(model_fingerprint(model), values, design))
+    source = fingerprint(model_fingerprint(model, kept=folder is not None), values, design)
+    empty = design.no_votes((len(samples), len(model.classes)), source)
     paths = [None if folder is None else Path(folder) / design.file(name) for name in ("votes", "selection")]
     votes, chosen = resume(paths[0], empty, draws), resume(paths[1], empty, selecting)
     total, done = len(samples) * (draws + selecting), len(samples) * (votes.draws + chosen.draws)

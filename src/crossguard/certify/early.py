@@ -105,7 +105,7 @@ def certify_early(
     )
     margin = required_margin(design, kinds_of(kind, model.modalities), radii)
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
-    weights = model_fingerprint(model)
+    weights = model_fingerprint(model, kept=folder is not None)
     total = len(samples) * schedule[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
 

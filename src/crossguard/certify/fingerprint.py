@@ -5,20 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from crossguard.certify.content import content
 from crossguard.certify.design import Design
 
 
-def model_fingerprint(model: Any) -> str:
-    """Return a hash of a model's class and weights."""
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    if isinstance(model, nn.Module):
-        for name, tensor in model.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def model_fingerprint(model: Any, *, kept: bool) -> str:
+    """Return a hash of a model: its class, weights, buffers and settings, see `content`.
+
+    Args:
+        model: a module, or any object; of an object that is no module all attributes count.
+        kept: what is found will be kept in a folder under this fingerprint.
+
+    Raises:
+        ValueError: `kept`, and a model that is no module has an attribute that cannot be told from another one.
+    """
+    return content(model, strict=kept and not isinstance(model, nn.Module)).hex()
 
 
 def fingerprint(model: str, values: Mapping[str, np.ndarray], design: Design, *settings: object) -> str:

@@ -262,9 +262,10 @@ def counted_before(
         draws: the most that an image may have.
 
     Raises:
-        ValueError: a file is broken, its counts are not of this model, image and design, or has more than `draws`.
+        ValueError: a file is broken, its counts are not of this model, image and design, or has more than `draws`; or
+            a `folder` for a model that cannot be told from others.
     """
-    weights = model_fingerprint(model)
+    weights = model_fingerprint(model, kept=folder is not None)
     images, _, *size = next(iter(values.values())).shape
     found = []
     for i in range(images):

@@ -17,6 +17,7 @@ from torch import Tensor
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.models import Captioner, VisionLanguageModel
 
+Ids = Int64[np.ndarray, " _"]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -26,7 +27,8 @@ def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.nd
 
     Images that share a text, directly or through others, stay together, so that an attack sees a text once and under
     all of its images. Such clusters are packed in order, up to `batch_size` images per batch; a cluster that is
-    larger than `batch_size` is a batch of its own.
+    larger than `batch_size` is a batch of its own. A last batch of less than half of `batch_size` shares the images of
+    the one before it: attacks that set samples against each other could do little in a batch of a few.
 
     Args:
         pairs: the data.
@@ -48,12 +50,24 @@ def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.nd
     component = connected_components(graph, directed=False)[1][:images]
     _, first, cluster = np.unique(component, return_index=True, return_inverse=True)
     order = np.argsort(first[cluster], kind="stable")  # clusters by their first image, images ascending within
-    batches: list[list[int]] = [[]]
+    batches: list[list[Ids]] = [[]]
     for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
-        if batches[-1] and len(batches[-1]) + len(members) > batch_size:
+        if batches[-1] and _images(batches[-1]) + len(members) > batch_size:
             batches.append([])
-        batches[-1].extend(int(i) for i in members)
-    return [np.sort(np.array(batch, dtype=np.int64)) for batch in batches if batch]
+        batches[-1].append(members)
+    if len(batches) > 1 and 2 * _images(batches[-1]) < batch_size:
+        _even(*batches[-2:])
+    return [np.sort(np.concatenate(batch)) for batch in batches if batch]
+
+
+def _images(batch: Sequence[Ids]) -> int:
+    return sum(map(len, batch))
+
+
+def _even(full: list[Ids], rest: list[Ids]) -> None:
+    """Move clusters from the end of one batch to the next one, as long as the smaller of the two grows."""
+    while min(_images(full) - len(full[-1]), _images(rest) + len(full[-1])) > _images(rest):
+        rest.insert(0, full.pop())
 
 
 def in_order(images: int, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:

@@ -13,9 +13,13 @@ import torch
 from jaxtyping import Bool, Int64
 
 from crossguard.attacks import Storage, attack_samples
+from crossguard.attacks.storage import storages
 from crossguard.certify import PixelBounds, Smoothed, pixel_bounds
 from crossguard.certify.fingerprint import model_fingerprint
+from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
+from crossguard.evaluate.fingerprint import samples_fingerprint
+from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter
 from crossguard.runs import write_atomically
 from crossguard.threat import Elements, ThreatModel
@@ -140,34 +144,44 @@ def sparse_envelope(
         progress: where progress is shown.
 
     Raises:
-        ValueError: no radius vector, a radius that is not whole or negative, or answers in `folder` of other settings.
+        ValueError: no radius vector, an unknown modality, a radius that is not whole or negative, or answers in
+            `folder` of other settings.
     """
     if not radii:
         raise ValueError("Expected at least one radius vector, but got none.")
+    for modality in dict.fromkeys(m for vector in radii for m in vector):
+        lookup(dict.fromkeys(victim.modalities), modality, what="modality in `radii`")
     threats = [_threat(vector, victim.modalities) for vector in radii]
+    how = storages(input_arrays(victim, samples), victim.modalities, storage)
     settings = {
         "model": victim.name,
         "data": samples.name,
         "split": samples.split,
+        "content": samples_fingerprint(samples),
         "attack": "sparse",
         "attack_options": dict(attack_options or {}),
         "attack_draws": victim.passes,
         "transfer": transfer,
         "draws": victim.draws,
+        "draws_seed": victim.seed,
         "k": dict(victim.keep),
+        "fill": victim.fill,
+        "segments": victim.segments,
+        "storage": {m: vars(stored) for m, stored in how.items()},
         "seed": seed,
-        "weights": model_fingerprint(victim.module),
+        "weights": model_fingerprint(victim.module, kept=folder is not None),
     }
     answers = []
     clean: np.ndarray | None = None
     for vector, threat in zip(radii, threats, strict=True):
-        path = None if folder is None else Path(folder) / f"sparse-{'-'.join(map(str, vector.values())) or 'none'}.npz"
-        about = json.dumps({**settings, "radii": dict(vector), "samples": len(samples)}, sort_keys=True)
+        whole = {m: vector.get(m, 0) for m in victim.modalities}
+        path = None if folder is None else Path(folder) / f"sparse-{'-'.join(map(str, whole.values()))}.npz"
+        about = json.dumps({**settings, "radii": whole}, sort_keys=True)
         known = _read(path, about)
         if known is None:
             options: Any = {
                 "attack": "sparse",
-                "storage": storage,
+                "storage": how,
                 "seed": seed,
                 "batch_size": batch_size,
                 "device": device,

@@ -204,7 +204,7 @@ def _attack_all(
     with job.progress.task(title, total=len(job.pairs.images)) as task:
         for number, image_ids in enumerate(groups):
             stored = store.read(number)
-            if stored is None:
+            if stored is None or not np.array_equal(stored.image_ids, image_ids):
                 batch = pair_batch(job.model, job.pairs, image_ids)
                 found = attack(job.model, batch.to(device), threat=job.threat, seed=job.seed)
                 stored = StoredBatch.from_attack(batch, found)
