@@ -13,6 +13,7 @@ from crossguard.evaluate import evaluate, evaluate_modalities
 from crossguard.evaluate.features import check_model
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
+from families import FAMILIES
 
 THREAT = ThreatModel(image=LInf(eps=8 / 255), text=WordEdits(words=1))
 BATCH = {"batch_size": 5, "seed": 3}
@@ -126,6 +127,15 @@ def test_no_budget_changes_nothing(tiny_clip, toy_pairs):
     assert result.robust == result.clean
     assert ranks_of(result, "robust_rank") == ranks_of(result, "clean_rank")
     assert set(result.success["drop"].values()) == {0.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_measured_under_a_joint_attack(toy_pairs, tmp_path, family):
+    few = toy_pairs.head(6)
+    options = {"attack_options": {"steps": 1}, "batch_size": 6, "examples": 1}
+    result = evaluate(FAMILIES[family](tmp_path), few, attack="sga", threat=THREAT, **options)
+    assert len(result.rows) == len(few.images) + len(few.texts)
+    assert not [warning for warning in result.warnings if "words" in warning]
 
 
 def test_success_and_intervals_follow_the_rows(tiny_clip, toy_pairs):
