@@ -1,6 +1,7 @@
 """Evaluation against a slow one, its invariants, and taking it up after an interruption."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from crossguard.evaluate.features import check_model
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from families import FAMILIES
+from shared import make_clip
 
 THREAT = ThreatModel(image=LInf(eps=8 / 255), text=WordEdits(words=1))
 BATCH = {"batch_size": 5, "seed": 3}
@@ -251,6 +253,25 @@ def test_other_settings_are_refused_by_name(tiny_clip, toy_pairs, tmp_path):
         next(tiny_clip.parameters()).add_(1e-3)
     with pytest.raises(ValueError, match="`weights`"):
         evaluate(tiny_clip, toy_pairs, **given)
+
+
+@pytest.mark.parametrize("gone", [("adversarial",), ("adversarial", "summary.json")])
+def test_other_settings_are_refused_when_the_adversarial_pictures_are_deleted(tiny_clip, toy_pairs, tmp_path, gone):
+    given = {"attack": Noise(), "threat": THREAT, "label": "victim", **BATCH}
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        expected = evaluate(tiny_clip, toy_pairs, run=run, **given)
+    for name in gone:
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    weaker = ThreatModel(image=LInf(eps=1 / 255), text=WordEdits(words=1))
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        for change, named in (({"seed": 4}, "`seed` is 3 there and 4 now"), ({"threat": weaker}, "`threat.image.eps`")):
+            with pytest.raises(ValueError, match=named):
+                evaluate(tiny_clip, toy_pairs, run=run, **{**given, **change})
+        if "summary.json" not in gone:
+            with pytest.raises(ValueError, match="`weights`"):
+                evaluate(make_clip(1), toy_pairs, run=run, **given)
+        assert evaluate(tiny_clip, toy_pairs, run=run, **given).rows == expected.rows
 
 
 def test_several_labels_share_a_run(tiny_clip, toy_pairs, tmp_path):
