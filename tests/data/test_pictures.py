@@ -1,6 +1,7 @@
 """Pictures of every mode become upright RGB, from files of their own and from inside a shard."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -56,6 +57,43 @@ def test_a_turned_photo_stands_upright(tmp_path):
     exif[ORIENTATION] = 6  # the camera lay on its side: turn by 270 degrees
     loaded = saved(Image.fromarray(RGB), tmp_path / "x.png", exif=exif)
     assert np.array_equal(loaded, np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("file", ["x.png", "x.jpg", "x.tif", "x.webp"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_photo_is_turned_once(tmp_path, file, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = Image.new("RGB", (32, 16), "red")
+    image.paste("blue", (0, 0, 16, 16))
+    image.save(tmp_path / file, exif=exif)
+    loaded = Picture("x", tmp_path / file).load()
+    again = as_rgb(loaded)
+    assert loaded.size == again.size == ((32, 16) if orientation == 3 else (16, 32))
+    for upright in (loaded, again):
+        assert upright.getpixel((2, 2))[0 if orientation == 3 else 2] > 200  # 3: red comes first; 6: blue goes up
+
+
+# A tag, its type (1 byte, 2 text, 3 short), its count and its value, beside the orientation.
+@pytest.mark.parametrize(
+    "tag",
+    [
+        (0x011A, 2, 4, b"72\0\0"),  # a resolution as text
+        (0x011A, 1, 1, b"\x48\0\0\0"),
+        (0x0128, 2, 2, b"2\0\0\0"),  # its unit as text
+    ],
+)
+def test_tags_of_unusual_types_are_let_be(tmp_path, tag):
+    tags = sorted([(ORIENTATION, 3, 1, struct.pack("<HH", 6, 0)), tag])
+    entries = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in tags)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+    assert saved(Image.fromarray(RGB), tmp_path / "x.jpg", exif=exif).shape == (8, 6, 3)
+
+
+def test_orientations_that_cannot_be_read_are_upright(tmp_path):
+    wild = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0a\0\0\0\0\0\0\0"  # "a"
+    for exif in (wild, b"Exif\0\0no tags at all"):
+        assert saved(Image.fromarray(RGB), tmp_path / "x.jpg", exif=exif).shape == RGB.shape
 
 
 def test_a_picture_inside_a_shard(tmp_path):

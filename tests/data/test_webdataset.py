@@ -142,8 +142,22 @@ def test_what_is_no_plain_tar(home, damage):
 def test_missing_shards(home):
     with pytest.raises(ValueError, match=r"4 of 7 are missing: .*part-003\.tar"):
         load_pairs("webdataset", shards=f"{home}/part-{{000..006}}.tar")
-    with pytest.raises(ValueError, match="none-.*, but no file matches"):
-        load_pairs("webdataset", shards=f"{home}/none-*.tar")
+    with pytest.raises(ValueError, match=r"1 of 4 are missing: .*none-\*\.tar"):
+        load_pairs("webdataset", shards=[f"{home}/*.tar", f"{home}/none-*.tar"])
+    with pytest.raises(ValueError, match="none are named"):
+        load_pairs("webdataset", shards=[])
+
+
+def test_shards_of_the_same_name_in_different_folders(tmp_path):
+    paths = [tmp_path / "all" / folder / "00000.tar" for folder in ("a", "b")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        write(path, [("0.png", encoded(number)), ("0.txt", f"text {number}".encode())])
+    pairs = load_pairs("webdataset", shards=paths)
+    assert [picture.key for picture in pairs.images] == ["a/00000.tar/0", "b/00000.tar/0"]
+    assert [picture.read() for picture in pairs.images] == [encoded(0), encoded(1)]
+    assert [pairs.texts[j] for i in range(2) for j in pairs.texts_of(i)] == ["text 0", "text 1"]
+    assert pairs.name == "all"
 
 
 def test_braces():

@@ -14,6 +14,8 @@ from crossguard.evaluate import evaluate, evaluate_modalities
 from crossguard.evaluate.features import check_model
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
+from families import FAMILIES
+from shared import make_clip
 
 THREAT = ThreatModel(image=LInf(eps=8 / 255), text=WordEdits(words=1))
 BATCH = {"batch_size": 5, "seed": 3}
@@ -127,6 +129,15 @@ def test_no_budget_changes_nothing(tiny_clip, toy_pairs):
     assert result.robust == result.clean
     assert ranks_of(result, "robust_rank") == ranks_of(result, "clean_rank")
     assert set(result.success["drop"].values()) == {0.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_measured_under_a_joint_attack(toy_pairs, tmp_path, family):
+    few = toy_pairs.head(6)
+    options = {"attack_options": {"steps": 1}, "batch_size": 6, "examples": 1}
+    result = evaluate(FAMILIES[family](tmp_path), few, attack="sga", threat=THREAT, **options)
+    assert len(result.rows) == len(few.images) + len(few.texts)
+    assert not [warning for warning in result.warnings if "words" in warning]
 
 
 def test_success_and_intervals_follow_the_rows(tiny_clip, toy_pairs):
@@ -252,6 +263,25 @@ def test_other_settings_are_refused_by_name(tiny_clip, toy_pairs, tmp_path):
         next(tiny_clip.parameters()).add_(1e-3)
     with pytest.raises(ValueError, match="`weights`"):
         evaluate(tiny_clip, toy_pairs, **given)
+
+
+@pytest.mark.parametrize("gone", [("adversarial",), ("adversarial", "summary.json")])
+def test_other_settings_are_refused_when_the_adversarial_pictures_are_deleted(tiny_clip, toy_pairs, tmp_path, gone):
+    given = {"attack": Noise(), "threat": THREAT, "label": "victim", **BATCH}
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        expected = evaluate(tiny_clip, toy_pairs, run=run, **given)
+    for name in gone:
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    weaker = ThreatModel(image=LInf(eps=1 / 255), text=WordEdits(words=1))
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        for change, named in (({"seed": 4}, "`seed` is 3 there and 4 now"), ({"threat": weaker}, "`threat.image.eps`")):
+            with pytest.raises(ValueError, match=named):
+                evaluate(tiny_clip, toy_pairs, run=run, **{**given, **change})
+        if "summary.json" not in gone:
+            with pytest.raises(ValueError, match="`weights`"):
+                evaluate(make_clip(1), toy_pairs, run=run, **given)
+        assert evaluate(tiny_clip, toy_pairs, run=run, **given).rows == expected.rows
 
 
 def test_several_labels_share_a_run(tiny_clip, toy_pairs, tmp_path):

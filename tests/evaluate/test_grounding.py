@@ -1,6 +1,7 @@
 """Grounding from end to end: against every step done by hand, under attack, resumed, and with wrong arguments."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -190,8 +191,11 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
         assert np.array_equal(one.pictures, other.pictures)
         assert np.array_equal(one.maps, other.maps)
         assert one.size == other.size
-    with open_run(tmp_path / "run") as run, pytest.raises(ValueError, match="`layer` is 3 there and 2 now"):
-        measure(model, data, attack=Signs(), threat=THREAT, batch_size=1, run=run, layer=2)
+    for folder in ("", "adversarial"):  # also once the adversarial pictures are deleted to free space
+        if folder:
+            shutil.rmtree(tmp_path / "run" / folder)
+        with open_run(tmp_path / "run") as run, pytest.raises(ValueError, match="`layer` is 3 there and 2 now"):
+            measure(model, data, attack=Signs(), threat=THREAT, batch_size=1, run=run, layer=2)
 
 
 def test_examples_show_both_sides(model, data):

@@ -156,6 +156,21 @@ def test_a_failed_save_leaves_the_old_model(tiny_clip, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+def test_a_model_takes_the_place_of_models_alone(tiny_clip, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        tiny_clip.save_pretrained(tmp_path / "empty")
+    (tmp_path / "empty" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="or a model's, but .* holds 1 other entries: notes.txt"):
+        make_clip(1).save_pretrained(tmp_path / "empty")
+    with pytest.raises(ValueError, match="holds 1 other entries: empty"):
+        make_clip(1).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"Expected a folder for the model, but .*notes\.txt is a file"):
+        make_clip(1).save_pretrained(tmp_path / "empty" / "notes.txt")
+    assert (tmp_path / "empty" / "notes.txt").read_text() == "mine"
+    assert torch.equal(load_model(tmp_path / "empty").network.logit_scale, tiny_clip.network.logit_scale)
+
+
 def test_openai_tokenizers_spell_the_mask(unchecked):
     class Plain:
         mask_token, unk_token, eos_token, bos_token = None, "<|end|>", "<|end|>", "<|start|>"

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,43 @@ def test_several_runs_stand_in_one_table(run_path, tmp_path):
     ]
     assert [view.name for view in run_views(open_runs([run_path, other]))] == ["emoji-run", "second"]
     assert len(certificate_views(open_runs([run_path, other]))) == 2
+
+
+def test_results_of_other_data_attacks_and_seeds_are_rows_of_their_own(tmp_path, tiny_clip, toy_pairs):
+    few = replace(toy_pairs.head(12), name="few")
+    image, text = ThreatModel(image=LInf(eps=8 / 255)), ThreatModel(text=WordEdits(words=1))
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        whole = evaluate(tiny_clip, toy_pairs, run=run)
+        signs = evaluate(tiny_clip, few, attack=Signs(), threat=image, seed=3, run=run, examples=1)
+        swap = evaluate(tiny_clip, few, attack="word-swap", threat=text, run=run, examples=1)
+        once, again = (
+            evaluate(tiny_clip, few, attack=Signs(), threat=threat, seed=seed, run=run, label="b", examples=1)
+            for threat, seed in ((image, 0), (text, 1))
+        )
+        together = [
+            evaluate(tiny_clip, few, attack=Signs(), threat=threat, run=run, label="c", examples=1)
+            for threat in (image, text)
+        ]
+        clean = evaluate(tiny_clip, few, run=run, label="c")
+    table = retrieval_table([tmp_path / "run"])
+    assert [(row["model"], row["images"], row["attack"], row["seed"]) for row in table] == [
+        ("tiny (toy test, clean)", 24, None, 0),
+        ("tiny (few test, signs)", 12, "signs", 3),
+        ("tiny (few test, word-swap)", 12, "word-swap", 0),
+        ("b (seed 0)", 12, "signs", 0),
+        ("b (seed 1)", 12, "signs", 1),
+        ("c", 12, "signs", 0),
+    ]
+    assert [row["recall"] for row in table] == [
+        {"clean": whole.clean},
+        {"clean": signs.clean, "image": signs.robust},
+        {"clean": swap.clean, "text": swap.robust},
+        {"clean": once.clean, "image": once.robust},
+        {"clean": again.clean, "text": again.robust},
+        {"clean": clean.clean, "image": together[0].robust, "text": together[1].robust},
+    ]
+    galleries = gallery_views(open_runs([tmp_path / "run"]))
+    assert {gallery.title for gallery in galleries} <= {row["model"] for row in table[1:]}
 
 
 def test_an_interrupted_run_is_reported_as_far_as_it_got(tmp_path, tiny_clip, toy_pairs):

@@ -56,6 +56,7 @@ def token_gradients(model: VisionLanguageModel, texts: Sequence[str], score: Sco
     finally:
         handle.remove()
     mask = tokens.mask.to(gradient.device)[..., None]
+    gradient = gradient[:, : mask.shape[1]]  # SigLIP pads its tokens to the context length
     return TokenGradients(tokens, scores.detach(), gradient.masked_fill(~mask, 0.0))
 
 

@@ -6,9 +6,19 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 ORIENTATION = int(ExifTags.Base.Orientation)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TELL_ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.De
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Return a picture of any mode as RGB: upright by its EXIF, transparency on white, 16-bit grey scaled to 8."""
-    upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+    upright = _upright(image)
     if upright.mode.startswith("I"):
         grey = np.asarray(upright)
         if upright.mode != "I" or grey.max() > 255:  # Pillow's own conversion would cut everything above 255 off
@@ -77,3 +87,24 @@ def as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", upright.size, "white")
         return Image.alpha_composite(white, upright).convert("RGB")
     return upright.convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how a picture lies by its EXIF, from 1 (upright) to 8; 1 where that cannot be read."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except UNREADABLE:
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # a TIFF is turned by this
+    method = _TURNS.get(orientation(image))
+    if method is None:
+        return image
+    # Pillow's `exif_transpose` writes the whole EXIF anew, which fails for tags of unusual types.
+    turned = image.transpose(method)
+    for key in _TELL_ORIENTATION:
+        turned.info.pop(key, None)  # it lies upright now
+    return turned

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from PIL import Image
 
 from crossguard.checks import nearest
-from crossguard.data.pictures import ORIENTATION, UNREADABLE, Picture
+from crossguard.data.pictures import UNREADABLE, Picture, orientation
 from crossguard.data.refcoco_refs import Reference, read_references
 from crossguard.data.referring import ReferringExpressions, refuse
 
@@ -134,7 +134,7 @@ def _check_files(files: Mapping[str, tuple[Path, tuple[int, int]]], root: Path) 
             continue
         try:
             with Image.open(path) as image:
-                turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+                turned = orientation(image) in (5, 6, 7, 8)
                 found = image.size if turned else image.size[::-1]
         except UNREADABLE as error:
             raise ValueError(f"Expected an image file at {path}, but it could not be read: {error}") from error

@@ -54,11 +54,12 @@ def expand(shards: str | Path | Sequence[str | Path]) -> list[Path]:
     for pattern in given:
         for path in expand_braces(str(pattern)):
             starred = set("*?[") & set(path.name)
-            found += sorted(path.parent.glob(path.name)) if starred else [path]
+            matches = sorted(path.parent.glob(path.name)) if starred else []
+            found += matches or [path]  # a pattern without any match is missing, as a file is
     missing = [str(path) for path in found if not path.is_file()]
     if missing or not found:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        lacking = f"{len(missing)} of {len(found)} are missing: {named}" if found else "no file matches"
+        lacking = f"{len(missing)} of {len(found)} are missing: {named}" if found else "none are named"
         raise ValueError(f"Expected shards at {shards}, but {lacking}")
     return found
 

@@ -1,5 +1,6 @@
 """Tar shards as webdataset and img2dataset write them, read in place and in any order."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,26 +47,37 @@ def load_webdataset(
     """
     check_choice(captions, ("txt", "json"), "captions")
     paths = expand(shards)
+    names, root = _names(paths)
     rows = Gathering(f"{len(paths)} shards", skip_bad=skip_bad)
     pictures: list[Picture] = []
     with (progress or Silent()).task("Read shards", total=len(paths)) as task:
-        for path in paths:
+        for path, name in zip(paths, names, strict=True):
             samples, cut = read_shard(path, captions=captions, field=field)
             if cut:
-                rows.refuse(f"an early end ({cut})", path.name)
+                rows.refuse(f"an early end ({cut})", name)
             for sample in samples:
-                key = f"{path.name}/{sample.key}"
+                key = f"{name}/{sample.key}"
                 before = len(rows)
                 rows.add(key if sample.offset >= 0 else None, sample.captions, where=key)
                 if len(rows) > before:
                     pictures.append(Picture(key, path, "", sample.offset, sample.size))
             task.advance()
     return rows.build(
-        name=paths[0].parent.name or "webdataset",
+        name=root.name or "webdataset",
         split=split,
-        root=paths[0].parent,
+        root=root,
         pictures=pictures,
         verify=verify,
         workers=workers,
         progress=progress,
     )
+
+
+def _names(paths: Sequence[Path]) -> tuple[list[str], Path]:
+    """Return the shards' paths within the innermost folder that holds all of them, and that folder.
+
+    Shards of different folders often have the same file names; their samples must not be taken for one another.
+    """
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in whole]))
+    return [path.relative_to(root).as_posix() for path in whole], root

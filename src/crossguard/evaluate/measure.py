@@ -16,6 +16,7 @@ from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import TOP, Example, Examples, choose_queries
 from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images, on_device
 from crossguard.evaluate.fingerprint import digest
+from crossguard.evaluate.kept import check_kept
 from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, Ranking, Side
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval_job import Job, Shared
@@ -137,6 +138,7 @@ def evaluate_modalities(
 def _measure(job: Job, device: torch.device, shared: Shared) -> RetrievalResult:
     attack = job.attack
     settings = job.settings(shared)
+    check_kept(job.run, kind="retrieval", name=job.section, section=job.section, settings=settings)
     with open_store(job.run, job.name, job.part, settings=settings) as store:
         groups = shared.get("groups", lambda: linked_groups(job.pairs, batch_size=job.batch_size))
         finished = finished_result(job, settings)

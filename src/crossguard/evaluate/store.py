@@ -18,7 +18,8 @@ from torch import Tensor
 
 from crossguard.attacks.base import Adversarial
 from crossguard.data import PairBatch
-from crossguard.runs import RunFolder, as_read_back, differences, write_atomically, write_json
+from crossguard.evaluate.kept import refuse_differences
+from crossguard.runs import RunFolder, as_read_back, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,7 @@ class AdversarialStore:
         manifest = folder / "settings.json"
         wanted = as_read_back(settings)
         if manifest.exists():
-            found = differences(json.loads(manifest.read_text()), wanted)
-            if found:
-                raise ValueError(
-                    f"Expected the settings of the evaluation begun in {folder}, but they differ: {'; '.join(found)}. "
-                    "Use another run folder, or another `label`."
-                )
+            refuse_differences(json.loads(manifest.read_text()), wanted, where=folder)
         else:
             write_json(manifest, wanted)
 

@@ -15,6 +15,7 @@ from crossguard.attacks.base import Attack
 from crossguard.data import PairBatch
 from crossguard.evaluate.asked import row_facts
 from crossguard.evaluate.fingerprint import describe
+from crossguard.evaluate.kept import check_kept
 from crossguard.evaluate.sample_examples import SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store
 from crossguard.progress import Reporter
@@ -182,10 +183,12 @@ class Carried:
 
 def _open(asked: Measurement, name: str, stack: ExitStack) -> _Part:
     settings = asked.settings(name)
+    section = asked.section(name)
+    check_kept(asked.run, kind=asked.task.kind, name=f"{asked.label}/{name}", section=section, settings=settings)
     store = stack.enter_context(open_store(asked.run, asked.task.kind, asked.label, name, settings=settings))
     part = _Part(name, settings, store)
     if asked.run is not None:
-        part.rows = {row["index"]: row for row in asked.run.rows if row.get("section") == asked.section(name)}
+        part.rows = {row["index"]: row for row in asked.run.rows if row.get("section") == section}
     return part
 
 

@@ -1,6 +1,7 @@
 """Saving and loading models: a folder is whole or not there."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,15 +22,43 @@ Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 
+_FILES = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(generation_|preprocessor_|tokenizer_)?config\.json"
+    r"|(tokenizer|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt|spiece\.model|chat_template\.jinja"
+)
+"""Names of the files that networks, tokenizers and pixel rules write."""
+
+
 def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]]) -> None:
-    """Let every part write itself into one new folder, which then takes the place of `folder`."""
+    """Let every part write itself into one new folder, which then takes the place of `folder`.
+
+    Raises:
+        ValueError: `folder` is a file, or holds other things than a model's files; they would be lost.
+    """
+    _refuse_strangers(Path(folder))
     with atomic_folder(folder) as temporary:
         for write in parts:
             write(temporary)
 
 
+def _refuse_strangers(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"Expected a folder for the model, but {folder} is a file.")
+    entries = list(folder.iterdir()) if folder.exists() else []
+    strangers = sorted(entry.name for entry in entries if entry.is_dir() or not _FILES.fullmatch(entry.name))
+    if strangers:
+        raise ValueError(
+            f"Expected a new or empty folder, or a model's, but {folder} holds {len(strangers)} other entries: "
+            f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}."
+        )
+
+
 def save_weights(module: nn.Module, folder: Path | str) -> None:
-    """Write a module's weights, shared ones once, to `model.safetensors` in a folder; whole or not at all."""
+    """Write a module's weights, shared ones once, to `model.safetensors` in a folder; whole or not at all.
+
+    Raises:
+        ValueError: as `write_model`.
+    """
     write_model(folder, [lambda temporary: save_safetensors(module, str(temporary / WEIGHTS))])
 
 
@@ -48,7 +77,11 @@ def load_weights(module: nn.Module, folder: Path | str) -> None:
 
 
 def save_network(module: nn.Module, config: Mapping[str, Any], folder: Path | str) -> None:
-    """Write `config.json` and `model.safetensors` to a folder that `load_network` reads back bit-equal."""
+    """Write `config.json` and `model.safetensors` to a folder that `load_network` reads back bit-equal.
+
+    Raises:
+        ValueError: as `write_model`.
+    """
     write_model(
         folder,
         (

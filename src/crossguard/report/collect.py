@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.evaluate.examples import Example, Examples
+from crossguard.report.groups import grouped
 from crossguard.report.views import (
     Asked,
     ExampleView,
@@ -51,45 +52,35 @@ def run_views(runs: Sequence[RunFolder]) -> list[RunView]:
 
 
 def retrieval_views(runs: Sequence[RunFolder]) -> list[RetrievalView]:
-    """Return one row per model of every run, its measurements of single modalities and joint side by side."""
-    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        for entry in run.summary.get("retrieval", {}).values():
-            rows.setdefault((str(run.path), entry["label"], entry["weights"]), []).append(entry)
-    names = _distinct(
-        [label for _, label, _ in rows], [f"{label} ({Path(path).resolve().name})" for path, label, _ in rows]
-    )
-    return [_retrieval_view(name, entries) for name, entries in zip(names, rows.values(), strict=True)]
+    """Return one row per model, data set and attack of every run, single modalities and joint side by side."""
+    return [_retrieval_view(group.name, group.entries) for group in grouped(runs, "retrieval")]
 
 
 def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
-    """Return the examples of every model under its widest attack.
+    """Return the examples of every row under its widest threat.
 
     Raises:
         ValueError: a run's example pictures are missing or damaged.
     """
     galleries = []
-    for run in runs:
-        widest: dict[str, Mapping[str, Any]] = {}
-        for entry in run.summary.get("retrieval", {}).values():
-            if entry["examples"] is not None and len(entry["threat"]) >= len(
-                widest.get(entry["label"], {"threat": ()})["threat"]
-            ):
-                widest[entry["label"]] = entry
-        for label, entry in widest.items():
-            path = run.file("examples", label, f"{entry['part']}.npz")
-            threat = ThreatModel.from_dict(entry["threat"])
-            examples = Examples.load(entry["examples"], path)
-            galleries.append(
-                GalleryView(
-                    title=label,
-                    attack=f"{entry['attack']}, {threat}",
-                    examples=[
-                        _example_view(example, examples, threat)
-                        for example in sorted(examples.queries, key=lambda example: example.direction)  # pictures first
-                    ],
-                )
+    for group in grouped(runs, "retrieval"):
+        shown = [entry for entry in group.entries if entry["examples"] is not None]
+        if not shown:
+            continue
+        entry = max(reversed(shown), key=lambda entry: len(entry["threat"]))
+        threat = ThreatModel.from_dict(entry["threat"])
+        path = group.run.file("examples", entry["label"], f"{entry['part']}.npz")
+        examples = Examples.load(entry["examples"], path)
+        galleries.append(
+            GalleryView(
+                title=group.name,
+                attack=f"{entry['attack']}, {threat}",
+                examples=[
+                    _example_view(example, examples, threat)
+                    for example in sorted(examples.queries, key=lambda example: example.direction)  # pictures first
+                ],
             )
+        )
     return [gallery for gallery in galleries if gallery.examples]
 
 
@@ -113,7 +104,7 @@ def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> Retriev
         texts=first["texts"],
         attack=None if widest is None else widest["attack"],
         threat="" if widest is None else str(ThreatModel.from_dict(widest["threat"])),
-        seed=first["seed"],
+        seed=(widest or first)["seed"],
         columns=columns,
         success=success,
         warnings=tuple(dict.fromkeys(warning for entry in entries for warning in entry.get("warnings", ()))),

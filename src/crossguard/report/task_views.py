@@ -1,11 +1,11 @@
 """From run folders to what a report shows of grounding, captioning, classification and segmentation."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from crossguard.evaluate.grounding_boxes import RIGHT
 from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
+from crossguard.report.groups import grouped
 from crossguard.report.overlay import overlay
 from crossguard.report.pictures import amplified_difference
 from crossguard.report.tasks import KINDS, TaskExampleView, TaskView
@@ -16,28 +16,12 @@ from crossguard.threat import ThreatModel
 
 
 def task_views(runs: Sequence[RunFolder]) -> list[TaskView]:
-    """Return one view per task and model of every run, its measurements of single modalities and joint together.
+    """Return one view per task, model, data set and attack of every run, single modalities and joint together.
 
     Raises:
         ValueError: a run's example pictures are missing or damaged.
     """
-    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
-    folders = {str(run.path): run for run in runs}
-    for kind in KINDS:
-        for run in runs:
-            for entry in run.summary.get(kind, {}).values():
-                key = (kind, str(run.path), entry["label"], entry["weights"])
-                groups.setdefault(key, []).append(entry)
-    seen = [(kind, label) for kind, _, label, _ in groups]
-    return [
-        _view(
-            kind,
-            label if seen.count((kind, label)) == 1 else f"{label} ({Path(path).resolve().name})",
-            entries,
-            folders[path],
-        )
-        for (kind, path, label, _), entries in groups.items()
-    ]
+    return [_view(kind, group.name, group.entries, group.run) for kind in KINDS for group in grouped(runs, kind)]
 
 
 def _view(kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunFolder) -> TaskView:
