@@ -249,6 +249,22 @@ def test_character_edits_are_all_strings_one_edit_away():
     assert len(Characters(limit=7).of("cat")) == 7
 
 
+@pytest.mark.parametrize(
+    ("word", "others"),
+    [
+        ("boys", {"toys"}),
+        ("ropes", {"rapes", "roses"}),
+        ("hand", {"and", "sand"}),
+        ("walked", {"talked"}),
+        ("cats", {"bats", "cars"}),
+    ],
+)
+def test_character_edits_make_no_other_english_word(word, others):
+    assert not others & set(Characters(limit=None).of(word))
+    assert others <= set(Characters(limit=None, real_words=True).of(word))
+    assert len(Characters(limit=None).of(word)) > 100
+
+
 def one_apart(a, b):
     if len(a) == len(b):
         return sum(x != y for x, y in zip(a, b, strict=True)) == 1
