@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossguard.attacks import SOURCES, Characters, EmbeddingNeighbours, MaskedLM, Thesaurus, make_source
+from crossguard.attacks.candidates import attackable
 from crossguard.attacks.inflect import inflect, lemmas
 from crossguard.attacks.masked_lm import best_combinations
 from crossguard.attacks.meaning import antonyms, keeps_meaning
@@ -107,6 +108,15 @@ def test_thesaurus_knows_common_words_and_their_forms():
     assert Thesaurus(broader="always").of("sofa") == ("couch", "lounge", "seat")
     with pytest.raises(ValueError, match="did you mean 'fallback'"):
         Thesaurus(broader="falback")
+
+
+@pytest.mark.parametrize(
+    "word", ["don't", "Don\u2019t", "WON\u02bcT", "ain't", "mightn't", "shan\u2019t", "shant", "daren't"]
+)
+def test_negations_are_left_alone_however_they_are_spelt(word):
+    assert not attackable(word)
+    assert not keeps_meaning("do", word)
+    assert Characters().of(word) == ()
 
 
 @pytest.mark.parametrize(
@@ -237,6 +247,22 @@ def test_character_edits_are_all_strings_one_edit_away():
     assert "car" not in Characters(limit=None).of("cat")
     assert all(word[0] == "c" for word in Characters(limit=None, keep_first=True).of("cat"))
     assert len(Characters(limit=7).of("cat")) == 7
+
+
+@pytest.mark.parametrize(
+    ("word", "others"),
+    [
+        ("boys", {"toys"}),
+        ("ropes", {"rapes", "roses"}),
+        ("hand", {"and", "sand"}),
+        ("walked", {"talked"}),
+        ("cats", {"bats", "cars"}),
+    ],
+)
+def test_character_edits_make_no_other_english_word(word, others):
+    assert not others & set(Characters(limit=None).of(word))
+    assert others <= set(Characters(limit=None, real_words=True).of(word))
+    assert len(Characters(limit=None).of(word)) > 100
 
 
 def one_apart(a, b):

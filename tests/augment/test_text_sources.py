@@ -226,3 +226,8 @@ class TestThin:
         with pytest.raises(ValueError, match="`texts_per_image` >= 1"):
             thin(toy_pairs, texts_per_image=0, seed=0)
         assert thin(toy_pairs, seed=0) is toy_pairs
+
+
+@pytest.mark.parametrize("word", ["don't", "Don\u2019t", "ain't", "shan\u2019t"])
+def test_negations_are_never_deleted_however_they_are_spelt(word):
+    assert word in delete_words(f"they {word} run here", 9, Random(0)).split()

@@ -115,6 +115,22 @@ def test_mode_and_inputs_are_left_as_they_were(sign_net, sensors):
         assert (values == before[m]).all()
 
 
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda values: values.astype(np.float64),
+        lambda values: values.astype(">f4"),
+        lambda values: values.astype(np.int8),
+        lambda values: values[::-1].copy()[::-1],
+        lambda values: np.broadcast_to(values[None], (1, *values.shape))[0],
+    ],
+    ids=["double", "big-endian", "whole numbers", "negative strides", "read-only"],
+)
+def test_values_may_be_stored_in_any_way(sign_net, sensors, stored):
+    other = replace(sensors, modalities={m: stored(values) for m, values in sensors.modalities.items()})
+    assert (run(sign_net, other).counts.votes == run(sign_net, sensors).counts.votes).all()
+
+
 def test_images_are_ablated_by_pixel(sensors):
     class Bright(torch.nn.Module):
         name, modalities, classes = "bright", ("image",), ("dark", "bright")

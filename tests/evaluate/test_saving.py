@@ -3,7 +3,7 @@
 import pytest
 
 import crossguard as cg
-from crossguard.attacks import load_adversarial
+from crossguard.attacks import load_adversarial, save_adversarial
 from crossguard.evaluate import evaluate_modalities
 from crossguard.runs import RunFolder
 from shared import make_clip
@@ -74,3 +74,17 @@ def test_a_set_of_another_attack_is_not_written_over(tmp_path, toy_pairs):
     cg.evaluate(make_clip(1), toy_pairs.head(8), **QUICK, save_to=tmp_path / "set")
     with pytest.raises(ValueError, match="holds that of another attack"):
         cg.evaluate(make_clip(1), toy_pairs.head(8), **QUICK, seed=1, save_to=tmp_path / "set")
+
+
+def test_budgets_that_a_set_cannot_keep_are_refused_before_work(tmp_path, toy_pairs, monkeypatch):
+    def work(*_):
+        raise AssertionError
+
+    model, threat = make_clip(1), cg.ThreatModel(image=cg.Elements(1), text=cg.WordEdits(1))
+    monkeypatch.setattr(type(model), "encode_image", work)
+    refusal = pytest.raises(ValueError, match="Expected a budget of 'image' that an adversarial set can keep, LInf")
+    with refusal:
+        cg.evaluate(model, toy_pairs, attack="sparse", threat=threat, save_to=tmp_path / "set")
+    with refusal:
+        save_adversarial(tmp_path / "set", [], pairs=toy_pairs, threat=threat, model="tiny", attack="sparse", seed=0)
+    assert not (tmp_path / "set").exists()

@@ -1,5 +1,7 @@
 """Training on ablated inputs: it learns, repeats itself, and changes nothing of the caller's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,10 @@ def test_wrong_arguments_are_refused(unchecked, samples):
         trained(samples.select([57, 58, 59]))
     with pytest.raises(FloatingPointError, match="lower `lr`"):
         trained(samples, lr=1e30)
+
+
+def test_values_may_be_stored_in_any_way(samples):
+    doubles = {m: values.astype(np.float64)[:, ::-1].copy()[:, ::-1] for m, values in samples.modalities.items()}
+    expected, found = trained(samples, steps=3), trained(replace(samples, modalities=doubles), steps=3)
+    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)

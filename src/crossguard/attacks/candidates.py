@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from crossguard.attacks.stopwords import STOP_WORDS
+from crossguard.attacks.stopwords import is_stop_word
 from crossguard.models import VisionLanguageModel
 
 Candidates: TypeAlias = tuple[tuple[str, ...], ...]
@@ -34,4 +34,4 @@ class CandidateSource(Protocol):
 
 def attackable(core: str) -> bool:
     """Whether an attack may change a word at all: not punctuation, not a number, not a stop word or negation."""
-    return any(letter.isalpha() for letter in core) and core.lower() not in STOP_WORDS
+    return any(letter.isalpha() for letter in core) and not is_stop_word(core)

@@ -6,7 +6,9 @@ from string import ascii_lowercase
 import torch
 
 from crossguard.attacks.candidates import Candidates, attackable
+from crossguard.attacks.inflect import lemmas
 from crossguard.attacks.noise import uniform
+from crossguard.attacks.stopwords import is_stop_word
 from crossguard.attacks.thesaurus import vocabulary
 from crossguard.attacks.words import split_words
 from crossguard.models import VisionLanguageModel
@@ -19,8 +21,8 @@ class Characters:
         limit: the most candidates per word, chosen once per word by a hash of it; None proposes all (about 53 per
             letter).
         keep_first: leave the first letter as it is, which readers notice most.
-        real_words: allow an edit that makes another English word ("cat" -> "car"); LEAF forbids it, since it may
-            change the meaning.
+        real_words: allow an edit that makes another English word ("cat" -> "car", "boys" -> "toys"); LEAF forbids it,
+            since it may change the meaning.
 
     Raises:
         ValueError: `limit` below one.
@@ -52,14 +54,18 @@ class Characters:
     def _edit(self, word: str) -> tuple[str, ...]:
         edits = one_edit(word, first=1 if self.keep_first else 0)
         if not self.real_words:
-            known = vocabulary()
-            edits = [edit for edit in edits if edit not in known]
+            edits = [edit for edit in edits if not _is_english(edit)]
         edits = [edit for edit in edits if any(letter.isalpha() for letter in edit)]
         if self.limit is None or len(edits) <= self.limit:
             return tuple(edits)
         keys = uniform(torch.tensor([int.from_bytes(word.encode()[:7], "big")]), (len(edits),), seed=0)[0]
         chosen = sorted(keys.argsort()[: self.limit].tolist())
         return tuple(edits[i] for i in chosen)
+
+
+def _is_english(word: str) -> bool:
+    """Whether a word, or what it is a form of, is known: "toys" is, since "toy" is."""
+    return is_stop_word(word) or any(lemma in vocabulary() for lemma, _ in lemmas(word))
 
 
 def one_edit(word: str, *, first: int = 0) -> list[str]:

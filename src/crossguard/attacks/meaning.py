@@ -7,7 +7,7 @@ import gzip
 from functools import cache
 from importlib.resources import files
 
-from crossguard.attacks.stopwords import STOP_WORDS
+from crossguard.attacks.stopwords import is_stop_word
 
 _EXCLUSIVE_SETS = (
     "red orange yellow green blue purple violet pink brown black white grey gray cyan magenta teal turquoise gold "
@@ -67,7 +67,7 @@ def keeps_meaning(word: str, candidate: str) -> bool:
         >>> keeps_meaning("red", "blue")
         False
     """
-    if candidate == word or candidate in STOP_WORDS or not candidate.replace("-", "").isalpha():
+    if candidate == word or is_stop_word(candidate) or not candidate.replace("-", "").isalpha():
         return False
     if (word, candidate) in antonyms():
         return False

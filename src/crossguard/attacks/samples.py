@@ -17,7 +17,7 @@ from crossguard.attacks.victims import Plain, Victim, entropy_loss, frozen_netwo
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
-from crossguard.models.inputs import input_arrays
+from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import Elements, LInf, ThreatModel
 
@@ -244,7 +244,7 @@ class _Job:
         self, values: Mapping[str, np.ndarray], ids: Int64[np.ndarray, " chosen"]
     ) -> Int64[np.ndarray, "chosen ..."]:
         """Ask the victim about stored values."""
-        inputs = {m: torch.from_numpy(v.astype(np.float32)).to(self.device) for m, v in values.items()}
+        inputs = {m: input_tensor(v, self.device) for m, v in values.items()}
         return self.victim.decide(inputs, torch.from_numpy(self.places[ids]).to(self.device)).cpu().numpy()
 
     def result(

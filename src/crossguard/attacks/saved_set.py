@@ -117,12 +117,14 @@ def save_adversarial(
         settings: anything else worth keeping, as JSON values.
 
     Raises:
-        ValueError: the folder holds something, or a batch is out of budget, off the 8-bit grid, or of other data.
+        ValueError: the folder holds something, a budget is of another kind than L-inf and word edits, or a batch is out
+            of budget, off the 8-bit grid, or of other data.
 
     Returns:
         The folder.
     """
     folder = Path(folder)
+    check_savable(threat)
     refuse_taken(folder)
     with atomic_folder(folder) as target:
         texts: dict[str, str] = {}
@@ -158,6 +160,21 @@ def save_adversarial(
     return folder
 
 
+def check_savable(threat: ThreatModel) -> None:
+    """Refuse budgets that a set could not show to be kept: pictures are compared by L-inf, texts by words.
+
+    Raises:
+        ValueError: naming the first of another kind.
+    """
+    for modality, kind in (("image", LInf), ("text", WordEdits)):
+        budget = threat.get(modality)
+        if budget is not None and not isinstance(budget, kind):
+            raise ValueError(
+                f"Expected a budget of {modality!r} that an adversarial set can keep, {kind.__name__}, but got "
+                f"{budget!r}."
+            )
+
+
 def refuse_taken(folder: Path) -> None:
     """Refuse a folder that holds something, or a file in its place.
 
@@ -182,6 +199,7 @@ def load_adversarial(folder: Path | str) -> AdversarialSet:
         if made["schema"] > SCHEMA:
             raise ValueError(f"it is of layout {made['schema']}, newer than this version reads ({SCHEMA})")
         threat = ThreatModel.from_dict(made["threat"])
+        check_savable(threat)
         texts = {row["source"]: row["adversarial"] for row in _read_lines(folder / "texts.jsonl")}
         images = _read_lines(folder / "images.jsonl")
         ids = np.array([row["id"] for row in images], dtype=np.int64)

@@ -1,10 +1,12 @@
 """Words that text attacks leave alone: function words carry grammar, negations turn the meaning round."""
 
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07", "'"))
 _NEGATIONS = (
     "no not never none nobody nothing nowhere neither nor without cannot cant can't dont don't doesnt "
     "doesn't didnt didn't isnt isn't arent aren't wasnt wasn't werent weren't wont won't wouldnt "
     "wouldn't shouldnt shouldn't couldnt couldn't hasnt hasn't havent haven't hadnt hadn't mustnt "
-    "mustn't neednt needn't n't hardly barely scarcely"
+    "mustn't neednt needn't aint ain't mightnt mightn't shant shan't oughtnt oughtn't darent daren't n't hardly barely "
+    "scarcely"
 )
 _FUNCTION_WORDS = (
     "a an the this that these those some any each every either both all few many much more most "
@@ -26,3 +28,23 @@ NEGATIONS: frozenset[str] = frozenset(_NEGATIONS.split())
 
 STOP_WORDS: frozenset[str] = NEGATIONS | frozenset(_FUNCTION_WORDS.split())
 """English function words, lower case: never attacked, never proposed."""
+
+
+def is_negation(word: str) -> bool:
+    """Whether a word, in any case and with any apostrophe, is a negation.
+
+    Example:
+        >>> [is_negation(word) for word in ("don't", "Don\u2019t", "amn't", "tent")]
+        [True, True, True, False]
+    """
+    plain = _plain(word)
+    return plain in NEGATIONS or plain.endswith("n't")
+
+
+def is_stop_word(word: str) -> bool:
+    """Whether a word, in any case and with any apostrophe, is a function word or a negation."""
+    return _plain(word) in STOP_WORDS or is_negation(word)
+
+
+def _plain(word: str) -> str:
+    return word.lower().translate(_APOSTROPHES)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from crossguard.attacks.candidates import Candidates, attackable
-from crossguard.attacks.stopwords import NEGATIONS
+from crossguard.attacks.stopwords import is_negation
 from crossguard.attacks.words import delete_word, insert_word, replace_word, split_words
 from crossguard.threat import WordEdit
 
@@ -48,7 +48,7 @@ class EditedText:
             if "substitution" in self.kinds:
                 found += [(i, "substitution", replace_word(self.text, piece, c)) for c in self.proposals[i]]
             if "insertion" in self.kinds:
-                inserted = (c for c in self.proposals[i] if c not in NEGATIONS)
+                inserted = (c for c in self.proposals[i] if not is_negation(c))
                 found += [(i, "insertion", insert_word(self.text, piece, c)) for c in inserted]
             if "deletion" in self.kinds and len(pieces) > 1:
                 found.append((i, "deletion", delete_word(self.text, piece)))

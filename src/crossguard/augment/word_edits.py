@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal, TypeAlias
 
 from crossguard.attacks import Thesaurus
-from crossguard.attacks.stopwords import NEGATIONS
+from crossguard.attacks.stopwords import is_negation
 from crossguard.attacks.words import replace_word, split_words
 
 Edit = Literal["replace", "insert", "swap", "delete"]
@@ -58,8 +58,8 @@ def swap_words(text: str, words: int, dice: Random, thesaurus: Thesaurus | None 
 def delete_words(text: str, words: int, dice: Random, thesaurus: Thesaurus | None = None) -> str:
     """Delete `words` random words, but never a negation and never the last other word."""
     pieces = text.split()
-    cores = [word.core.lower() for word in split_words(text)]
-    deletable = [i for i, core in enumerate(cores) if core and core not in NEGATIONS]
+    cores = [word.core for word in split_words(text)]
+    deletable = [i for i, core in enumerate(cores) if core and not is_negation(core)]
     gone = set(dice.sample(deletable, max(0, min(words, len(deletable) - 1))))
     return " ".join(piece for i, piece in enumerate(pieces) if i not in gone).rstrip(",;: ") if gone else text
 

@@ -14,6 +14,7 @@ from crossguard.certify.design import Design
 from crossguard.certify.subsample import ablate_elements, draw_masks
 from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, Packed, PackingClassifier
+from crossguard.models.inputs import input_tensor
 from crossguard.models.packing import pack_rows
 from crossguard.progress import Task
 
@@ -140,7 +141,7 @@ def sub_samples(
                 f"{mask.shape[1]}."
             )
         picked = values[modality][chosen[0] : chosen[0] + 1] if len(chosen) == 1 else values[modality][chosen]
-        whole = torch.from_numpy(picked).to(design.device)
+        whole = input_tensor(picked, design.device)
         if modality in design.packs:
             elements = whole.flatten(2).transpose(1, 2) if whole.ndim == 4 else whole
             inputs[modality] = pack_rows(elements, row, mask)

@@ -82,8 +82,8 @@ def evaluate(
     Raises:
         WrongKind: the model lacks members of the protocol.
         ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
-            modality the attack cannot use, a run begun with other settings, a `save_to` that holds something, or
-            `rerank` with a model that cannot match.
+            modality the attack cannot use, a run begun with other settings, a `save_to` that holds something or for
+            budgets that a set cannot keep, or `rerank` with a model that cannot match.
     """
     found = resolve_attack(attack, attack_options)
     folder = None if save_to is None else Path(save_to)

@@ -8,6 +8,7 @@ from typing import Any
 from crossguard import __version__
 from crossguard.attacks.base import Attack
 from crossguard.attacks.saved import Saved
+from crossguard.attacks.saved_set import check_savable
 from crossguard.data import OneToManyPairs
 from crossguard.evaluate.asked import check_budgets, part_name
 from crossguard.evaluate.features import check_model
@@ -81,6 +82,7 @@ class Job:
         if self.save_to is not None:
             if self.attack is None:
                 raise ValueError("Expected an attack whose findings go to `save_to`, but `attack` is None.")
+            check_savable(self.threat or ThreatModel())
             check_target(self.save_to)
 
     def settings(self, shared: "Shared") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
 from crossguard.evaluate.samples_result import SamplesResult, sample_figures
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
-from crossguard.models.inputs import input_arrays
+from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder, as_read_back, differences, write_json
 from crossguard.threat import ThreatModel
@@ -213,7 +213,7 @@ def _check_attack(
 def _answers(
     model: Any, batch: MultiModalSamples, ids: Int64[np.ndarray, " samples"], device: torch.device
 ) -> Int64[np.ndarray, "samples ..."]:
-    inputs = {m: torch.from_numpy(batch.modalities[m].astype(np.float32)).to(device) for m in model.modalities}
+    inputs = {m: input_tensor(batch.modalities[m], device) for m in model.modalities}
     answers = Plain(model).decide(inputs, torch.from_numpy(ids).to(device)).cpu().numpy()
     if answers.shape != batch.labels.shape:
         raise ValueError(

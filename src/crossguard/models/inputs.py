@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from crossguard.checks import WrongKind, lookup
 from crossguard.data.samples import MultiModalSamples
@@ -38,3 +40,13 @@ def input_arrays(model: Any, samples: MultiModalSamples) -> dict[str, Shaped[np.
     if tuple(samples.classes) != tuple(model.classes):
         raise ValueError(f"Expected samples of the model's classes {model.classes}, but got {samples.classes}.")
     return arrays
+
+
+def input_tensor(values: Shaped[np.ndarray, "samples ..."], device: torch.device | str) -> Float[Tensor, "samples ..."]:
+    """Return values as models take them: a float32 copy on a device, whatever their type, byte order or strides.
+
+    Args:
+        values: of one modality.
+        device: where the model is.
+    """
+    return torch.from_numpy(values.astype(np.float32, order="C")).to(device)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
+from crossguard.models.inputs import input_tensor
 from crossguard.progress import Reporter
 from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
 
@@ -67,7 +68,7 @@ def train_ablated(
     if not len(judged):
         raise ValueError("Expected samples with labels, but got none.")
     chosen = samples.select(judged)
-    inputs = {m: torch.from_numpy(chosen.modalities[m]).to(device) for m in classifier.modalities}
+    inputs = {m: input_tensor(chosen.modalities[m], device) for m in classifier.modalities}
     labels = torch.from_numpy(chosen.labels).to(device)
 
     def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
+from crossguard.models.inputs import input_tensor
 from crossguard.progress import Reporter
 from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
 
@@ -79,7 +79,7 @@ def train_ablated_segmenter(
 
     def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows = judged[torch.randint(len(judged), (batch_size,), generator=generator, device=device).cpu().numpy()]
-        batch = {m: torch.from_numpy(array[rows].astype(np.float32)).to(device) for m, array in values.items()}
+        batch = {m: input_tensor(array[rows], device) for m, array in values.items()}
         labels = torch.from_numpy(samples.labels[rows]).to(device)
         batch, labels = augment(batch, labels, generator) if augment else (batch, labels)
         complete = torch.rand(batch_size, 1, generator=generator, device=device) < whole
