@@ -3,10 +3,13 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from command_line import invoke, said, unstyled
+from crossguard.cli.options import as_overrides
+from crossguard.recipes import read_recipe
 from shared import write_annotations
 
 VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
@@ -93,6 +96,15 @@ def test_unknown_options_and_those_of_another_type_are_refused_before_a_run_begi
     assert told in said(*arguments, f"run={tmp_path / 'run'}", code=2)
     assert told in said("validate", *arguments[1:], code=2)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-07-30", "2024", "1e3", "on", "null", "runs/a: b", "runs/a #2", "[a]", 'a"b', "runs/é 😀"]
+)
+def test_names_given_as_options_stay_as_they_are(name):
+    changes = as_overrides(["seed=3"], run=Path(name), seed=None, device=name, max_samples=5)
+    recipe = read_recipe("emoji-sga", changes)
+    assert (recipe.run, recipe.device, recipe.seed, recipe.max_samples) == (name, name, 3, 5)
 
 
 def test_a_run_folder_that_cannot_be_made_is_told(tmp_path):
