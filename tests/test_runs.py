@@ -341,9 +341,30 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 def test_safe_names_stay_in_their_folder(tmp_path):
     RunFolder.open(tmp_path / "run", settings={}).close()
     run = RunFolder(tmp_path / "run")
-    assert run.file("adversarial", "mat+ (a/b)", "..") == tmp_path / "run" / "adversarial" / "mat+_a_b" / "_"
-    assert safe_name("../../etc/passwd") == "etc_passwd"
-    assert safe_name("日本") == "_"
+    whole = run.file("adversarial", "mat+ (a/b)", "..")
+    assert whole.parents[1] == tmp_path / "run" / "adversarial"
+    assert whole.parent.name.startswith("mat+_a_b-")
+    assert safe_name("../../etc/passwd").startswith("etc_passwd-")
+    for plain in ("mat+", "emoji-clip", "alpha=0.5", "日本", "été"):
+        assert safe_name(plain) == plain
+
+
+def test_different_names_have_different_files():
+    names = [
+        "modèle α",
+        "modèle β",
+        "mat+ (joint)",
+        "mat+ joint",
+        "mat+_joint",
+        "mat joint",
+        "a/b",
+        "a:b",
+        "",
+        ".",
+        "..",
+    ]
+    assert len({safe_name(name) for name in names}) == len(names)
+    assert all(safe_name(name).strip("._") and "/" not in safe_name(name) for name in names)
 
 
 VALUES = st.recursive(st.integers() | st.text(), lambda inner: st.dictionaries(st.text("ab"), inner), max_leaves=5)
