@@ -267,7 +267,8 @@ def test_a_run_is_taken_up_with_the_same_settings(tmp_path):
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
-    RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=0).close()
+    with RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=0) as run:
+        run.rows.append({"n": 1})
     before = (tmp_path / "run" / "run.json").read_text()
     other = {"attack": {"name": "pgd", "steps": 10}, "model": "emoji-clip"}
     with pytest.raises(ValueError, match=r"`attack.name` is 'sga' there and 'pgd' now; `seed` is 0 there and 1 now"):
@@ -275,6 +276,16 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="`model` is 'emoji-clip' there and missing now"):
         RunFolder.open(tmp_path / "run", settings={"attack": SETTINGS["attack"]}, seed=0)
     assert (tmp_path / "run" / "run.json").read_text() == before
+
+
+def test_a_run_without_results_makes_room_for_other_settings(tmp_path):
+    RunFolder.open(tmp_path / "run", settings={"steps": "ten"}, seed=0).close()
+    (tmp_path / "run" / ".rows.json-abc.partial").write_text("half")
+    with RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=1) as run:
+        assert (run.settings, run.info["seed"], run.info["resumed"]) == (SETTINGS, 1, [])
+        run.summarise("retrieval", "a", {"x": 1})
+    with pytest.raises(ValueError, match="`seed` is 1 there and 2 now"):
+        RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=2)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -330,9 +341,30 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 def test_safe_names_stay_in_their_folder(tmp_path):
     RunFolder.open(tmp_path / "run", settings={}).close()
     run = RunFolder(tmp_path / "run")
-    assert run.file("adversarial", "mat+ (a/b)", "..") == tmp_path / "run" / "adversarial" / "mat+_a_b" / "_"
-    assert safe_name("../../etc/passwd") == "etc_passwd"
-    assert safe_name("日本") == "_"
+    whole = run.file("adversarial", "mat+ (a/b)", "..")
+    assert whole.parents[1] == tmp_path / "run" / "adversarial"
+    assert whole.parent.name.startswith("mat+_a_b-")
+    assert safe_name("../../etc/passwd").startswith("etc_passwd-")
+    for plain in ("mat+", "emoji-clip", "alpha=0.5", "日本", "été"):
+        assert safe_name(plain) == plain
+
+
+def test_different_names_have_different_files():
+    names = [
+        "modèle α",
+        "modèle β",
+        "mat+ (joint)",
+        "mat+ joint",
+        "mat+_joint",
+        "mat joint",
+        "a/b",
+        "a:b",
+        "",
+        ".",
+        "..",
+    ]
+    assert len({safe_name(name) for name in names}) == len(names)
+    assert all(safe_name(name).strip("._") and "/" not in safe_name(name) for name in names)
 
 
 VALUES = st.recursive(st.integers() | st.text(), lambda inner: st.dictionaries(st.text("ab"), inner), max_leaves=5)

@@ -3,10 +3,13 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from command_line import invoke, said, unstyled
+from crossguard.cli.options import as_overrides
+from crossguard.recipes import read_recipe
 from shared import write_annotations
 
 VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
@@ -74,14 +77,34 @@ def test_names_are_checked_under_the_recipes_own_name_before_a_run_begins(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("evaluate", "emoji-sga", "attack.options.steps=abc"), "Expected option `steps` to be int, but got 'abc'"),
-        (("evaluate", "emoji-sga", "attack.options.steps=2.5"), "Expected option `steps` to be int, but got 2.5"),
+        (
+            ("evaluate", "emoji-sga", "attack.options.steps=abc"),
+            "options: expected option `steps` to be int, but got 'abc'",
+        ),
+        (
+            ("evaluate", "emoji-sga", "attack.options.steps=2.5"),
+            "options: expected option `steps` to be int, but got 2.5",
+        ),
+        (("evaluate", "emoji-sga", "attack.options.stepz=3"), "attack.options: unknown option 'stepz' of attack 'sga'"),
+        (("evaluate", "emoji-attacks", "attacks.0.options={stepz: 3}"), "attacks.0.options: unknown option 'stepz'"),
+        (("evaluate", "emoji-sga", "data.options.foo=1"), "data.options: unknown option 'foo' of data set 'emoji'"),
         (("train", "emoji-mat", "options.pgd_steps=two"), "options: expected `pgd_steps` to be int, but got 'two'"),
         (("certify", "watch-certify", "data.options.stride=far"), "`stride` to be int | None, but got 'far'"),
     ],
 )
-def test_options_of_another_type_are_refused(tmp_path, arguments, told):
+def test_unknown_options_and_those_of_another_type_are_refused_before_a_run_begins(tmp_path, arguments, told):
     assert told in said(*arguments, f"run={tmp_path / 'run'}", code=2)
+    assert told in said("validate", *arguments[1:], code=2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-07-30", "2024", "1e3", "on", "null", "runs/a: b", "runs/a #2", "[a]", 'a"b', "runs/é 😀"]
+)
+def test_names_given_as_options_stay_as_they_are(name):
+    changes = as_overrides(["seed=3"], run=Path(name), seed=None, device=name, max_samples=5)
+    recipe = read_recipe("emoji-sga", changes)
+    assert (recipe.run, recipe.device, recipe.seed, recipe.max_samples) == (name, name, 3, 5)
 
 
 def test_a_run_folder_that_cannot_be_made_is_told(tmp_path):

@@ -216,7 +216,7 @@ def test_the_baseline_draws_for_itself_and_may_have_a_model_of_its_own(apart, tm
         ("ravdess-features-certify", "correction=holm", "no correction in the recipe"),
         ("ravdess-features-certify", "positive=happy", "no positive in the recipe"),
         ("ravdess-features-certify", "data.options={file: none.npz}", "NumPy archive"),
-        ("ravdess-features-certify", "data.options={}", "Expected the option 'file' of data set 'ravdess-features'"),
+        ("ravdess-features-certify", "data.options={}", "expected the option 'file' of data set 'ravdess-features'"),
         ("pothole-certify", "data.options.root=nowhere", "Expected images such as 1_01.jpg in nowhere/rgb"),
     ],
 )

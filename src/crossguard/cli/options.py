@@ -1,5 +1,6 @@
 """Options that several verbs share, and how they become settings of a recipe."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,5 +31,7 @@ def as_overrides(
     overrides: list[str] | None, *, run: Path | None, seed: int | None, device: str | None, max_samples: int | None
 ) -> list[str]:
     """Return the overrides with the shared options added as overrides of their own; options win."""
-    options = {"run": run, "seed": seed, "device": device, "max_samples": max_samples}
-    return [*(overrides or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    options = {"run": None if run is None else str(run), "seed": seed, "device": device, "max_samples": max_samples}
+    # As JSON, which YAML reads as it is: a folder `2024` or `on` stays a name.
+    written = {key: json.dumps(value, ensure_ascii=False) for key, value in options.items() if value is not None}
+    return [*(overrides or []), *(f"{key}={value}" for key, value in written.items())]

@@ -7,7 +7,7 @@ from crossguard.data import MultiModalSamples
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.perform import read_samples
-from crossguard.recipes.schema import AblatedTraining, CertifyRecipe, Data
+from crossguard.recipes.schema import AblatedTraining, CertifyRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train_ablated
 from crossguard.training.ablated import turn_sensors
@@ -68,7 +68,7 @@ def _train(
     device: str,
     progress: Reporter,
 ) -> Any:
-    training = read_samples(_training_data(plan.data, recipe.data), None)
+    training = read_samples(plan.data.completed(recipe.data), None)
     model = fresh(training, seed=recipe.seed, **plan.model)
     common: dict[str, Any] = {
         "keep": plan.keep or recipe.keep,
@@ -83,10 +83,3 @@ def _train(
         return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
     augment = turn_sensors if plan.augment is not None else None
     return train_ablated(model, training, augment=augment, progress=progress, **common)
-
-
-def _training_data(data: Data, certified: Data) -> Data:
-    """Return the training data, with the options of the certified data where they name the same data set."""
-    if data.name != certified.name:
-        return data
-    return data.model_copy(update={"options": {**certified.options, **data.options}})

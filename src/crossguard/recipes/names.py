@@ -1,6 +1,6 @@
-"""Check a recipe's names against the tables: models, data sets, attacks, defences, augmentation sources."""
+"""Check a recipe's names, and the options of attacks and data sets, against the tables."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 from crossguard.attacks import ATTACKS
 from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS
 from crossguard.augment import AUGMENTATIONS
-from crossguard.checks import ill_typed, nearest
+from crossguard.checks import check_options, ill_typed, nearest
 from crossguard.data import DATASETS
 from crossguard.models import MODELS
 from crossguard.recipes.schema import (
     AnyRecipe,
+    Attack,
     AugmentRecipe,
     CertifyRecipe,
     Data,
@@ -25,7 +26,7 @@ from crossguard.training import DEFENCES, train
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
-    """Return one line per name of a recipe that no table holds, each with the nearest known name."""
+    """Return one line per name or option of a recipe that no table holds, each with the nearest known one."""
     gives = "samples" if isinstance(recipe, CertifyRecipe) else "pairs"
     if isinstance(recipe, EvaluateRecipe):
         gives = {"grounding": "expressions", "samples": "samples"}.get(recipe.task, gives)
@@ -34,13 +35,11 @@ def check_names(recipe: AnyRecipe) -> list[str]:
         problems += [*_task(recipe)]
         problems += [*_model(recipe.model)]
         for place, attack in enumerate(recipe.attacks):
-            problems += [*_row(ATTACKS, attack.name, f"attacks.{place}.name")]
+            problems += [*_attack(ATTACKS, attack, f"attacks.{place}")]
         if recipe.attack is not None and recipe.attacks:
             problems.append("attack, attacks: expected one of them, but got both")
         if recipe.attack is not None:
-            problems += [
-                *_row(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, recipe.attack.name, "attack.name")
-            ]
+            problems += [*_attack(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, recipe.attack, "attack")]
     elif isinstance(recipe, TrainRecipe):
         problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
         problems += [*_training_options(recipe)]
@@ -56,7 +55,10 @@ def check_names(recipe: AnyRecipe) -> list[str]:
     elif isinstance(recipe, StudyRecipe):
         problems += [*_model(recipe.model), *_data(recipe.test, "test", "pairs"), *_study(recipe)]
     elif recipe.train is not None:
-        problems += [*_row(MODELS, recipe.model, "model"), *_data(recipe.train.data, "train.data", "samples")]
+        problems += [
+            *_row(MODELS, recipe.model, "model"),
+            *_data(recipe.train.data.completed(recipe.data), "train.data", "samples"),
+        ]
     else:
         problems += [*_model(recipe.model)]
     return problems
@@ -147,10 +149,29 @@ def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:
         yield f"{key}: unknown name {name!r}; {nearest(name, table)}"
 
 
+def _attack(table: Mapping[str, Any], attack: Attack, key: str) -> Iterator[str]:
+    yield from _row(table, attack.name, f"{key}.name")
+    if attack.name in table:
+        yield from _options(table[attack.name].build, attack.options, key, what=f"attack {attack.name!r}")
+
+
+def _options(
+    build: Callable[..., Any], options: Mapping[str, Any], key: str, *, what: str, own: Collection[str] = ()
+) -> Iterator[str]:
+    try:
+        check_options(build, options, what=what, own=own)
+    except ValueError as error:
+        said = str(error).removesuffix(".")
+        yield f"{key}.options: {said[0].lower()}{said[1:]}"
+
+
 def _data(data: Data, key: str, gives: str) -> Iterator[str]:
     if data.name in DATASETS and DATASETS[data.name].gives != gives:
         yield f"{key}.name: {data.name!r} holds {DATASETS[data.name].gives}, but this verb takes {gives}"
     yield from _row(DATASETS, data.name, f"{key}.name")
+    if data.name in DATASETS:
+        own = ("split", "progress")  # what the recipe has elsewhere, and the verb sets
+        yield from _options(DATASETS[data.name].load, data.options, key, what=f"data set {data.name!r}", own=own)
 
 
 def _model(source: str) -> Iterator[str]:

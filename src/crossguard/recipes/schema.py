@@ -119,6 +119,12 @@ class Data(_Section):
     split: str = "test"
     options: Options = Field(default_factory=dict)
 
+    def completed(self, other: "Data") -> "Data":
+        """Return these data with the options of others where both name the same data set; own options win."""
+        if self.name != other.name:
+            return self
+        return self.model_copy(update={"options": {**other.options, **self.options}})
+
 
 class Attack(_Section):
     """An attack by its name in the table, and its own options."""

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,14 @@ def write_json(target: Path | str, value: Any) -> None:
 
 
 def safe_name(text: str) -> str:
-    """Return a file name that keeps what is readable of `text`; different texts may share one.
+    """Return a file name that keeps what is readable of `text`; a digest tells texts apart that would share one.
 
     Example:
-        >>> safe_name("mat+ (joint)")
-        'mat+_joint'
+        >>> safe_name("mat+"), safe_name("mat+ (joint)")
+        ('mat+', 'mat+_joint-084b2a8d')
     """
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._") or "_"
+    name = re.sub(r"[^\w.+=-]+", "_", text).strip("._")
+    if name and name == text:
+        return name
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+    return f"{name}-{digest}" if name else digest

@@ -56,6 +56,8 @@ class RunFolder:
     ) -> "RunFolder":
         """Start a run in a new or empty folder, or take up the one that is there if its settings are the same.
 
+        A run that ended before anything was computed, as after a mistyped setting, is started afresh.
+
         Args:
             path: the folder; made when missing.
             settings: everything that decides the outcome, as JSON values.
@@ -83,8 +85,8 @@ class RunFolder:
             ) from error
         tidy(path)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        if (path / "run.json").exists():
-            info = _read_versioned(path / "run.json")
+        info = _read_versioned(path / "run.json") if (path / "run.json").exists() else None
+        if info is not None and _entries(path) != ["run.json"]:
             found = differences({"seed": info.get("seed"), **info["settings"]}, {"seed": seed, **wanted})
             if found:
                 raise ValueError(
@@ -200,14 +202,19 @@ def _read_versioned(path: Path) -> dict[str, Any]:
 def _refuse_strangers(path: Path) -> None:
     if not path.exists():
         return
-    strangers = sorted(
-        child.name for child in path.iterdir() if child.name != LOCK_NAME and not child.name.endswith(PARTIAL)
-    )
+    strangers = _entries(path)
     if strangers:
         raise ValueError(
             f"Expected a new or empty folder or a run, but {path} holds other files ({', '.join(strangers[:3])}, ...) "
             "and no run.json."
         )
+
+
+def _entries(path: Path) -> list[str]:
+    """Return what a folder holds beside its lock and half-written files."""
+    return sorted(
+        child.name for child in path.iterdir() if child.name != LOCK_NAME and not child.name.endswith(PARTIAL)
+    )
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], *, prefix: str = "") -> list[str]:
