@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,17 @@ def test_eps_outside_the_unit_interval_is_refused(eps, unchecked):
 def test_words_must_be_a_whole_number(words, unchecked):
     with pytest.raises(ValueError, match="`words` to be a whole number"):
         WordEdits(words=words)
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones(unchecked):
+    assert Elements(np.int64(3)) == Elements(3)
+    assert WordEdits(np.uint8(2)) == WordEdits(2)
+    assert LInf(np.float32(0.5)) == LInf(0.5)
+    plain = ThreatModel(a=Elements(np.int64(3)), b=LInf(np.float32(0.5))).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    for wrong in (True, np.bool_(True), "0.1"):
+        with pytest.raises(ValueError, match="Expected `eps`"):
+            LInf(wrong)
 
 
 def test_kinds_of_word_edits_are_checked_and_told(unchecked):

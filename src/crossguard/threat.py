@@ -6,6 +6,7 @@ Nothing here computes. A budget belongs to one modality; a `ThreatModel` holds o
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
+from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
 from crossguard.checks import lookup, nearest
@@ -26,11 +27,13 @@ class LInf:
     eps: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.eps, int | float) and isfinite(self.eps) and 0 <= self.eps <= 1):
+        number = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
+        if not (number and isfinite(self.eps) and 0 <= self.eps <= 1):
             raise ValueError(
                 f"Expected `eps` in [0, 1] (pixels are in [0, 1]; write 2/255 for two grey levels), "
                 f"but got {self.eps!r}."
             )
+        object.__setattr__(self, "eps", float(self.eps))
 
     def __str__(self) -> str:
         return f"L-inf {self.eps * 255:g}/255"
@@ -50,7 +53,7 @@ class WordEdits:
     kinds: tuple[WordEdit, ...] = ("substitution",)
 
     def __post_init__(self) -> None:
-        _whole_number(self.words, "words")
+        object.__setattr__(self, "words", _whole_number(self.words, "words"))
         known = get_args(WordEdit)
         if isinstance(self.kinds, str) or not self.kinds:
             raise ValueError(f"Expected `kinds` of edit, some of {', '.join(known)}, but got {self.kinds!r}.")
@@ -80,7 +83,7 @@ class Elements:
     kind: EditKind = "substitution"
 
     def __post_init__(self) -> None:
-        _whole_number(self.r, "r")
+        object.__setattr__(self, "r", _whole_number(self.r, "r"))
         if self.kind not in get_args(EditKind):
             raise ValueError(f"Unknown `kind` of edit {self.kind!r}: {nearest(str(self.kind), get_args(EditKind))}.")
 
@@ -182,6 +185,7 @@ class ThreatModel(Mapping[str, Budget]):
         return cls(target=values.get("target", "both"), **budgets)
 
 
-def _whole_number(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _whole_number(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         raise ValueError(f"Expected `{name}` to be a whole number >= 0, but got {value!r}.")
+    return int(value)

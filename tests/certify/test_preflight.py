@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from crossguard.certify import certify_counts, draws_to_reach, preflight
+from crossguard.certify.bounds import gap_bounds
 
 
 @pytest.mark.parametrize("separate", [False, True])
@@ -20,6 +21,18 @@ def test_fewest_votes_are_those_certify_counts_asks_for(draws, separate):
             needed = min(needed, votes)
     assert found.fewest_votes == needed
     assert found.possible == (needed <= draws)
+
+
+@pytest.mark.parametrize(("draws", "labels"), [(1000, 50), (60, 4), (40, 3), (30, 2)])
+def test_fewest_votes_with_a_bound_for_every_label_are_the_fewest(draws, labels):
+    found = preflight(n=(20,), k=(4,), draws=draws, alpha=0.001, labels=labels, bound="gap").fewest_votes
+    certifying = []
+    for votes in range(draws + 1):
+        shares = np.full(labels - 1, (draws - votes) // (labels - 1))
+        shares[: (draws - votes) % (labels - 1)] += 1
+        if votes > shares.max() and gap_bounds(np.array([votes, *shares]), draws, 0.001) > 0:
+            certifying.append(votes)
+    assert found == min(certifying)
 
 
 @pytest.mark.parametrize("elements", [1, 1000, 465_750])

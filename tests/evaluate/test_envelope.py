@@ -120,6 +120,22 @@ def test_the_smoothed_segmenter_lies_between_its_bounds(scenes):
             assert (found.answers[v][index] == image.label)[image.certified[v]].all()
 
 
+def test_the_smoothed_model_votes_as_its_certificate_whatever_mode_its_base_is_in(watch):
+    model, samples = watch
+    few = samples.head(6)
+    inputs = {m: torch.from_numpy(values) for m, values in few.modalities.items()}
+    votes = certify(model, few, keep=KEEP, draws=100, alpha=0.01).counts.votes
+    smoothed, ids = Smoothed(model, keep=KEEP, draws=100, attack_draws=4), torch.arange(6)
+    climbed = smoothed.log_probabilities(inputs, ids)
+    model.train()  # with dropout
+    try:
+        assert (smoothed.votes(inputs, ids).numpy() == votes).all()
+        assert torch.equal(smoothed.log_probabilities(inputs, ids), climbed)
+        assert model.training
+    finally:
+        model.eval()
+
+
 @given(n=st.integers(1, 40), k=st.integers(1, 40), draws=st.integers(1, 30), seed=st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_even_masks_keep_k_and_show_every_element_as_often(n, k, draws, seed):

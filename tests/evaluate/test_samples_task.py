@@ -127,6 +127,14 @@ def test_without_attack_and_without_the_positive_class():
     assert named.clean["IoU"] == pytest.approx(named.clean["pixel accuracy"])
 
 
+def test_a_constant_modality_matters_to_attacks_alone():
+    samples = sensors()
+    samples.modalities["right"][:] = 1
+    assert evaluate_samples(Sensors(), samples)["clean"].figures["clean"]
+    with pytest.raises(ValueError, match="Expected data of different values"):
+        evaluate_samples(Sensors(), samples, attack="pgd", threat=LINF)
+
+
 def test_an_answer_that_was_never_right_cannot_be_lost():
     rows = [{"label": "a", "clean": "b", "robust": "b"}]
     found = sample_figures(rows, kind="classification", seed=0)

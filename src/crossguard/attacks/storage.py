@@ -119,6 +119,16 @@ class Storage:
         return np.where(moved & possible, values, source)
 
 
+def check_stored(names: tuple[str, ...], given: Mapping[str, Storage] | None) -> None:
+    """Refuse a `storage` of a modality that is not there.
+
+    Raises:
+        ValueError: naming the nearest.
+    """
+    for name in given or {}:
+        lookup(dict.fromkeys(names), name, what="modality in `storage`")
+
+
 def storages(
     modalities: Mapping[str, Shaped[np.ndarray, "samples ..."]],
     names: tuple[str, ...],
@@ -129,6 +139,5 @@ def storages(
     Raises:
         ValueError: `given` names a modality that is not there, or data that show no range.
     """
-    for name in given or {}:
-        lookup(dict.fromkeys(names), name, what="modality in `storage`")
+    check_stored(names, given)
     return {name: (given or {}).get(name) or Storage.of(modalities[name]) for name in names}

@@ -154,11 +154,11 @@ def _reaches(draws: int, *, margin: float, level: float, labels: int, bound: Bou
 def _fewest_votes(draws: int, level: float, *, labels: int, bound: Bound, separate: bool) -> int:
     if bound == "majority":
         return fewest_votes(draws, level, separate=separate)
-    low, high = 0, draws + 1  # the fewest with every other vote for one rival, by bisection
+    low, high = 0, draws + 1  # by bisection, with the other votes spread evenly: that leaves the best rival the fewest
     while high - low > 1:
         middle = (low + high) // 2
-        votes = np.array([middle, draws - middle] + [0] * (labels - 2))
-        won = 2 * middle > draws and gap_bounds(votes, draws, level) > 0
+        rivals = (draws - middle + np.arange(labels - 1)) // (labels - 1)
+        won = middle > rivals.max() and gap_bounds(np.array([middle, *rivals]), draws, level) > 0
         low, high = (low, middle) if won else (middle, high)
     return high
 

@@ -12,7 +12,7 @@ from torch.nn.functional import softmax
 from crossguard.attacks.noise import uniform
 from crossguard.certify.arguments import whole_number
 from crossguard.certify.design import Ablation, Design, design_for
-from crossguard.certify.sampling import Inputs, Masks, class_logits, most_likely, pixel_logits
+from crossguard.certify.sampling import Inputs, Masks, class_logits, evaluation_mode, most_likely, pixel_logits
 from crossguard.certify.subsample import ablate_elements, draw_masks
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.packing import pack_rows
@@ -26,7 +26,7 @@ class Smoothed:
     probability over other draws, which he makes himself (`even_masks`).
 
     Args:
-        model: the base model.
+        model: the base model; used in evaluation mode, on the device of what it is asked about.
         keep: elements kept of each modality, by its name.
         draws: sub-samples that vote.
         attack_draws: sub-samples per gradient.
@@ -68,7 +68,8 @@ class Smoothed:
             m: even_masks(ids, n=design.sizes[m], k=design.keep[m], draws=self.passes, seed=self.seed, stream=i)
             for i, m in enumerate(self.modalities)
         }
-        logits = self._logits(inputs, row, {m: mask.flatten(0, 1) for m, mask in masks.items()}, design)
+        with evaluation_mode(self.module, ids.device):
+            logits = self._logits(inputs, row, {m: mask.flatten(0, 1) for m, mask in masks.items()}, design)
         mean = softmax(logits, dim=1).unflatten(0, (len(ids), self.passes)).mean(dim=1)
         return mean.clamp_min(1e-12).log()
 
@@ -94,7 +95,8 @@ class Smoothed:
                 )
                 for position, m in enumerate(self.modalities)
             }
-            logits = self._logits(inputs, row, masks, design)
+            with evaluation_mode(self.module, ids.device):
+                logits = self._logits(inputs, row, masks, design)
             answer = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
             if votes is None:
                 votes = torch.zeros(len(ids), *logits.shape[1:], dtype=torch.int64, device=ids.device)

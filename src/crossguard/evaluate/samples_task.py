@@ -13,7 +13,7 @@ from crossguard import __version__
 from crossguard.attacks.base import frozen
 from crossguard.attacks.sample_attacks import check_sample_budgets, make_sample_attack
 from crossguard.attacks.samples import OBJECTIVES, AttackedSamples, attack_samples
-from crossguard.attacks.storage import Storage, storages
+from crossguard.attacks.storage import Storage, check_stored, storages
 from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
 from crossguard.checks import WrongKind, lookup
@@ -92,7 +92,8 @@ def evaluate_samples(
         )
     if positive is not None and not masks:
         raise ValueError(f"Expected no `positive` class for samples of one label each, but got {positive!r}.")
-    how = storages(values, model.modalities, storage)
+    check_stored(model.modalities, storage)
+    how = storages(values, model.modalities, storage) if attack is not None else {}
     _check_attack(attack, attack_options, threat, objective, model.modalities, how)
     named = {name: index for index, name in enumerate(samples.classes)}
     chosen = min(1, len(named) - 1) if positive is None else lookup(named, positive, what="class")
