@@ -1,6 +1,7 @@
 """Captioning from end to end with a tiny captioner: rows by hand, attacks that raise the loss, resuming, mistakes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,7 @@ def open_run(folder):
 
 def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
     options = {"attack": "pgd", "threat": THREAT, "attack_options": STEPS, "seed": 4}
+    data = replace(data, notes=("1 row left out",))
     whole = measure(model, data, **options)
     calls = []
 
@@ -147,6 +149,7 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
     assert result.figures == again.figures == whole.figures
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())["captioning"]["blip-captioner/image"]
     assert (summary["images"], summary["references"], summary["objective"]) == (5, 7, "references")
+    assert summary["data_notes"] == ["1 row left out"]
     assert len(summary["examples"]) == 4
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 5
     with open_run(tmp_path / "run") as run, pytest.raises(ValueError, match="`beams` is 3 there and 2 now"):

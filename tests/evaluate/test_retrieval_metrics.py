@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossguard.evaluate import METRICS, embedding_ranks, partner_ranks, recalls, retrieval, retrieval_ranks
+from crossguard.evaluate.candidates import nearest_items
 
 
 def brute_force(scores, links):
@@ -82,6 +83,18 @@ def test_embeddings_rank_by_cosine():
     cosines = (images / images.norm(dim=1, keepdim=True)) @ (texts / texts.norm(dim=1, keepdim=True)).T
     assert embedding_ranks(images, texts, links).tolist() == brute_force(cosines.tolist(), links.tolist())
     assert torch.equal(embedding_ranks(images * 7, texts * 0.1, links), embedding_ranks(images, texts, links))
+
+
+def test_equal_items_of_a_gallery_tie():
+    generator = torch.Generator().manual_seed(0)
+    for size in (5, 10, 37, 111, 500):
+        gallery = torch.randn(size, 512, generator=generator)
+        gallery[-1] = gallery[0]
+        queries = gallery[:1] + 0.5 * torch.randn(50, 512, generator=generator)
+        links = torch.stack([torch.arange(50), torch.full((50,), size - 1)], dim=1)
+        assert embedding_ranks(queries, gallery, links).min() == 2
+        found = nearest_items(queries, gallery, links, count=2)
+        assert np.array_equal(found.cosines[:, 0], found.cosines[:, 1])
 
 
 def test_recalls_count_the_top():

@@ -1,5 +1,6 @@
 """Stored batches come back bit by bit; fingerprints and descriptions tell what differs and only that."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 
 from crossguard.attacks.base import Adversarial
 from crossguard.data import Picture
+from crossguard.evaluate.examples import Examples
 from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch
 
 
@@ -40,6 +43,41 @@ def test_a_batch_comes_back_as_it_was(toy_batch, tmp_path):
     assert again.texts == texts
     for name in ("image_ids", "text_ids", "linf", "words"):
         assert np.array_equal(getattr(again, name), getattr(stored, name))
+
+
+def test_a_batch_with_any_wrong_byte_is_damaged_or_whole(toy_batch, tmp_path):
+    stored = StoredBatch.from_attack(toy_batch, found(toy_batch))
+    store = AdversarialStore(tmp_path / "store", {"seed": 0})
+    content, lost = stored.to_bytes(), 0
+    for place in range(0, len(content), max(1, len(content) // 250)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        (tmp_path / "store" / "batch-00000.npz").write_bytes(damaged)
+        read = store.read(0)
+        lost += read is None
+        assert read is None or (np.array_equal(read.grey, stored.grey) and read.texts == stored.texts)
+    assert lost > 100
+
+
+@pytest.mark.parametrize("kind", [Examples, SampleExamples])
+def test_damaged_example_pictures_are_told(tmp_path, kind):
+    shown = np.zeros((2, 4, 4, 3), np.uint8)
+    if kind is Examples:
+        examples = Examples((), {}, {0: (shown[0], shown[1])})
+    else:
+        examples = SampleExamples((SampleExample({}, (4, 4), shown, np.zeros((2, 0, 0), np.float32)),))
+    examples.save_pictures(tmp_path / "whole.npz")
+    content = (tmp_path / "whole.npz").read_bytes()
+    lost = 0
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with suppress(ValueError):  # no other error
+            kind.load(examples.to_dict(), tmp_path / "damaged.npz")
+            continue
+        lost += 1
+    assert lost > len(content) / 4
 
 
 def test_what_does_not_fit_is_refused(toy_batch):

@@ -13,7 +13,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 def join(first: OneToManyPairs, second: OneToManyPairs, *, name: str | None = None) -> OneToManyPairs:
     """Return the pairs of both; those of `first` come first and keep their indices.
 
-    Pictures are the same if key and path are, texts if they are equal. Text kinds are kept if both sets have them.
+    Pictures are the same if key and path are, texts if they are equal. Text kinds are kept if both sets have them; the
+    notes are those of both.
 
     Args:
         first: some pairs.
@@ -33,6 +34,7 @@ def join(first: OneToManyPairs, second: OneToManyPairs, *, name: str | None = No
         texts=(*first.texts, *(second.texts[j] for j in texts)),
         links=np.unique(np.concatenate([first.links, moved]), axis=0),
         text_kinds=kinds,
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
     )
 
 

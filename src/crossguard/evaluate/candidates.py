@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from crossguard.evaluate.cosines import GalleryCosines
 from crossguard.evaluate.retrieval import check_links, links_within
 
 _CHUNK = 1 << 22  # scores held at once: 16 MiB of float32
@@ -54,11 +54,11 @@ def nearest_items(
     links = links.to(queries.device)
     check_links(links, len(queries), len(gallery))
     count = min(count, len(gallery))
-    unit_queries, unit_gallery = normalize(queries.float(), dim=-1), normalize(gallery.float(), dim=-1)
+    cosines_of = GalleryCosines(gallery.float())
     step = max(1, _CHUNK // len(gallery))
     items, cosines = [], []
     for start in range(0, len(queries), step):
-        scores = unit_queries[start : start + step] @ unit_gallery.T
+        scores = cosines_of(queries[start : start + step].float())
         if not bool(scores.isfinite().all()):
             raise ValueError(f"Expected finite embeddings, but {int((~scores.isfinite()).sum())} cosines are not.")
         chosen = _choose(scores, links_within(links, start, step), count)

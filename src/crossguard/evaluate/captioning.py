@@ -113,6 +113,7 @@ def evaluate_captioning(
             "data": pairs.name,
             "split": pairs.split,
             "content": pairs_fingerprint(pairs),
+            "data_notes": list(pairs.notes),
             "batch_size": batch_size,
             **vars(task.beam),
             "prompt": model.prompt,

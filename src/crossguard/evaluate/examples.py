@@ -1,7 +1,6 @@
 """A few queries with what they found before and after the attack, for people to look at."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from crossguard.evaluate.npz import DAMAGED, read_npz
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
 from crossguard.evaluate.sample_examples import spread_evenly
 from crossguard.runs import write_atomically
@@ -99,10 +99,10 @@ class Examples:
             ValueError: the file is missing or damaged.
         """
         try:
-            with pictures.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                both = zip(file["clean"], file["adversarial"], strict=True)
-                shown = {int(i): pair for i, pair in zip(file["ids"], both, strict=True)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            file = read_npz(pictures)
+            both = zip(file["clean"], file["adversarial"], strict=True)
+            shown = {int(i): pair for i, pair in zip(file["ids"], both, strict=True)}
+        except DAMAGED as error:
             raise ValueError(f"Expected example pictures at {pictures}, but got: {error}") from error
         return cls(
             queries=tuple(

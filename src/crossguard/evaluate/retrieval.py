@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from crossguard.evaluate.cosines import GalleryCosines
+
 Direction: TypeAlias = Literal["tr", "ir"]
 """`tr`, text retrieval: an image asks for its texts. `ir`, image retrieval: a text asks for its images."""
 
@@ -68,7 +70,7 @@ def partner_ranks(
 def embedding_ranks(
     queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "gallery dim"], links: Int64[Tensor, "links 2"]
 ) -> Int64[Tensor, " queries"]:
-    """Return `partner_ranks` of the cosine similarities, without ever holding them all.
+    """Return `partner_ranks` of the cosine similarities, without ever holding them all; equal items of a gallery tie.
 
     Args:
         queries: embeddings, of any length but zero.
@@ -80,12 +82,11 @@ def embedding_ranks(
     """
     links = links.to(queries.device)
     check_links(links, len(queries), len(gallery))
-    unit_queries = torch.nn.functional.normalize(queries, dim=-1)
-    unit_gallery = torch.nn.functional.normalize(gallery, dim=-1)
+    cosines = GalleryCosines(gallery)
     step = max(1, _CHUNK // max(1, len(gallery)))
     return torch.cat(
         [
-            _rank(unit_queries[start : start + step] @ unit_gallery.T, links_within(links, start, step))
+            _rank(cosines(queries[start : start + step]), links_within(links, start, step))
             for start in range(0, len(queries), step)
         ]
     )

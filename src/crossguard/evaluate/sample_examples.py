@@ -1,7 +1,6 @@
 """A few samples of a task with what the model saw, before and after the attack, for people to look at."""
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from crossguard.evaluate.npz import DAMAGED, read_npz
 from crossguard.runs import write_atomically
 
 Item = TypeVar("Item")
@@ -62,15 +62,15 @@ class SampleExamples:
             ValueError: the file is missing or damaged.
         """
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                shown = list(zip(file["pictures"], file["maps"], strict=True))
+            file = read_npz(path)
+            shown = list(zip(file["pictures"], file["maps"], strict=True))
             return cls(
                 tuple(
                     SampleExample(value["row"], (value["size"][0], value["size"][1]), pictures, maps)
                     for value, (pictures, maps) in zip(values, shown, strict=True)
                 )
             )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise ValueError(f"Expected example pictures at {path}, but got: {error}") from error
 
 

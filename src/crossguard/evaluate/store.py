@@ -3,7 +3,6 @@
 import io
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 from crossguard.attacks.base import Adversarial
 from crossguard.data import PairBatch
 from crossguard.evaluate.kept import refuse_differences
+from crossguard.evaluate.npz import DAMAGED, read_npz
 from crossguard.runs import RunFolder, as_read_back, write_atomically, write_json
 
 
@@ -107,11 +107,10 @@ class StoredBatch:
             ValueError: the file is damaged.
         """
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                values = {name: file[name] for name in file.files}
+            values: dict[str, Any] = read_npz(path)
             texts = tuple(json.loads(values.pop("texts").tobytes()))
             return cls(texts=texts, **values)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise ValueError(f"Expected a stored batch at {path}, but it is damaged: {error}") from error
 
 
