@@ -7,8 +7,11 @@ from itertools import product
 import numpy as np
 import pytest
 from certify_toys import KEEP, SIZES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from crossguard.certify import certify, maximal_radii
+from crossguard.certify import JointMargins, Margins, certify, maximal_radii
+from crossguard.certify.arguments import KINDS
 
 
 @pytest.fixture
@@ -59,6 +62,31 @@ def test_three_modalities_have_a_frontier_too(found):
     assert (margins.at(points.tolist()) <= 0.8).all()
     for axis in range(3):
         assert (margins.at((points + np.eye(3, dtype=int)[axis]).tolist()) > 0.8).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4), st.sampled_from(KINDS)), min_size=1, max_size=3),
+    st.floats(0, 0.999),
+    st.sampled_from([Margins, JointMargins]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_frontier_is_that_of_the_whole_grid(drawn, gap, scheme):
+    n, kind = tuple(size for size, _, _ in drawn), tuple(kind for _, _, kind in drawn)
+    margins = scheme(n, tuple(min(size, k) for size, k, _ in drawn), kind)
+    inside = margins.grid([range(size + 1) for size in n]) <= gap
+    beyond = [
+        np.roll(np.pad(inside, [(0, 1)] * len(n)), -1, axis)[tuple(slice(s + 1) for s in n)] for axis in range(len(n))
+    ]
+    assert maximal_radii(margins, gap).tolist() == np.argwhere(inside & ~np.any(beyond, axis=0)).tolist()
+
+
+def test_the_frontier_of_many_elements_takes_little():
+    margins = Margins((465_750, 465_750), (20, 20))
+    points = maximal_radii(margins, 0.95)
+    assert len(points) > 10_000
+    assert (margins.at(points) <= 0.95).all()
+    assert (margins.at(points + np.array([0, 1])) > 0.95).all()
+    assert (np.diff(points, axis=0) * [1, -1] > 0).all()
 
 
 def test_rows_and_summary_are_plain_json(found, sensors):

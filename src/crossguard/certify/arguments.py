@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from crossguard.checks import check_choice
 
 KINDS = ("substitution", "insertion", "deletion", "edit")
+Radii = Sequence[Sequence[int]] | Int64[np.ndarray, "radii modalities"]
 Value = TypeVar("Value")
 
 
@@ -77,14 +78,14 @@ def edit_kinds(kind: str | Sequence[str], modalities: int) -> tuple[str, ...]:
     return tuple(check_choice(word, KINDS, "kind") for word in kinds)
 
 
-def radius_vectors(
-    radii: Sequence[Sequence[int]], n: tuple[int, ...], kinds: tuple[str, ...]
-) -> Int64[np.ndarray, "radii modalities"]:
+def radius_vectors(radii: Radii, n: tuple[int, ...], kinds: tuple[str, ...]) -> Int64[np.ndarray, "radii modalities"]:
     """Return the radius vectors as an array, each r whole, >= 0, and <= n unless elements are only inserted.
 
     Raises:
         ValueError: none, a vector of another length, a radius that is not whole, or r > n.
     """
+    if isinstance(radii, np.ndarray) and _fits(radii, n, kinds):  # a row at a time takes long for large grids
+        return radii.astype(np.int64)
     rows = [_tuple(row, f"radii[{j}]", least=0) for j, row in enumerate(radii)]
     if not rows:
         raise ValueError("Expected at least one radius vector in `radii`, but got none.")
@@ -95,6 +96,13 @@ def radius_vectors(
             if r > size and kind != "insertion":
                 raise ValueError(f"Expected r <= n in modality {i}, but radii[{j}] has r = {r} of n = {size} elements.")
     return np.array(rows, dtype=np.int64)
+
+
+def _fits(radii: np.ndarray, n: tuple[int, ...], kinds: tuple[str, ...]) -> bool:
+    if not (np.issubdtype(radii.dtype, np.integer) and radii.size and radii.shape[1:] == (len(n),)):
+        return False
+    limited = [i for i, kind in enumerate(kinds) if kind != "insertion"]
+    return bool(radii.min() >= 0 and (radii[:, limited] <= np.array(n, dtype=np.int64)[limited]).all())
 
 
 def vote_counts(counts: npt.ArrayLike, name: str = "counts") -> tuple[Int64[np.ndarray, "*elements labels"], int]:

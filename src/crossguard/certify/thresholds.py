@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int64
 
-from crossguard.certify.arguments import edit_kinds, radius_vectors, sizes
+from crossguard.certify.arguments import Radii, edit_kinds, radius_vectors, sizes
 from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
 from crossguard.checks import check_choice
 
@@ -47,7 +47,7 @@ class RadiusMargins(ABC):
         object.__setattr__(self, "kinds", edit_kinds(self.kind, len(n)))
 
     @abstractmethod
-    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
         """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
 
         Raises:
@@ -62,13 +62,13 @@ class RadiusMargins(ABC):
         """
         shape = tuple(len(axis) for axis in axes)
         vectors = np.stack(np.meshgrid(*[np.asarray(axis, dtype=np.int64) for axis in axes], indexing="ij"), axis=-1)
-        return self.at(vectors.reshape(-1, len(shape)).tolist()).reshape(shape)
+        return self.at(vectors.reshape(-1, len(shape))).reshape(shape)
 
     def along(self, modality: int, largest: int) -> Float[np.ndarray, " radii"]:
         """Return the margins of radii 0, 1, ..., `largest` of one modality when no other one is attacked."""
         vectors = np.zeros((largest + 1, len(self.n)), dtype=np.int64)
         vectors[:, modality] = np.arange(largest + 1)
-        return self.at(vectors.tolist())
+        return self.at(vectors)
 
     def reach(self, margin: float) -> tuple[int, ...]:
         """Return, per modality, the largest radius with a margin of at most `margin` when no other one is attacked.
@@ -105,7 +105,7 @@ class Margins(RadiusMargins):
         array([0. , 0.6])
     """
 
-    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
         """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
 
         Raises:
@@ -160,7 +160,7 @@ class JointMargins(RadiusMargins):
         array([0.      , 0.466667, 0.466667])
     """
 
-    def at(self, radii: Sequence[Sequence[int]]) -> Float[np.ndarray, " radii"]:
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
         """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
 
         Raises:
