@@ -109,6 +109,14 @@ def test_weights_are_told_apart(tiny_clip):
     assert weights_fingerprint(tiny_clip.bfloat16()) != before
 
 
+def test_buffers_that_are_not_saved_count_too():
+    part = torch.nn.Linear(2, 2)
+    part.register_buffer("rate", torch.tensor(50), persistent=False)
+    before = weights_fingerprint(part)
+    part.rate = torch.tensor(2)
+    assert weights_fingerprint(part) != before
+
+
 def test_data_are_told_apart(toy_pairs, tmp_path):
     before = pairs_fingerprint(toy_pairs)
     assert pairs_fingerprint(replace(toy_pairs)) == before

@@ -22,9 +22,10 @@ _CHUNK = 256
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """Return 32 hexadecimal digits that change with any weight's name, shape, type or value."""
+    """Return 32 hexadecimal digits that change with any weight's or buffer's name, shape, type or value."""
     digest = blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
+    held = module.state_dict() | dict(module.named_buffers())  # some buffers are not saved, and decide all the same
+    for name, value in sorted(held.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         plain = value.detach().cpu().contiguous().reshape(-1)
         digest.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
