@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Int64
 
-from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pairs import Links, OneToManyPairs, evenly
 from crossguard.data.pictures import Picture
 from crossguard.runs import atomic_folder
 
@@ -52,19 +52,9 @@ class AugmentedPairs(OneToManyPairs):
     def originals(self) -> OneToManyPairs:
         """Return the pairs as they were before the augmentation."""
         among = (self.links[:, 0] < self.original_images) & (self.links[:, 1] < self.original_texts)
-        links = self.links[among]
         # Of a selection, an original may have lost all original partners: it is left out.
-        image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
-        text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
-        return OneToManyPairs(
-            name=self.original_name,
-            split=self.split,
-            images=tuple(self.images[i] for i in image_ids),
-            texts=tuple(self.texts[j] for j in text_ids),
-            links=np.stack([image_ends, text_ends], axis=1),
-            text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
-            notes=self.notes,
-        )
+        linked = super()._linked(self.links[among])
+        return OneToManyPairs(name=self.original_name, split=self.split, notes=self.notes, **linked)
 
     def head(self, max_images: int) -> "AugmentedPairs":
         """Return the first `max_images` original images with what was made from them."""
@@ -72,8 +62,7 @@ class AugmentedPairs(OneToManyPairs):
 
     def spread(self, max_images: int) -> "AugmentedPairs":
         """Return `max_images` original images, spread from the first to the last, with what was made from them."""
-        count = min(max_images, self.original_images)
-        return self._with_augmentation(np.linspace(0, self.original_images - 1, count).round().astype(np.int64))
+        return self._with_augmentation(evenly(max_images, self.original_images))
 
     def _with_augmentation(self, originals: Int64[np.ndarray, " kept"]) -> "AugmentedPairs":
         """Return some original images, all their texts, and the augmented images of their original texts."""
@@ -84,8 +73,9 @@ class AugmentedPairs(OneToManyPairs):
         found = self.select(images=np.concatenate([originals, np.unique(made)]).tolist(), texts=texts.tolist())
         return cast(AugmentedPairs, found)
 
-    def _recounted(self, images: Int64[np.ndarray, " images"], texts: Int64[np.ndarray, " texts"]) -> dict[str, Any]:
-        return {
+    def _linked(self, links: Links) -> dict[str, Any]:
+        images, texts = np.unique(links[:, 0]), np.unique(links[:, 1])
+        return super()._linked(links) | {
             "original_images": int((images < self.original_images).sum()),
             "original_texts": int((texts < self.original_texts).sum()),
         }

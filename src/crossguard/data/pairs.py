@@ -14,6 +14,11 @@ from crossguard.data.pictures import Picture
 Links = Int64[np.ndarray, "links 2"]
 
 
+def evenly(count: int, of: int) -> Int64[np.ndarray, " chosen"]:
+    """Return `count` indices (all, if there are fewer), evenly spread from the first to the last of `of`."""
+    return np.linspace(0, of - 1, min(count, of)).round().astype(np.int64)
+
+
 @dataclass(frozen=True)
 class OneToManyPairs:
     """Images and texts with every true link between them.
@@ -116,21 +121,18 @@ class OneToManyPairs:
             keep &= np.isin(self.links[:, 0], images)
         if texts is not None:
             keep &= np.isin(self.links[:, 1], texts)
-        links = self.links[keep]
+        return replace(self, **self._linked(self.links[keep]))
+
+    def _linked(self, links: Links) -> dict[str, Any]:
+        """Return the fields of pairs with some of the links, and the images and texts that these link."""
         image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
         text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
-        return replace(
-            self,
-            images=tuple(self.images[i] for i in image_ids),
-            texts=tuple(self.texts[j] for j in text_ids),
-            links=np.stack([image_ends, text_ends], axis=1),
-            text_kinds=tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
-            **self._recounted(image_ids, text_ids),
-        )
-
-    def _recounted(self, images: Int64[np.ndarray, " images"], texts: Int64[np.ndarray, " texts"]) -> dict[str, Any]:
-        """Return the fields of a subclass that other images and texts change."""
-        return {}
+        return {
+            "images": tuple(self.images[i] for i in image_ids),
+            "texts": tuple(self.texts[j] for j in text_ids),
+            "links": np.stack([image_ends, text_ends], axis=1),
+            "text_kinds": tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
+        }
 
     def head(self, max_images: int) -> "OneToManyPairs":
         """Return the first `max_images` images with their texts."""
@@ -141,5 +143,4 @@ class OneToManyPairs:
 
         Where the images are in an order, by part or by kind, each part is met, unlike by `head`.
         """
-        count = min(max_images, len(self.images))
-        return self.select(images=np.linspace(0, len(self.images) - 1, count).round().astype(np.int64).tolist())
+        return self.select(images=evenly(max_images, len(self.images)).tolist())

@@ -92,8 +92,11 @@ def evaluate_samples(
         )
     if positive is not None and not masks:
         raise ValueError(f"Expected no `positive` class for samples of one label each, but got {positive!r}.")
-    check_stored(model.modalities, storage)
-    how = storages(values, model.modalities, storage) if attack is not None else {}
+    how: dict[str, Storage] = {}
+    if attack is None:
+        check_stored(model.modalities, storage)
+    else:
+        how = storages(values, model.modalities, storage)
     _check_attack(attack, attack_options, threat, objective, model.modalities, how)
     named = {name: index for index, name in enumerate(samples.classes)}
     chosen = min(1, len(named) - 1) if positive is None else lookup(named, positive, what="class")

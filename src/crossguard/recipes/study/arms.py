@@ -65,6 +65,7 @@ def arm_pairs(
     """
     if not arm.sources:
         return material.originals
+    model = load_model(recipe.model, device=device)
     while True:
         try:
             return augment(
@@ -73,7 +74,7 @@ def arm_pairs(
                 per_sample=arm.per_sample,
                 seed=seed,
                 folder=augmentation_folder(recipe, arm, seed),
-                model=load_model(recipe.model, device=device),
+                model=model,
                 pool=material.whole,
                 progress=progress,
                 device=device,
