@@ -115,6 +115,15 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["other"]
 
 
+@pytest.mark.parametrize("target", [".", "..", "../here"])
+def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch, target):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="Expected a folder of its own"), atomic_folder(target):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
 def test_a_folder_whose_last_step_fails_comes_back(tmp_path, monkeypatch):
     with atomic_folder(tmp_path / "model") as folder:
         (folder / "weights").write_text("1")

@@ -152,7 +152,9 @@ def test_wrong_archives_are_refused(tmp_path, changes, message):
 
 def test_files_that_are_no_archives_are_refused(tmp_path):
     (tmp_path / "f.npz").write_bytes(b"PK no archive")
-    for name in ("f.npz", "missing.npz"):
+    half = write_features(tmp_path / "half.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(half[: len(half) // 2])
+    for name in ("f.npz", "half.npz", "missing.npz"):
         with pytest.raises(ValueError, match="Expected a NumPy archive"):
             load_samples("ravdess-features", file=tmp_path / name)
 

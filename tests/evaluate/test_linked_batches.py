@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.evaluate.batches import ahead, linked_groups, pair_batch
+from crossguard.evaluate.batches import ahead, in_order, linked_groups, pair_batch
 
 
 @st.composite
@@ -51,6 +51,8 @@ def test_separate_pairs_fill_their_batches_in_order():
     [(64, [64]), (65, [33, 32]), (95, [48, 47]), (96, [64, 32]), (128, [64, 64]), (130, [64, 33, 33]), (3, [3])],
 )
 def test_a_small_rest_shares_with_the_batch_before(images, sizes):
+    assert [len(group) for group in in_order(images, batch_size=64)] == sizes
+    assert np.concatenate(in_order(images, batch_size=64)).tolist() == list(range(images))
     pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(images))
     links = np.array([[i, i] for i in range(images)])
     pairs = OneToManyPairs("rest", "test", pictures, tuple(map(str, range(images))), links)

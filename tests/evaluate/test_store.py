@@ -16,6 +16,7 @@ from crossguard.evaluate.examples import Examples
 from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
 from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
 from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.models import load_model
 
 
 def found(batch, **changes):
@@ -115,6 +116,23 @@ def test_buffers_that_are_not_saved_count_too():
     before = weights_fingerprint(part)
     part.rate = torch.tensor(2)
     assert weights_fingerprint(part) != before
+
+
+@pytest.mark.parametrize("changed", [{"prompt": "a photo of"}, {"sizes": (3, [2])}, {"rates": {"x": 0.25, "y": None}}])
+def test_plain_attributes_of_parts_count_too(changed):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    vars(model[0]).update(prompt="", sizes=(3, [1]), rates={"x": 0.5, "y": None})
+    before = weights_fingerprint(model)
+    vars(model[0]).update(changed)
+    assert weights_fingerprint(model) != before
+
+
+def test_a_model_is_the_same_wherever_it_lies(tiny_clip, tmp_path):
+    for place in ("here", "there"):
+        tiny_clip.save_pretrained(tmp_path / place)
+    models = [load_model(tmp_path / place) for place in ("here", "there")]
+    models[1].train()
+    assert len({weights_fingerprint(model) for model in models}) == 1
 
 
 def test_data_are_told_apart(toy_pairs, tmp_path):

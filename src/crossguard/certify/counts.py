@@ -1,12 +1,10 @@
 """`Counts`: the only state of a certification. Integers that add up over batches, processes and interrupted runs."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,7 +12,7 @@ from jaxtyping import Int64
 from crossguard.certify.arguments import sizes
 from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 from crossguard.checks import check_choice
-from crossguard.runs import write_atomically
+from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
 FORMAT = 2
 Span = tuple[int, int]
@@ -119,9 +117,7 @@ class Counts:
             "source": self.source,
             "scheme": self.scheme,
         }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, votes=self.votes, about=np.array(json.dumps(about)))
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, npz_bytes(votes=self.votes, about=np.array(json.dumps(about))))
 
     @classmethod
     def load(cls, path: Path | str) -> "Counts":
@@ -131,10 +127,9 @@ class Counts:
             ValueError: the file is missing, broken, or of another format.
         """
         try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
-                votes, about = file["votes"], json.loads(str(file["about"]))
-            return cls._read(votes, about)
-        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+            file = read_npz(path)
+            return cls._read(file["votes"], json.loads(str(file["about"])))
+        except DAMAGED as error:
             raise ValueError(f"Expected counts in {path}, but they could not be read: {error}") from error
 
     @classmethod

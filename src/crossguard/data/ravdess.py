@@ -6,7 +6,6 @@ odd numbers men). Livingstone and Russo, PLoS ONE 13(5), 2018.
 """
 
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from crossguard.checks import lookup
 from crossguard.data.clips import Clip, read_clip
 from crossguard.data.samples import MultiModalSamples
 from crossguard.progress import Reporter, Silent
+from crossguard.runs import DAMAGED, read_npz
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 MODALITIES = {1: "video and sound", 2: "video", 3: "sound"}
@@ -180,9 +180,9 @@ def load_ravdess_features(*, file: Path | str, split: str = "test") -> MultiModa
     lookup(dict.fromkeys(("train", "val", "test", "all")), split, what="split")
     names = ("video_au", "audio_mfcc", "emotion", "actor", "clip")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        archive = read_npz(file)
+        arrays = {name: archive[name] for name in names}
+    except DAMAGED as error:
         raise ValueError(f"Expected a NumPy archive with {', '.join(names)} in {file}, but got: {error}") from error
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = {name: len(array) for name, array in arrays.items()}

@@ -71,8 +71,14 @@ def _even(full: list[Ids], rest: list[Ids]) -> None:
 
 
 def in_order(images: int, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
-    """Split the images into consecutive batches, for tasks in which no sample spans several images."""
-    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+    """Split the images into consecutive batches, for tasks in which no sample spans several images.
+
+    A last batch of less than half of `batch_size` shares the images of the one before it, as in `linked_groups`.
+    """
+    ends = [*range(batch_size, images, batch_size), images]
+    if len(ends) > 1 and 2 * (images - ends[-2]) < batch_size:
+        ends[-2] -= (batch_size - (images - ends[-2])) // 2
+    return [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def load_pixels(

@@ -1,6 +1,5 @@
 """The upper bound beside a certificate's lower one: the smoothed model under sparse attacks of the same radii."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from crossguard.data.samples import MultiModalSamples
 from crossguard.evaluate.fingerprint import samples_fingerprint
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter
-from crossguard.runs import write_atomically
+from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 from crossguard.threat import Elements, ThreatModel
 
 PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
@@ -220,15 +219,18 @@ def _threat(vector: Radii, modalities: Sequence[str]) -> ThreatModel:
 
 
 def _read(path: Path | None, about: str) -> np.ndarray | None:
+    """Return the answers kept in a file; None where there are none, or damaged ones, which are made again."""
     if path is None or not path.exists():
         return None
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        if str(file["about"]) != about:
-            raise ValueError(f"Expected answers of the same attack in {path}; choose another folder, or remove it.")
-        return np.asarray(file["attacked"])
+    try:
+        file = read_npz(path)
+        made_with, attacked = str(file["about"]), file["attacked"]
+    except DAMAGED:
+        return None
+    if made_with != about:
+        raise ValueError(f"Expected answers of the same attack in {path}; choose another folder, or remove it.")
+    return attacked
 
 
 def _write(path: Path, attacked: np.ndarray, about: str) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, attacked=attacked, about=np.array(about))
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, npz_bytes(attacked=attacked, about=np.array(about)))

@@ -1,6 +1,5 @@
 """A few queries with what they found before and after the attack, for people to look at."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from crossguard.evaluate.npz import DAMAGED, read_npz
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction
 from crossguard.evaluate.sample_examples import spread_evenly
-from crossguard.runs import write_atomically
+from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
 TOP = 5
 """How many results an example shows."""
@@ -82,14 +80,12 @@ class Examples:
     def save_pictures(self, path: Path) -> None:
         """Write the pictures as npz, whole or not at all."""
         ids = sorted(self.pictures)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
+        content = npz_bytes(
             ids=np.array(ids, dtype=np.int64),
             clean=np.array([self.pictures[i][0] for i in ids], dtype=np.uint8),
             adversarial=np.array([self.pictures[i][1] for i in ids], dtype=np.uint8),
         )
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, content)
 
     @classmethod
     def load(cls, values: Mapping[str, Any], pictures: Path) -> "Examples":

@@ -1,4 +1,4 @@
-"""Fingerprints of weights, data and options, so that a resumed evaluation never mixes two of them."""
+"""Fingerprints of models, data and options, so that a resumed evaluation never mixes two of them."""
 
 import json
 import os
@@ -19,17 +19,35 @@ from crossguard.data.decode import decode_error
 from crossguard.progress import Reporter, Silent
 
 _CHUNK = 256
+_NO_SETTINGS = {"training", "name", "name_or_path", "warnings_issued", "gradient_checkpointing"}
+"""Plain attributes, ours, PyTorch's and Transformers', that do not change what a model answers."""
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """Return 32 hexadecimal digits that change with any weight's or buffer's name, shape, type or value."""
+    """Return 32 hexadecimal digits that change with any weight or buffer, and with what else decides the answers.
+
+    That is the class of each part, and its public attributes that are numbers, words, truth values, or tuples, lists
+    and mappings of these: an adapter's prompt or image size. Where a model was loaded from does not count.
+    """
     digest = blake2b(digest_size=16)
+    for name, part in module.named_modules():
+        settings = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS and key[0] != "_"}
+        told = {key: describe(value) for key, value in settings.items() if _is_plain(value)}
+        digest.update(f"{name} {type(part).__qualname__} {json.dumps(told, sort_keys=True)};".encode())
     held = module.state_dict() | dict(module.named_buffers())  # some buffers are not saved, and decide all the same
     for name, value in sorted(held.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         plain = value.detach().cpu().contiguous().reshape(-1)
         digest.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
     return digest.hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, [*value.keys(), *value.values()]))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def pairs_fingerprint(pairs: OneToManyPairs, *, progress: Reporter | None = None) -> str:

@@ -1,6 +1,5 @@
 """A few samples of a task with what the model saw, before and after the attack, for people to look at."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from crossguard.evaluate.npz import DAMAGED, read_npz
-from crossguard.runs import write_atomically
+from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
 Item = TypeVar("Item")
 
@@ -46,13 +44,11 @@ class SampleExamples:
 
     def save_pictures(self, path: Path) -> None:
         """Write pictures and maps as npz, whole or not at all."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
+        content = npz_bytes(
             pictures=np.array([example.pictures for example in self.examples], dtype=np.uint8),
             maps=np.array([example.maps for example in self.examples], dtype=np.float32),
         )
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, content)
 
     @classmethod
     def load(cls, values: Sequence[Mapping[str, Any]], path: Path) -> "SampleExamples":

@@ -1,6 +1,5 @@
 """What an attack found, kept batch by batch, so that an interrupted evaluation goes on where it stopped."""
 
-import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ from torch import Tensor
 from crossguard.attacks.base import Adversarial
 from crossguard.data import PairBatch
 from crossguard.evaluate.kept import refuse_differences
-from crossguard.evaluate.npz import DAMAGED, read_npz
-from crossguard.runs import RunFolder, as_read_back, write_atomically, write_json
+from crossguard.runs import DAMAGED, RunFolder, as_read_back, npz_bytes, read_npz, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,8 @@ class StoredBatch:
 
     def to_bytes(self) -> bytes:
         """Return a compressed npz without pickles."""
-        buffer = io.BytesIO()
         texts = np.frombuffer(json.dumps(self.texts).encode(), dtype=np.uint8)
-        np.savez_compressed(
-            buffer,
+        return npz_bytes(
             image_ids=self.image_ids,
             text_ids=self.text_ids,
             grey=self.grey,
@@ -97,7 +93,6 @@ class StoredBatch:
             linf=self.linf,
             words=self.words,
         )
-        return buffer.getvalue()
 
     @classmethod
     def from_file(cls, path: Path) -> "StoredBatch":

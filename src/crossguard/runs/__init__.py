@@ -3,9 +3,11 @@
 from crossguard.runs.files import as_read_back, atomic_folder, safe_name, tidy, write_atomically, write_json
 from crossguard.runs.folder import SCHEMA, RunFolder, differences
 from crossguard.runs.lock import RunBusy
+from crossguard.runs.npz import DAMAGED, npz_bytes, read_npz
 from crossguard.runs.rows import Rows, read_rows
 
 __all__ = [
+    "DAMAGED",
     "SCHEMA",
     "Rows",
     "RunBusy",
@@ -13,6 +15,8 @@ __all__ = [
     "as_read_back",
     "atomic_folder",
     "differences",
+    "npz_bytes",
+    "read_npz",
     "read_rows",
     "safe_name",
     "tidy",

@@ -22,8 +22,17 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
     """Fill a temporary folder beside `target`; on success it takes `target`'s place, on error nothing is left.
 
     A folder already at `target` is replaced only once the new one is whole.
+
+    Raises:
+        ValueError: `target` is the working directory or holds it, which cannot be replaced.
+        OSError: the disk is full or the parent not writable.
     """
     target = Path(target)
+    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise ValueError(
+            f"Expected a folder of its own, to be replaced as a whole, but got {str(target)!r}, the working directory "
+            "or one that holds it."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=PARTIAL, dir=target.parent))
     try:

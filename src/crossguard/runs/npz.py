@@ -1,4 +1,4 @@
-"""Reading an npz whose bytes may be damaged."""
+"""Arrays by name as one compressed npz without pickles, and reading it where its bytes may be damaged."""
 
 import io
 import struct
@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from lzma import LZMAError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,15 @@ DAMAGED = (
 """What reading a damaged npz, and making something of its arrays, raises."""
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    """Return arrays as the content of a compressed npz."""
+    buffer = io.BytesIO()
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(buffer, **named)
+    return buffer.getvalue()
+
+
+def read_npz(path: Path | str) -> dict[str, np.ndarray]:
     """Return the arrays of an npz by name, none of them pickled.
 
     The checksum of each is compared before its header is read: NumPy alone reads the header first, as Python.
