@@ -1,6 +1,7 @@
 """What a training step of each defence costs, beside a clean step and beside the passes it cannot do without.
 
     python benchmarks/training_cost.py [--model emoji-clip] [--batch-size 64] [--steps 8] [--threads 2]
+    python benchmarks/training_cost.py --defences mat "mat pgd_steps=4" "mat order=alternating clean_weight=0.5"
     python benchmarks/training_cost.py --device cuda --vit-b16 --batch-size 128 --defences clean mat
 
 On a CPU, seconds are processor time of this process (all threads), so that a busy machine disturbs them little, and
@@ -16,9 +17,11 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch.nn.functional import normalize
 
 import crossguard as cg
@@ -44,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji-clip", help="a name of the table or a folder")
     parser.add_argument("--vit-b16", action="store_true", help="a CLIP of ViT-B/16's sizes with random weights instead")
-    parser.add_argument("--defences", nargs="+", default=list(DEFENCES), choices=list(DEFENCES))
+    parser.add_argument(
+        "--defences", nargs="+", default=list(DEFENCES), help='defences, options of `train` behind: "mat pgd_steps=4"'
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--chunk-size", type=int, default=None)
     parser.add_argument("--steps", type=int, default=8)
@@ -61,29 +66,30 @@ def main() -> None:
     pictures = Pictures(model, pairs, memory_limit=2**33)
     model = model.to(device)
 
-    def seconds(defence: str, steps: int) -> float:
+    common: dict[str, Any] = {
+        "threat": THREAT,
+        "batch_size": options.batch_size,
+        "chunk_size": options.chunk_size,
+        "pgd_steps": PGD_STEPS,
+        "text_tries": TEXT_TRIES,
+        "pictures": pictures,
+        "log_every": 0,
+        "compile": options.compile,
+    }
+
+    def seconds(asked: str, steps: int) -> float:
+        defence, *changes = asked.split()
+        changed = {key: yaml.safe_load(value) for key, value in (change.split("=") for change in changes)}
         start = now(device)
-        train(
-            model,
-            pairs,
-            defence=defence,
-            threat=THREAT,
-            steps=steps,
-            batch_size=options.batch_size,
-            chunk_size=options.chunk_size,
-            pgd_steps=PGD_STEPS,
-            text_tries=TEXT_TRIES,
-            pictures=pictures,
-            log_every=10**9,
-            compile=options.compile,
-        )
+        train(model, pairs, defence=defence, steps=steps, **common | changed)
         return now(device) - start
 
-    def per_step(defence: str) -> float:
-        return (seconds(defence, options.steps + 2) - seconds(defence, 2)) / options.steps
+    def per_step(asked: str) -> float:
+        return (seconds(asked, options.steps + 2) - seconds(asked, 2)) / options.steps
 
     print(f"{model.name}, batch {options.batch_size}, {device}, {options.threads} threads, {THREAT}")
-    print(f"{'defence':<10}{'s/step':>9}{'x clean':>9}{'images/s':>10}{'peak GiB':>10}")
+    width = max(9, *map(len, options.defences)) + 1
+    print(f"{'defence':<{width}}{'s/step':>9}{'x clean':>9}{'images/s':>10}{'peak GiB':>10}")
     for name in dict.fromkeys(["clean", *options.defences]):
         seconds(name, 1)
         reset_peak(device)
@@ -91,7 +97,7 @@ def main() -> None:
         rounds = [(per_step("clean"), per_step(name)) for _ in range(3)]
         clean, each = (statistics.median(column) for column in zip(*rounds, strict=True))
         print(
-            f"{name:<10}{each:>9.3f}{each / clean:>9.2f}{options.batch_size / each:>10.1f}{peak(device):>10.2f}",
+            f"{name:<{width}}{each:>9.3f}{each / clean:>9.2f}{options.batch_size / each:>10.1f}{peak(device):>10.2f}",
             flush=True,
         )
     if "mat" in options.defences:
