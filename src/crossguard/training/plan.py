@@ -100,7 +100,7 @@ def make_plan(
     clip_norm: float,
     clean_weight: float,
     texts_per_image: int | None,
-    images_per_text: int | None,
+    images_per_text: int,
     positives: str,
     pgd_steps: int,
     pgd_step: str | float,
@@ -151,12 +151,11 @@ def make_plan(
             f"Expected at least {together} images (`batch_size`{several}) to train on, but {pairs.name!r} "
             f"({pairs.split}) has {size}."
         )
-    many = 2 if arranged.one_to_many else 1
     composition = Composition(
         together,
         one_to_many=arranged.one_to_many,
-        texts_per_image=many if texts_per_image is None else texts_per_image,
-        images_per_text=many if images_per_text is None else images_per_text,
+        texts_per_image=(2 if arranged.one_to_many else 1) if texts_per_image is None else texts_per_image,
+        images_per_text=images_per_text,
     )
     terms = terms_for(model, _mixed(row.terms, clean_weight), defence=defence)
     eps, words = _budgets(defence, attacked(terms), threat)

@@ -46,7 +46,7 @@ def train(
     clip_norm: float = 1.0,
     clean_weight: float = 0.0,
     texts_per_image: int | None = None,
-    images_per_text: int | None = None,
+    images_per_text: int = 1,
     positives: str = "summed",
     pgd_steps: int = 2,
     pgd_step: str | float = "co-attack",
@@ -107,8 +107,8 @@ def train(
         clip_norm: largest gradient norm.
         clean_weight: share in [0, 1) of the plain contrastive loss of the clean pairs, mixed into the defence's loss.
         texts_per_image: texts that each anchor image brings; for one-to-many defences (default 2), else 1.
-        images_per_text: images that a group of a step has; for one-to-many defences (default 2), else 1. With the
-            defaults a step of "mat+" encodes as many images and texts as one of "mat".
+        images_per_text: images that a group of a step has; more than 1 for one-to-many defences alone. Further images
+            of a text are anchors of other steps all the same.
         positives: for one-to-many defences: "summed" makes every true pair a target with equal shares, "drawn" one per
             image and text at every step, the others being neither target nor negative.
         pgd_steps: gradient steps on the images.
