@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -50,8 +50,21 @@ def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.nd
     component = connected_components(graph, directed=False)[1][:images]
     _, first, cluster = np.unique(component, return_index=True, return_inverse=True)
     order = np.argsort(first[cluster], kind="stable")  # clusters by their first image, images ascending within
+    return _packed(np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1), batch_size=batch_size)
+
+
+def in_order(images: int, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
+    """Split the images into consecutive batches, for tasks in which no sample spans several images.
+
+    A last batch of less than half of `batch_size` shares the images of the one before it, as in `linked_groups`.
+    """
+    return _packed(np.arange(images)[:, None], batch_size=batch_size)
+
+
+def _packed(clusters: Iterable[Ids], *, batch_size: int) -> list[Ids]:
+    """Pack clusters in order into batches, see `linked_groups`; the indices of a batch ascend."""
     batches: list[list[Ids]] = [[]]
-    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+    for members in clusters:
         if batches[-1] and _images(batches[-1]) + len(members) > batch_size:
             batches.append([])
         batches[-1].append(members)
@@ -68,17 +81,6 @@ def _even(full: list[Ids], rest: list[Ids]) -> None:
     """Move clusters from the end of one batch to the next one, as long as the smaller of the two grows."""
     while min(_images(full) - len(full[-1]), _images(rest) + len(full[-1])) > _images(rest):
         rest.insert(0, full.pop())
-
-
-def in_order(images: int, *, batch_size: int) -> list[Int64[np.ndarray, " images"]]:
-    """Split the images into consecutive batches, for tasks in which no sample spans several images.
-
-    A last batch of less than half of `batch_size` shares the images of the one before it, as in `linked_groups`.
-    """
-    ends = [*range(batch_size, images, batch_size), images]
-    if len(ends) > 1 and 2 * (images - ends[-2]) < batch_size:
-        ends[-2] -= (batch_size - (images - ends[-2])) // 2
-    return [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def load_pixels(

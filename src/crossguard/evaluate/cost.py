@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from crossguard.attacks.base import Attack, frozen
 from crossguard.data import OneToManyPairs, PairBatch
+from crossguard.data.pairs import evenly
 from crossguard.evaluate.asked import check_budgets
 from crossguard.evaluate.batches import load_pixels, pair_batch
 from crossguard.evaluate.features import check_model, on_device
@@ -135,7 +136,7 @@ def estimate_cost(
     ]
     for _, _, attack, threat in jobs:
         check_budgets(attack, threat)
-    ids = np.unique(np.linspace(0, len(pairs.images) - 1, min(sample, len(pairs.images))).round().astype(np.int64))
+    ids = evenly(sample, len(pairs.images))
     total_images, total_texts = len(pairs.images), len(pairs.texts)
     total_pairs = _pairs_at_most(total_images, total_texts, candidates)
     rounds = 1 + len(jobs)

@@ -197,7 +197,7 @@ def sparse_envelope(
                 asked = attack_samples(victim, other, threat=_threat({}, victim.modalities), **options).answers
                 known = _worse(known, asked, samples.labels)
             if path is not None:
-                _write(path, known, about)
+                write_atomically(path, npz_bytes(attacked=known, about=np.array(about)))
         answers.append(known)
     return Envelope(samples, tuple(dict(vector) for vector in radii), np.stack(answers), settings)
 
@@ -230,7 +230,3 @@ def _read(path: Path | None, about: str) -> np.ndarray | None:
     if made_with != about:
         raise ValueError(f"Expected answers of the same attack in {path}; choose another folder, or remove it.")
     return attacked
-
-
-def _write(path: Path, attacked: np.ndarray, about: str) -> None:
-    write_atomically(path, npz_bytes(attacked=attacked, about=np.array(about)))

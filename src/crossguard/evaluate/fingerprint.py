@@ -31,9 +31,8 @@ def weights_fingerprint(module: nn.Module) -> str:
     """
     digest = blake2b(digest_size=16)
     for name, part in module.named_modules():
-        settings = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS and key[0] != "_"}
-        told = {key: describe(value) for key, value in settings.items() if _is_plain(value)}
-        digest.update(f"{name} {type(part).__qualname__} {json.dumps(told, sort_keys=True)};".encode())
+        plain = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS and _is_plain(value)}
+        digest.update(f"{name} {type(part).__qualname__} {json.dumps(describe(plain), sort_keys=True)};".encode())
     held = module.state_dict() | dict(module.named_buffers())  # some buffers are not saved, and decide all the same
     for name, value in sorted(held.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())

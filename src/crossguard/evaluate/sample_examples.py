@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from crossguard.data.pairs import evenly
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
 Item = TypeVar("Item")
@@ -77,5 +78,4 @@ def spread_evenly(items: Sequence[Item], *, count: int) -> list[Item]:
         >>> spread_evenly([2, 3, 5, 7, 11], count=3)
         [2, 5, 11]
     """
-    spots = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[spot] for spot in spots]
+    return [items[spot] for spot in evenly(count, len(items))]

@@ -21,11 +21,12 @@ from crossguard.data import MultiModalSamples
 from crossguard.evaluate.asked import part_name, parts_of, row_facts
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
+from crossguard.evaluate.kept import refuse_differences
 from crossguard.evaluate.samples_result import SamplesResult, sample_figures
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.progress import Reporter, Silent
-from crossguard.runs import RunFolder, as_read_back, differences, write_json
+from crossguard.runs import RunFolder, as_read_back, write_json
 from crossguard.threat import ThreatModel
 
 _SILENT = Silent()
@@ -167,12 +168,8 @@ class _Part:
         if run is None:
             return
         path = run.file("samples", str(facts["label"]), f"{name}.json")
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else self.settings
-        if known != self.settings:
-            raise ValueError(
-                f"Expected the settings of {self.section} in {run.path}, but they differ: "
-                f"{'; '.join(differences(known, self.settings))}. Choose another folder or label."
-            )
+        if path.exists():
+            refuse_differences(json.loads(path.read_text(encoding="utf-8")), self.settings, where=path)
         write_json(path, self.settings)
         self.rows = {row["sample"]: row for row in run.rows if row.get("section") == self.section}
 

@@ -28,7 +28,7 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
         OSError: the disk is full or the parent not writable.
     """
     target = Path(target)
-    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+    if Path.cwd().is_relative_to(target.resolve()):
         raise ValueError(
             f"Expected a folder of its own, to be replaced as a whole, but got {str(target)!r}, the working directory "
             "or one that holds it."
