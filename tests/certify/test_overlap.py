@@ -6,11 +6,13 @@ from math import comb, inf, prod
 
 import numpy as np
 import pytest
-from all_classifiers import before_and_after, least_lead, sub_samples
+from all_classifiers import before_and_after, blurred, least_lead, least_lead_of, sub_samples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from crossguard.certify import Edits, Margins, joint_overlap, overlap, worst_case
+from crossguard.certify.thresholds import margins_of
 from crossguard.threat import Elements
 
 TIGHT = Fraction(1, 10**11)
@@ -118,6 +120,57 @@ def test_worst_case_is_the_optimum_over_all_base_classifiers(data):
         assert (low > high) == (p_a - p_b > o.margin)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_worst_case_with_noise_is_the_optimum_over_base_classifiers_on_a_grid(data):
+    size, gone = data.draw(st.integers(2, 4)), data.draw(st.integers(0, 2))
+    deleted = data.draw(st.integers(0, gone))
+    edit = Edits(substitutions=gone - deleted, insertions=data.draw(st.integers(0, 2)), deletions=deleted)
+    k = data.draw(st.integers(1, min(2, size, max(1, edit.size_after(size)))))
+    assume(edit.size_after(size) >= k)
+    o = overlap(n=(size,), k=(k,), edits=(edit,))
+    assume(o.clean > 0)
+    shift, p_a = data.draw(st.floats(0.01, 2)), data.draw(st.floats(0.01, 0.99))
+    p_b = data.draw(st.floats(0.01, 0.99)) * (1 - p_a)
+    low, high = worst_case(p_a, p_b, o, shift=shift)
+    before, after = (sub_samples(elements, (k,)) for elements in before_and_after((size,), (edit,)))
+    # A grid allows fewer classifiers than the line does, so that its optimum is never below the bound.
+    least = least_lead_of(*blurred(before, after, shift, np.linspace(-5, 7, 1201)), p_a, p_b)
+    assert low - high - 1e-7 <= least <= low - high + 2e-4
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(1e-6, 1), st.floats(1e-3, 5))
+def test_noise_alone_is_randomized_smoothing(p_a, share, shift):
+    p_b = share * (1 - p_a)
+    low, high = worst_case(p_a, p_b, overlap(n=(3,), k=(3,), edits=(Edits(),)), shift=shift)
+    assert low == pytest.approx(norm.cdf(norm.ppf(p_a) - shift), rel=1e-8)
+    assert high == pytest.approx(norm.cdf(norm.ppf(p_b) + shift), rel=1e-8)
+    radius = (norm.ppf(p_a) - norm.ppf(p_b)) / 2  # Cohen et al., theorem 1, in sigmas
+    if abs(radius - shift) > 1e-6:
+        assert (low > high) == (radius > shift)
+
+
+@given(settings_of(most=60, modalities=2), st.floats(0, 1), st.floats(0, 1))
+def test_a_small_shift_is_nearly_none_and_a_larger_one_is_worse(case, p_a, share):
+    n, k, edits = case
+    o = overlap(n=n, k=k, edits=edits)
+    low, high = np.transpose([worst_case(p_a, share * (1 - p_a), o, shift=s) for s in (0.0, 1e-8, 0.5, 1.0, 20.0)])
+    assert (np.diff(low) <= 1e-9).all()
+    assert (np.diff(high) >= -1e-9).all()
+    if o.clean > 1e-6:
+        assert low[1] == pytest.approx(low[0], abs=1e-6)
+        assert high[1] == pytest.approx(high[0], abs=1e-6)
+
+
+def test_noise_takes_arrays_and_refuses_what_is_no_shift(unchecked):
+    o = overlap(n=(10,), k=(3,), edits=(Edits(substitutions=1),))
+    low, high = worst_case(np.array([0.9, 0.8]), 0.1, o, shift=0.3)
+    assert [(low[i], high[i]) for i in range(2)] == [worst_case(p, 0.1, o, shift=0.3) for p in (0.9, 0.8)]
+    for shift in (-0.1, inf, float("nan")):
+        with pytest.raises(ValueError, match="`shift` finite"):
+            worst_case(0.9, 0.1, o, shift=shift)
+
+
 @settings(deadline=None)
 @given(settings_of(most=60, modalities=2), st.floats(0, 1), st.floats(0, 1))
 def test_margin_and_worst_case_agree(case, p_a, share):
@@ -152,10 +205,44 @@ def test_a_budget_stands_for_its_worst_split(n, k, r, kind):
             for d in range(r + 1 - m - s)
         ],
     }[kind]
-    worst = max(overlap(n=(n,), k=(k,), edits=(e,)).margin for e in splits)
-    assert overlap(n=(n,), k=(k,), edits=(Elements(r, kind=kind),)).margin == pytest.approx(worst, rel=1e-12)
+    all_of_them = [overlap(n=(n,), k=(k,), edits=(e,)) for e in splits]
+    chosen = overlap(n=(n,), k=(k,), edits=(Elements(r, kind=kind),))
+    worst = max(o.margin for o in all_of_them)
     margin = Margins((n,), (k,), kind).at([(r,)])[0]
-    assert margin == pytest.approx(worst, rel=1e-11) if worst < 1 else margin == 2
+    if worst < 1 - 1e-12:
+        assert chosen.margin == pytest.approx(worst, rel=1e-12)
+        assert margin == pytest.approx(worst, rel=1e-11)
+    else:
+        assert chosen.margin >= 1 - 1e-12
+        assert margin >= 1 - 1e-11
+    for p_a, p_b, shift in ((0.9, 0.1, 0.0), (0.99, 0.004, 0.3), (1.0, 0.0, 1.0)):
+        bounds = [worst_case(p_a, p_b, o, shift=shift) for o in all_of_them]
+        low, high = worst_case(p_a, p_b, chosen, shift=shift)
+        assert low <= min(a for a, _ in bounds) + 1e-9
+        assert high >= max(b for _, b in bounds) - 1e-9
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    st.booleans(),
+)
+def test_edits_of_several_modalities_are_worst_as_substitutions(n, k, r, joint):
+    k, r = (tuple(min(a, b) for a, b in zip(part, n, strict=True)) for part in (k, r))
+    ask, kept = (joint_overlap, sum(k)) if joint else (overlap, k)
+    splits = [
+        [
+            Edits(substitutions=m, insertions=s, deletions=most - m - s)
+            for m in range(most + 1)
+            for s in range(most + 1 - m)
+        ]
+        for most in r
+    ]
+    worst = max(ask(n=n, k=kept, edits=pair).margin for pair in product(*splits))
+    margin = margins_of("joint" if joint else "independent", n, k, "edit").at([r])[0]
+    assert margin == pytest.approx(worst, rel=1e-11) if worst < 1 - 1e-11 else margin >= 1 - 1e-10
 
 
 @settings(deadline=None, max_examples=50)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import CountCertificate, certify_counts
 from crossguard.certify.edits import Edits
+from crossguard.certify.ensemble import certify_product, certify_votes
 from crossguard.certify.families import holm
 from crossguard.certify.frontier import maximal_radii
 from crossguard.certify.overlap import Overlap, joint_overlap, overlap, worst_case
@@ -44,8 +45,10 @@ __all__ = [
     "certify",
     "certify_counts",
     "certify_early",
+    "certify_product",
     "certify_segmentation",
     "certify_segmentation_early",
+    "certify_votes",
     "draw_masks",
     "draws_to_reach",
     "holm",

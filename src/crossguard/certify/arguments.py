@@ -13,6 +13,8 @@ from crossguard.checks import check_choice
 KINDS = ("substitution", "insertion", "deletion", "edit")
 Radii = Sequence[Sequence[int]] | Int64[np.ndarray, "radii modalities"]
 Value = TypeVar("Value")
+MOST_VOTES = 2**53
+"""More votes than anybody counts; up to here they are whole as float64 too, and sums of several labels fit int64."""
 
 
 def whole_number(value: SupportsIndex, name: str, *, least: int = 0) -> int:
@@ -116,9 +118,11 @@ def vote_counts(counts: npt.ArrayLike, name: str = "counts") -> tuple[Int64[np.n
         raise ValueError(f"Expected `{name}` of shape [..., labels] with at least 2 labels, but got {votes.shape}.")
     if not np.issubdtype(votes.dtype, np.integer):
         raise ValueError(f"Expected `{name}` of an integer type (votes are whole), but got {votes.dtype}.")
-    votes = votes.astype(np.int64, copy=False)
     if votes.min() < 0:
         raise ValueError(f"Expected `{name}` >= 0, but got {votes.min()}.")
+    if int(votes.max()) > MOST_VOTES:
+        raise ValueError(f"Expected `{name}` of at most {MOST_VOTES} votes, but got {votes.max()}.")
+    votes = votes.astype(np.int64, copy=False)
     totals = votes[..., 0].copy()
     for label in range(1, votes.shape[-1]):  # a pass per label is much faster than a sum along a short last axis
         totals += votes[..., label]

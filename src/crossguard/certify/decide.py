@@ -61,7 +61,7 @@ def certify_counts(
     alpha: float,
     kind: str | Sequence[str] = "substitution",
     scheme: Scheme = "independent",
-    correction: Correction = "holm",
+    correction: Correction | None = None,
     selection: npt.ArrayLike | None = None,
 ) -> CountCertificate:
     """Turn the votes of one input into certified labels.
@@ -79,7 +79,8 @@ def certify_counts(
         kind: "substitution", "insertion", "deletion" or "edit" (any mix), one word or one per modality.
         scheme: how sub-samples were drawn: "independent", k_i of every modality, or "joint", the sum of all k_i of all
             elements together (`joint_overlap`).
-        correction: "holm" holds alpha for each radius vector taken alone; "bonferroni" for all of them at once.
+        correction: "holm" holds alpha for each radius vector taken alone; "bonferroni" for all of them at once; None
+            takes "holm" for a single vector and "bonferroni" for several.
         selection: integers [..., labels] of separate draws that choose the label; None chooses by `counts` and pays
             for it in the p-value.
 
@@ -92,9 +93,10 @@ def certify_counts(
         (0, array([ True,  True, False]))
     """
     alpha = probability(alpha)
-    check_choice(correction, tuple(SCOPES), "correction")
     votes, draws = vote_counts(counts)
     thresholds = np.minimum(0.5 + margins_of(scheme, n, k, kind).at(radii) / 2, 1.0)
+    correction = correction or ("holm" if len(thresholds) == 1 else "bonferroni")
+    check_choice(correction, tuple(SCOPES), "correction")
     if selection is None:
         label, top = most_votes(votes)
     else:

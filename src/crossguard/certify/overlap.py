@@ -12,15 +12,27 @@ and by the Neyman-Pearson lemma the least probability of a label that had p_A, a
     rho * max(0, p_A - (1 - a))          rho * min(p_B, a) + (1 - b).
 
 No bound that knows p_A and p_B alone is better. With substitutions only, a = b (MMCert, CVPR 2024, Theorem 1).
+
+Other modalities may be blurred by N(0, sigma_i^2) and moved by at most eps_i in L2. With s the square root of
+sum_i (eps_i / sigma_i)^2 the likelihood ratio is a product of both, and the same lemma gives
+
+    b * Phi(Phi^-1((p_A - (1 - a)) / a) - s)          b * Phi(Phi^-1(min(1, p_B / a)) + s) + (1 - b),
+
+which is the above at s = 0, and randomized smoothing (Cohen et al., ICML 2019) at a = b = 1.
+
+All these bounds get worse as a and b fall. Of the splits of r edits of any kind, r substitutions make both smallest:
+one more, in place of an insertion, multiplies a by 1 - k / e and b by (1 - k / e) / (1 - k / n'), which is at most 1
+as e <= n'; in place of a deletion it leaves a, and b falls as n' grows. So a budget of kind "edit" is one of
+substitutions.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 
 from crossguard.certify.arguments import sizes, whole_number
 from crossguard.certify.edits import Edits
@@ -28,6 +40,7 @@ from crossguard.threat import Elements
 
 ULP = 2.0**-52
 ROUNDING = 16 * ULP  # an exact sum of logarithms of correctly rounded ratios is within this, relatively
+NORMAL = 1e-11  # more than the error of the normal distribution function and its inverse, relatively
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ def overlap(*, n: Sequence[int], k: Sequence[int], edits: Sequence[Edits | Eleme
         n: number of elements of each modality, >= 1.
         k: number of elements kept of each modality, 0 <= k <= n.
         edits: per modality the edits, or a budget `Elements(r, kind)`, which stands for the worst split of at most r
-            edits of that kind (found by enumeration over all modalities together).
+            edits of that kind.
 
     Raises:
         ValueError: k > n, more elements edited than there are, or lengths that differ.
@@ -97,7 +110,7 @@ def overlap(*, n: Sequence[int], k: Sequence[int], edits: Sequence[Edits | Eleme
         (0.7, 1.0)
     """
     n, k = sizes(n, k)
-    return max((_overlap(n, k, split) for split in product(*_all_splits(n, edits))), key=lambda o: o.margin)
+    return _overlap(n, k, _worst(n, edits))
 
 
 def joint_overlap(*, n: Sequence[int], k: int, edits: Sequence[Edits | Elements]) -> Overlap:
@@ -116,21 +129,21 @@ def joint_overlap(*, n: Sequence[int], k: int, edits: Sequence[Edits | Elements]
     """
     n, _ = sizes(n, (0,) * len(n))
     k = whole_number(k, "k")
-    totals = {
-        Edits(
-            substitutions=sum(e.substitutions for e in split),
-            insertions=sum(e.insertions for e in split),
-            deletions=sum(e.deletions for e in split),
-        )
-        for split in product(*_all_splits(n, edits))
-    }
-    return max((overlap(n=(sum(n),), k=(k,), edits=(total,)) for total in totals), key=lambda o: o.margin)
+    worst = _worst(n, edits)
+    total = Edits(
+        substitutions=sum(e.substitutions for e in worst),
+        insertions=sum(e.insertions for e in worst),
+        deletions=sum(e.deletions for e in worst),
+    )
+    return overlap(n=(sum(n),), k=(k,), edits=(total,))
 
 
 def worst_case(
     p_a: float | int | Float[np.ndarray, "*inputs"],
     p_b: float | int | Float[np.ndarray, "*inputs"],
     overlap: Overlap,
+    *,
+    shift: float = 0.0,
 ) -> tuple[float | Float[np.ndarray, "*inputs"], float | Float[np.ndarray, "*inputs"]]:
     """Return the least the first label's and the largest another label's probability can be after the edits.
 
@@ -138,54 +151,94 @@ def worst_case(
         p_a: probability of the smoothed label on clean sub-samples (or a lower bound on it), in [0, 1].
         p_b: probability of another label (or an upper bound), in [0, 1].
         overlap: what `overlap` returned for the edits.
+        shift: s, how far the modalities under noise are moved together, in standard deviations of their noise: the
+            square root of sum_i (eps_i / sigma_i)^2; 0 without such modalities.
 
     Returns:
         (lower bound on p'_A, upper bound on p'_B); the label is certified against the other <=> first > second.
         Floats for floats, arrays for arrays.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        ValueError: a probability outside [0, 1], or a shift that is negative or not finite.
+
+    Example:
+        >>> nothing = overlap(n=(1,), k=(1,), edits=(Edits(),))  # of the sub-sampled modalities
+        >>> [round(p, 4) for p in worst_case(0.9, 0.1, nothing, shift=1.0)]
+        [0.6107, 0.3893]
     """
     first, second = np.asarray(p_a, dtype=np.float64), np.asarray(p_b, dtype=np.float64)
     for name, values in (("p_a", first), ("p_b", second)):
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"Expected `{name}` in [0, 1], but got {values}.")
-    if overlap.clean_complement == 0:  # nothing edited: exact, so no rounding
-        low, high = overlap.ratio_low * first, overlap.ratio_high * second + overlap.attacked_complement
-    else:
-        clean_high = min(1.0, overlap.clean * (1 + 8 * ROUNDING) + ULP)
-        low = overlap.ratio_low * np.maximum(0.0, first - overlap.clean_complement) * (1 - 4 * ULP)
-        high = (overlap.ratio_high * np.minimum(second, clean_high) + overlap.attacked_complement) * (1 + 4 * ULP)
+    if not 0 <= shift < math.inf:
+        raise ValueError(f"Expected `shift` finite and >= 0, but got {shift!r}.")
+    low, high = _moved(first, second, overlap, shift) if shift else _edited(first, second, overlap)
     low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
     if first.ndim == second.ndim == 0:
         return float(low), float(high)
     return np.broadcast_arrays(low, high)[0], np.broadcast_arrays(low, high)[1]
 
 
-def _all_splits(n: tuple[int, ...], edits: Sequence[Edits | Elements]) -> list[list[Edits]]:
-    """Return, per modality, the splits of its budget that can be the worst, or the edits themselves."""
+def _edited(first: np.ndarray, second: np.ndarray, overlap: Overlap) -> tuple[np.ndarray, np.ndarray]:
+    if overlap.clean_complement == 0:  # nothing edited: exact, so no rounding
+        high = overlap.ratio_high * second + overlap.attacked_complement
+        return np.asarray(overlap.ratio_low * first), np.asarray(high)
+    low = overlap.ratio_low * np.maximum(0.0, first - overlap.clean_complement) * (1 - 4 * ULP)
+    high = overlap.ratio_high * np.minimum(second, _clean_high(overlap)) + overlap.attacked_complement
+    return np.asarray(low), np.asarray(high * (1 + 4 * ULP))
+
+
+def _moved(first: np.ndarray, second: np.ndarray, overlap: Overlap, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the worst case under edits and a shift, rounded outward: with a and b rounded down both bounds lose."""
+    if overlap.clean == 0:
+        return np.zeros_like(first), np.ones_like(second)
+    seen = np.maximum(0.0, first - overlap.clean_complement) / _clean_high(overlap)
+    low = overlap.attacked * normal_cdf(normal_quantile(seen * (1 - 4 * ULP)) - shift, up=False)
+    rival = np.minimum(1.0, second / overlap.clean * (1 + 4 * ULP))
+    high = normal_cdf(normal_quantile(rival) + shift, up=True)
+    left = 1 - overlap.attacked_complement
+    return np.asarray(low * (1 - 4 * ULP)), np.asarray((left * high + overlap.attacked_complement) * (1 + 4 * ULP))
+
+
+def _clean_high(overlap: Overlap) -> float:
+    """Return a, rounded up."""
+    return min(1.0, overlap.clean * (1 + 8 * ROUNDING) + ULP) if overlap.clean_complement else 1.0
+
+
+def normal_quantile(probabilities: np.ndarray | float) -> np.ndarray:
+    """Return the standard normal quantile, -inf at 0 and inf at 1."""
+    return np.asarray(special.ndtri(np.asarray(probabilities, dtype=np.float64)))
+
+
+def normal_cdf(values: np.ndarray | float, *, up: bool) -> np.ndarray:
+    """Return the standard normal distribution function, rounded up or down by more than SciPy's error of both ways."""
+    away, plain = 1 if up else -1, np.clip(np.asarray(values, dtype=np.float64), -1e3, 1e3)
+    return np.asarray(special.ndtr(plain + away * NORMAL * (1 + np.abs(plain))) * (1 + away * NORMAL))
+
+
+def _worst(n: tuple[int, ...], edits: Sequence[Edits | Elements]) -> tuple[Edits, ...]:
+    """Return the edits, and for each budget its worst split."""
     if len(edits) != len(n):
         raise ValueError(f"Expected `edits` with one entry per modality ({len(n)}), but got {len(edits)}.")
-    return [_splits(edit, size, i) for i, (edit, size) in enumerate(zip(edits, n, strict=True))]
+    return tuple(_split(edit, size, i) for i, (edit, size) in enumerate(zip(edits, n, strict=True)))
 
 
-def _splits(edit: Edits | Elements, n: int, modality: int) -> list[Edits]:
+def _split(edit: Edits | Elements, n: int, modality: int) -> Edits:
     if isinstance(edit, Edits):
-        options = [edit]
-    elif edit.kind == "substitution":
-        options = [Edits(substitutions=edit.r)]
+        worst = edit
     elif edit.kind == "insertion":
-        options = [Edits(insertions=edit.r)]
+        worst = Edits(insertions=edit.r)
     elif edit.kind == "deletion":
-        options = [Edits(deletions=edit.r)]
-    else:  # a substitution hurts at least as much as a deletion, and using the whole budget as much as less of it
-        options = [Edits(substitutions=q, insertions=edit.r - q) for q in range(min(edit.r, n) + 1)]
-    for option in options:
-        if option.common(n) < 0:
-            raise ValueError(
-                f"Expected at most n = {n} elements of modality {modality} substituted or deleted, but got {edit}."
-            )
-    return options
+        worst = Edits(deletions=edit.r)
+    elif edit.kind == "edit":  # what substitutions are left over insert
+        worst = Edits(substitutions=min(edit.r, n), insertions=edit.r - min(edit.r, n))
+    else:
+        worst = Edits(substitutions=edit.r)
+    if worst.common(n) < 0:
+        raise ValueError(
+            f"Expected at most n = {n} elements of modality {modality} substituted or deleted, but got {edit}."
+        )
+    return worst
 
 
 def _overlap(n: tuple[int, ...], k: tuple[int, ...], edits: tuple[Edits, ...]) -> Overlap:

@@ -85,7 +85,7 @@ class SegmentationCertificate:
             alpha=self.alpha,
             kind=tuple(self.kinds.values()),
             scheme=counts.scheme,
-            correction=correction or ("holm" if len(radii) == 1 else "bonferroni"),
+            correction=correction,
         )
 
     def bounds(

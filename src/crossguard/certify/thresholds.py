@@ -1,19 +1,20 @@
 """The margin p_A - p_B that a radius vector asks for, for many radius vectors at once.
 
 A label is certified at radii (r_1, ..., r_T) <=> p_A - p_B > margin, where margin = 1 + 1/rho - 2a for the worst
-split of each r_i into edits of its kind. `a` and `rho` are products over the modalities, so a grid of radii is an
-outer sum of one short vector of logarithms per modality.
+split of each r_i into edits of its kind: of "edit" that is r_i substitutions (see `overlap`). `a` and `rho` are
+products over the modalities, so a grid of radii is an outer sum of one short vector of logarithms per modality.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from crossguard.certify.arguments import Radii, edit_kinds, radius_vectors, sizes
+from crossguard.certify.arguments import KINDS, Radii, edit_kinds, radius_vectors, sizes
 from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
 from crossguard.checks import check_choice
 
@@ -112,32 +113,16 @@ class Margins(RadiusMargins):
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
-        paths = [self._paths(i, int(vectors[:, i].max())) for i in range(len(self.n))]
-        if "edit" in self.kinds:
-            return np.array([self._worst_split(paths, vector) for vector in vectors])
-        grown = sum(paths[i].grown(vectors[:, i]) for i in range(len(paths)))
-        clean = sum(path.clean[vectors[:, i]] for i, path in enumerate(paths))
-        return _margin(np.asarray(grown), np.asarray(clean), vectors.sum(axis=1))
-
-    def _paths(self, modality: int, largest: int) -> "_Paths":
-        n, k, kind = self.n[modality], self.k[modality], self.kinds[modality]
-        nothing = np.zeros(largest + 1)
-        if kind == "insertion":
-            return _Paths(clean=nothing, inserted=_inserted(n, k, largest), kind=kind)
-        clean = _removed(n, k, min(largest, n))
-        return _Paths(clean=clean, inserted=_inserted(n, k, largest) if kind == "edit" else nothing, kind=kind)
-
-    def _worst_split(self, paths: "list[_Paths]", vector: Int64[np.ndarray, " modalities"]) -> float:
-        grown, clean = np.zeros(1), np.zeros(1)
-        for path, r in zip(paths, vector, strict=True):
-            if path.kind == "edit":  # q substitutions and r - q insertions
-                q = np.arange(min(r, len(path.clean) - 1) + 1)
-                more_grown, more_clean = path.inserted[r - q], path.clean[q]
-            else:
-                more_grown, more_clean = path.grown(np.array([r])), path.clean[[r]]
-            grown = (grown[:, None] + more_grown).ravel()
-            clean = (clean[:, None] + more_clean).ravel()
-        return float(_margin(grown, clean, np.asarray(vector.sum())).max())
+        clean, grown = np.zeros(len(vectors)), np.zeros(len(vectors))
+        for n, k, kind, r in zip(self.n, self.k, self.kinds, vectors.T, strict=True):
+            if kind == "insertion":
+                grown += _along(_inserted, n, k, r)
+                continue
+            left = _along(_removed, n, k, r)
+            clean += left
+            if kind == "deletion":
+                grown += left  # the sub-samples are as many fewer
+        return _margin(grown, clean, vectors.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -167,22 +152,16 @@ class JointMargins(RadiusMargins):
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
-        kinds = ("substitution", "insertion", "deletion", "edit")
-        totals = np.stack([vectors[:, [kind == own for own in self.kinds]].sum(axis=1) for kind in kinds], axis=1)
-        distinct, inverse = np.unique(totals, axis=0, return_inverse=True)
-        largest, n, k = int(vectors.sum(axis=1).max()), sum(self.n), sum(self.k)
-        removed, inserted = _removed(n, k, min(largest, n)), _inserted(n, k, largest)
-        margins = np.array([_pooled(removed, inserted, *row) for row in distinct.tolist()])
-        return margins[inverse.reshape(-1)]
-
-
-def _pooled(removed: Log, inserted: Log, substituted: int, added: int, deleted: int, free: int) -> float:
-    """Return the margin of edits to one pool of elements, `free` of which are substitutions or insertions."""
-    q = np.arange(min(free, len(removed) - 1 - substituted - deleted) + 1)  # so many of them substitute
-    growth = added + free - q - deleted
-    grown = np.where(growth >= 0, inserted[np.maximum(growth, 0)], removed[np.maximum(-growth, 0)])
-    terms = np.asarray(substituted + added + deleted + free)
-    return float(_margin(grown, removed[substituted + deleted + q], terms).max())
+        n, k = sum(self.n), sum(self.k)
+        added, deleted = (vectors[:, [kind == own for own in self.kinds]].sum(axis=1) for kind in KINDS[1:3])
+        growth = added - deleted
+        grown = np.where(
+            growth >= 0,
+            _along(_inserted, n, k, np.maximum(growth, 0)),
+            _along(_removed, n, k, np.maximum(-growth, 0)),
+        )
+        gone = vectors.sum(axis=1) - added
+        return _margin(grown, _along(_removed, n, k, gone), vectors.sum(axis=1))
 
 
 Scheme = Literal["independent", "joint"]
@@ -200,26 +179,24 @@ def margins_of(
     return Margins(n, k, kind) if scheme == "independent" else JointMargins(n, k, kind)
 
 
-@dataclass(frozen=True)
-class _Paths:
-    """Along one modality: log of C(n - r, k) / C(n, k) and of C(n + r, k) / C(n, k), for r = 0, 1, ..."""
-
-    clean: Log
-    inserted: Log
-    kind: str
-
-    def grown(self, r: Int64[np.ndarray, " radii"]) -> Log:
-        """Return log(1 / rho): deletions shrink the number of sub-samples, insertions let it grow."""
-        return self.clean[r] if self.kind == "deletion" else self.inserted[r]
+def _along(path: Callable[[int, int, int], Log], n: int, k: int, r: Int64[np.ndarray, " radii"]) -> Log:
+    """Return the values of a path at the radii; paths of powers of two are shared by the calls of a bisection."""
+    largest = int(r.max())
+    return path(n, k, 1 << max(6, largest.bit_length()))[r]
 
 
+@lru_cache(maxsize=32)
 def _removed(n: int, k: int, largest: int) -> Log:
+    """Return log of C(n - r, k) / C(n, k) for r = 0, 1, ..., min(largest, n)."""
+    largest = min(largest, n)
     terms = np.full(largest, -np.inf)  # for good where fewer than k elements are left
     terms[: n - k] = log_share_terms(n, min(largest, n - k), k)
     return np.concatenate([[0.0], np.cumsum(terms)])
 
 
+@lru_cache(maxsize=32)
 def _inserted(n: int, k: int, largest: int) -> Log:
+    """Return log of C(n + r, k) / C(n, k) for r = 0, 1, ..., largest."""
     return np.concatenate([[0.0], np.cumsum(-log_share_terms(n + largest, largest, k)[::-1])])
 
 
