@@ -66,15 +66,19 @@ def part_of(picture: Picture) -> str:
 
 
 def _pictures(emojis: dict[str, Emoji]) -> Iterator[tuple[Split, Part, list[Drawing]]]:
-    """Give every different picture with its split, its part, and the drawings that are equal to it."""
+    """Give every different picture with its split, its part, and the drawings of it; a family has one split."""
     toned = {emoji.concept for emoji in emojis.values() if emoji.tone}
-    groups: dict[str, list[Drawing]] = defaultdict(list)
+    groups: dict[int, list[Drawing]] = defaultdict(list)
+    homes: dict[int, list[Split]] = defaultdict(list)
+    places = {}
     for drawing in drawings():
-        groups[drawing.pixels].append(drawing)
+        groups[drawing.picture].append(drawing)
+        places[drawing] = place(emojis[drawing.key], drawing.style, toned=toned)
+        homes[drawing.family].append(places[drawing][0])
     for group in groups.values():
-        places = [place(emojis[drawing.key], drawing.style, toned=toned) for drawing in group]
-        home, part = min(places, key=lambda found: SPLITS.index(found[0]))
-        yield home, part, group
+        home = min(homes[group[0].family], key=SPLITS.index)
+        _, part = min((places[drawing] for drawing in group), key=lambda found: SPLITS.index(found[0]))
+        yield home, part if home != "train" else "seen", group
 
 
 def _texts(emoji: Emoji, *, held_out: bool) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ Twemoji comes as PNG files. OpenMoji comes as a colour font; its ligature table 
 that very glyph is drawn, so a sequence that the font does not know is left out rather than drawn as several.
 """
 
-import hashlib
 import importlib.resources
 import io
 import json
@@ -18,11 +17,14 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from crossguard.data.cache import cache_folder, whole_folder
 from crossguard.data.emoji_catalogue import catalogue, key_of, need
+from crossguard.data.emoji_likeness import families, shrunk
 from crossguard.progress import Bars, Reporter
 
 SIZE = 72
 STYLES = ("twemoji", "openmoji")
-_VERSION = "emoji-v1"
+SEEN_SIZE = 48  # the side at which likeness is measured: what emoji-clip reads
+SAME, ALIKE = 1.0, 4.0  # grey levels of 255: one picture drawn twice; within the widest attack that the pages speak of
+_VERSION = "emoji-v2"
 _FONT_SIZE = 152
 _CANVAS = 192
 _FACE = 0.75  # the share of the canvas that is kept: a face then fills the picture nearly as in Twemoji
@@ -31,12 +33,21 @@ _PRIVATE = 0xF0000  # a plane of private code points: one for every ligature's g
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture in the cache: the emoji's key, the art style, its file, and a hash of its pixels."""
+    """One picture in the cache.
+
+    Args:
+        key: the emoji's.
+        style: the art style.
+        path: its file.
+        picture: number of the picture; drawings within `SAME` of each other are one.
+        family: number of the family of pictures within `ALIKE` of each other.
+    """
 
     key: str
     style: str
     path: Path
-    pixels: str
+    picture: int
+    family: int
 
 
 def drawings(*, progress: Reporter | None = None) -> tuple[Drawing, ...]:
@@ -51,11 +62,12 @@ def drawings(*, progress: Reporter | None = None) -> tuple[Drawing, ...]:
     """
     folder = whole_folder(cache_folder() / _VERSION, partial(_draw, progress=progress or Bars()))
     rows = json.loads((folder / "index.json").read_text("utf-8"))
-    return tuple(Drawing(key, style, folder / style / f"{key}.png", pixels) for key, style, pixels in rows)
+    return tuple(Drawing(key, style, folder / style / f"{key}.png", *numbers) for key, style, *numbers in rows)
 
 
 def _draw(folder: Path, *, progress: Reporter) -> None:
-    rows = []
+    rows: list[tuple[str, str]] = []
+    images: list[Image.Image] = []
     emojis = catalogue()
     with progress.task("Drawing emoji (once)", total=len(STYLES) * len(emojis)) as task:
         for style, picture in zip(STYLES, (_twemoji(), _openmoji()), strict=True):
@@ -64,9 +76,14 @@ def _draw(folder: Path, *, progress: Reporter) -> None:
                 image = picture(emoji.key)
                 if image is not None:
                     image.save(folder / style / f"{emoji.key}.png")
-                    rows.append((emoji.key, style, hashlib.sha256(image.tobytes()).hexdigest()[:16]))
+                    rows.append((emoji.key, style))
+                    images.append(image)
                 task.advance(note=style)
-    (folder / "index.json").write_text(json.dumps(rows), "utf-8")
+    small = shrunk(images, side=SEEN_SIZE)
+    numbers = [families(small, within=within).tolist() for within in (SAME, ALIKE)]
+    (folder / "index.json").write_text(
+        json.dumps([(*row, *both) for row, *both in zip(rows, *numbers, strict=True)]), "utf-8"
+    )
 
 
 def _twemoji() -> Callable[[str], Image.Image | None]:

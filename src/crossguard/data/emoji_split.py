@@ -6,9 +6,9 @@ Two questions are asked of a model, each about something whose parts it has seen
 - `retone`: a concept in a skin tone held out in both styles; the concept in its other tones and the tone on other
   concepts are in training. A split holds out one tone per concept, so the tone's words alone decide nothing.
 
-The choice is a hash of the concept's key (SHA-256): no random generator, the same on every machine. Pictures that
-are equal pixel by pixel are one picture; if they would fall into different splits, it goes to the first of training,
-validation, test, so that no held-out picture is ever seen in training.
+The choice is a hash of the concept's key (SHA-256): no random generator, the same on every machine. Pictures that are
+nearly equal (`crossguard.data.emoji_likeness`) stay together: if they would fall into different splits, all of them go
+to the first of training, validation, test, so that no held-out picture, nor its like, is ever seen in training.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,7 @@ _RETONE_PERCENT = 50  # of the concepts with tones, in each of val and test
 
 
 def place(emoji: Emoji, style: str, *, toned: Collection[str]) -> tuple[Split, Part]:
-    """Return the split and the part of one picture, before equal pictures are joined.
+    """Return the split and the part of one picture, before pictures that are alike are joined.
 
     Args:
         emoji: the emoji drawn.
