@@ -50,6 +50,44 @@ def check_choice(given: str, choices: Collection[str], what: str) -> Any:
     return given
 
 
+def plain(value: Any) -> Any:
+    """Return a NumPy number (or tensor of one) as Python's own; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> plain(np.int64(3)), plain("3")
+        (3, '3')
+    """
+    return value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
+
+
+def check_whole(value: Any, name: str, *, least: int) -> int:
+    """Return a whole number of any integral type, NumPy's among them, as Python's own.
+
+    Raises:
+        ValueError: it is no whole number, or below `least`.
+
+    Example:
+        >>> check_whole(True, "steps", least=1)
+        Traceback (most recent call last):
+        ValueError: Expected `steps` to be a whole number >= 1, but got True.
+    """
+    given = plain(value)
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ValueError(f"Expected `{name}` to be a whole number >= {least}, but got {value!r}.")
+    return given
+
+
+def check_range(value: Any, name: str, *, below: float, zero: bool = True) -> None:
+    """Refuse a number outside [0, below), or outside (0, below) with `zero` off.
+
+    Raises:
+        ValueError: saying what came.
+    """
+    if not (0 <= value < below) or (value == 0 and not zero):
+        raise ValueError(f"Expected `{name}` in {'[0' if zero else '(0'}, {below:g}), but got {value!r}.")
+
+
 def check_options(
     build: Callable[..., Any], options: Mapping[str, Any], *, what: str, own: Collection[str] = ()
 ) -> None:
@@ -101,12 +139,12 @@ def ill_typed(build: Callable[..., Any], options: Mapping[str, Any]) -> list[str
         given = options[name]
         if getattr(given, "ndim", 0):  # an array: whoever takes it checks it
             continue
-        plain = given.item() if hasattr(given, "item") else given  # NumPy's numbers
+        number = plain(given)
         try:
             wanted = TypeAdapter[Any](parameter.annotation)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, NameError):
             continue
-        for form in (plain, tuple(plain)) if isinstance(plain, list) else (plain,):
+        for form in (number, tuple(number)) if isinstance(number, list) else (number,):
             try:
                 wanted.validate_python(form, strict=True)
             except ValidationError:

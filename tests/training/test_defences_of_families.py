@@ -15,8 +15,8 @@ from crossguard.models import FusionModel, MomentumTraining, VisionLanguageModel
 from crossguard.runs import RunFolder
 from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch, train
 from crossguard.training.batches import Pictures
-from crossguard.training.defences import Language, Match, concerns, terms_for
 from crossguard.training.step_loss import StepLoss
+from crossguard.training.terms import Language, Match, attacks, terms_for
 from families import FAMILIES as IMAGE_TEXT
 from families import make_siglip
 from fusion_models import make_captioner
@@ -120,7 +120,7 @@ def test_the_attack_climbs_the_loss_that_training_descends(families, toy_pairs, 
     model = copy.deepcopy(families(family))
     loss = make_loss(model, toy_pairs, name, momentum=momentum)
     clean = loss.step_batch.batch
-    terms = [term for term in loss.terms if concerns(term, "image")]
+    terms = [term for term in loss.terms if attacks(term, "image")]
     if not terms:
         assert name in ("clean", "leaf")
         return
@@ -164,7 +164,7 @@ def test_chunks_give_the_gradient_of_the_whole(families, toy_pairs, family, name
         wanted = whole.get(key, torch.zeros_like(gradient))
         assert (gradient - wanted).norm() <= 1e-6 * (wanted.norm() + norm(whole)), key
     assert norm({key: parts[key] - whole[key] for key in whole}) <= 1e-6 * norm(whole)
-    terms = [term for term in in_one.terms if concerns(term, "image")]
+    terms = [term for term in in_one.terms if attacks(term, "image")]
     if terms:
         split, once = (loss.of_pixels(terms, adversarial[1])(adversarial[0]) for loss in (in_chunks, in_one))
         torch.testing.assert_close(split[0], once[0], rtol=1e-5, atol=1e-6)
@@ -209,7 +209,7 @@ def test_no_true_pair_is_a_hard_negative(families, toy_pairs, family, one_to_one
     if one_to_one:
         assert (true & ~targets).any()
     for step in range(20):
-        loss.step = step
+        loss.step.number = step
         loss.value((loss.step_batch.batch.pixels, loss.step_batch.batch.texts))
         pairs = seen.pop()
         positive, negative = pairs[: int(targets.sum())], pairs[int(targets.sum()) :]
@@ -235,7 +235,7 @@ def test_the_text_attack_of_a_fusion_model_raises_the_loss(families, toy_pairs, 
     _, texts = inner(loss)
     clean = loss.step_batch.batch
     assert texts != clean.texts
-    terms = [term for term in loss.terms if concerns(term, "text")]
+    terms = [term for term in loss.terms if attacks(term, "text")]
     judge = loss.of_texts(terms, clean.pixels)
     numbers = list(range(len(texts)))
     assert (judge(list(texts), numbers) <= judge(list(clean.texts), numbers) + 1e-5).all()

@@ -1,7 +1,7 @@
 """Check a recipe's names, and the options of attacks and data sets, against the tables."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from crossguard.recipes.schema import (
     TrainRecipe,
 )
 from crossguard.threat import Elements
-from crossguard.training import DEFENCES, train
+from crossguard.training import DEFENCES, TrainOptions
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
@@ -76,12 +76,11 @@ def _training_options(recipe: TrainRecipe) -> Iterator[str]:
 
 def _unknown_options(options: Mapping[str, Any], key: str, *, given: Collection[str]) -> Iterator[str]:
     """Options that the trainer does not have, or that are given by other means, and values of other types."""
-    by_verb = {"run", "progress", "device", "pictures", *given}
-    known = {name for name, p in signature(train).parameters.items() if p.kind is p.KEYWORD_ONLY} - by_verb
+    known = {field.name for field in fields(TrainOptions)} - set(given)
     for name in options:
         if name not in known:
             yield f"{key}.{name}: unknown option; {nearest(name, known)}"
-    for wrong in ill_typed(train, {name: value for name, value in options.items() if name in known}):
+    for wrong in ill_typed(TrainOptions, {name: value for name, value in options.items() if name in known}):
         yield f"{key}: expected {wrong}"
 
 

@@ -3,12 +3,14 @@
 from crossguard.training.ablated import train_ablated
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
 from crossguard.training.composition import Composition, Draw, draw_step
-from crossguard.training.defences import DEFENCES, Anchor, Contrast, DefenceRow, Language, Match
+from crossguard.training.defences import DEFENCES, DefenceRow
 from crossguard.training.inner import InnerAttack
 from crossguard.training.links import Arranged, arrange
 from crossguard.training.lora import Lora
+from crossguard.training.options import TrainOptions
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
+from crossguard.training.terms import Anchor, Contrast, Language, Match, Term
 from crossguard.training.trainer import train
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "StepBatches",
     "StepLoss",
     "Swaps",
+    "Term",
+    "TrainOptions",
     "TrainingBatch",
     "arrange",
     "draw_step",

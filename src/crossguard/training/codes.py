@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from crossguard.models import FusionModel, States, Tokens, VisionLanguageModel
 from crossguard.training.world import World
+
+View = Literal["clean", "adversarial"]
+Tower = Literal["image", "text"]
 
 
 @dataclass(frozen=True)

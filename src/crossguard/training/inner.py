@@ -11,9 +11,9 @@ from jaxtyping import Float
 
 from crossguard.attacks.ascent import Pixels, Start, ascend, random_start
 from crossguard.attacks.base import frozen
-from crossguard.training.defences import concerns
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
+from crossguard.training.terms import attacks
 from crossguard.training.warm import Perturbations
 
 Order = Literal["text-first", "image-first", "alternating", "independent"]
@@ -71,7 +71,7 @@ class InnerAttack:
     def _texts(self, loss: StepLoss, pixels: Pixels, *, again: bool = False) -> tuple[str, ...]:
         """Change the texts under `pixels`, which stand for the adversarial images."""
         clean = loss.step_batch.batch.texts
-        terms = [term for term in loss.terms if concerns(term, "text")]
+        terms = [term for term in loss.terms if attacks(term, "text")]
         if not terms or self.words == 0:
             return clean
         judge = loss.of_texts(terms, pixels)
@@ -85,18 +85,18 @@ class InnerAttack:
             words=self.words,
             tries=self.text_tries,
             swaps=self.swaps,
-            rng=np.random.default_rng([loss.seed, 2, loss.step, *([1] if again else [])]),
+            rng=np.random.default_rng([loss.step.seed, 2, loss.step.number, *([1] if again else [])]),
         )
 
     def _images(self, loss: StepLoss, texts: tuple[str, ...], memory: Perturbations | None) -> Pixels:
         """Change the images against `texts`, which stand for the adversarial texts."""
         clean = loss.step_batch.batch
-        terms = [term for term in loss.terms if concerns(term, "image")]
+        terms = [term for term in loss.terms if attacks(term, "image")]
         if not terms or self.eps == 0:
             return clean.pixels
         start = None
         if self.start == "uniform":
-            start = random_start(clean, eps=self.eps, seed=loss.seed, stream=loss.step)
+            start = random_start(clean, eps=self.eps, seed=loss.step.seed, stream=loss.step.number)
         if memory is not None:
             start = memory.start(clean.pixels, clean.pixels if start is None else start, clean.image_ids)
         gradient = loss.of_pixels(terms, texts)

@@ -21,7 +21,6 @@ from crossguard.training.accuracy import batch_accuracy
 from crossguard.training.batches import StepBatches, TrainingBatch, iterate
 from crossguard.training.believed import make_momentum, state_of
 from crossguard.training.checkpoint import load_best, load_checkpoint, read_best, save_best, save_checkpoint
-from crossguard.training.defences import Anchor, Language, attacked
 from crossguard.training.devices import world_of
 from crossguard.training.ema import Average
 from crossguard.training.lora import add_lora, freeze, merge_lora
@@ -29,6 +28,7 @@ from crossguard.training.optimiser import learning_rate_at, make_optimiser, sele
 from crossguard.training.plan import Plan
 from crossguard.training.seeds import step_seed
 from crossguard.training.step_loss import StepLoss
+from crossguard.training.terms import attacked
 from crossguard.training.validation import Validation
 from crossguard.training.warm import Perturbations
 
@@ -43,7 +43,6 @@ class Job:
         accelerator: device, precision, processes.
         run: where rows and checkpoints go; None keeps nothing.
         judge: validation.
-        keep: "last" or "best", which weights the student ends with.
     """
 
     def __init__(
@@ -55,22 +54,21 @@ class Job:
         *,
         run: RunFolder | None,
         judge: Validation | None,
-        keep: str,
     ) -> None:
-        self.plan, self.accelerator, self.judge, self.keep = plan, accelerator, judge, keep
+        self.plan, self.accelerator, self.judge, self.keep = plan, accelerator, judge, plan.options.keep
         self.world = world_of(accelerator)
         self.module, self.student = student, cast(VisionLanguageModel, student)
         self.world.align([*student.parameters(), *student.buffers()])
         self.original = self.student
-        if any(isinstance(term, Anchor) for term in plan.terms):
+        if any(term.needs_original for term in plan.terms):
             reference = copy.deepcopy(source).to(accelerator.device).eval().requires_grad_(False)
             self.original = cast(VisionLanguageModel, reference)
         self.trained = self._choose_trained()
-        self.optimiser = make_optimiser(self.trained, weight_decay=plan.weight_decay)
+        self.optimiser = make_optimiser(self.trained, weight_decay=plan.options.weight_decay)
         self.momentum = None if plan.momentum is None else make_momentum(student, plan.pairs, plan.momentum)
-        self.average = Average(self.trained, decay=plan.ema) if plan.ema else None
+        self.average = Average(self.trained, decay=plan.options.ema) if plan.options.ema else None
         self.memory = None
-        if plan.start == "warm" and plan.inner.eps > 0:
+        if plan.options.start == "warm" and plan.inner.eps > 0:
             self.memory = Perturbations(len(plan.pairs.images), self.student.image_size, eps=plan.inner.eps)
         self.checkpoint = self.world.agree(None if run is None else run.file(f"checkpoint-{plan.row.name}"))
         self.rows = None if run is None or not self.world.main else Rows(run.path / "training.jsonl")
@@ -82,23 +80,24 @@ class Job:
         """Where the best weights lie, with a run folder."""
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-best")
 
-    def fit(self, batches: StepBatches, *, workers: int, every: Mapping[str, int], progress: Reporter) -> None:
+    def fit(self, batches: StepBatches, *, workers: int, progress: Reporter) -> None:
         """Take all steps that are not done yet; the student ends with the weights that are to be kept."""
-        plan, done = self.plan, self._take_up()
+        plan, how, done = self.plan, self.plan.options, self._take_up()
+        validate_every = how.validate_every or plan.steps
         began = time.monotonic()
         with progress.task(f"train {plan.row.name}", total=plan.steps, done=done) as task, self._tracking():
             for step, batch in enumerate(
                 iterate(batches, start=done, stop=plan.steps, workers=workers, device=self.accelerator.device), done
             ):
                 last = step + 1 == plan.steps
-                logged = every["log_every"] > 0 and (last or step % every["log_every"] == 0)
+                logged = how.log_every > 0 and (last or step % how.log_every == 0)
                 noted = self.step(batch, step, measure=logged)
-                if self.judge is not None and (last or (step + 1) % every["validate_every"] == 0):
+                if self.judge is not None and (last or (step + 1) % validate_every == 0):
                     noted |= self._validate(step + 1)
                 if noted:
                     self._log(step, noted, seconds=round(time.monotonic() - began, 3))
                 task.advance(note=_note(noted))
-                if last or (step + 1) % every["checkpoint_every"] == 0:
+                if last or (step + 1) % how.checkpoint_every == 0:
                     self._save(step + 1)
         self._end()
 
@@ -116,9 +115,9 @@ class Job:
                 batch,
                 seed=plan.seed,
                 step=step,
-                draws_targets=plan.draws_targets,
+                draws_targets=plan.options.positives == "drawn",
                 momentum=self.momentum,
-                chunk_size=plan.chunk_size,
+                chunk_size=plan.options.chunk_size,
                 world=self.world,
             )
             adversarial = plan.inner(loss, memory=self.memory)
@@ -126,10 +125,10 @@ class Job:
             self.module.train()
             value = loss.backward(adversarial)
         self._refuse_nan(step, "loss", value)
-        rate = learning_rate_at(step, steps=plan.steps, warmup=plan.warmup_steps, peak=plan.learning_rate)
+        rate = learning_rate_at(step, steps=plan.steps, warmup=plan.warmup_steps, peak=plan.options.learning_rate)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        norm = float(nn.utils.clip_grad_norm_(self.trained, plan.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.trained, plan.options.clip_norm))
         self._refuse_nan(step, "gradient", norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -155,7 +154,7 @@ class Job:
         return adapters
 
     def _accuracies(self, loss: StepLoss, pixels: Pixels, texts: tuple[str, ...]) -> dict[str, float]:
-        if any(isinstance(term, Language) for term in self.plan.terms):
+        if not all(term.encodes for term in self.plan.terms):
             return {}
         clean, true = loss.step_batch.batch, loss.step_batch.true
         with frozen(loss.trained):
@@ -173,7 +172,7 @@ class Job:
             kept = f"the last good checkpoint stands in {self.checkpoint}"
         raise FloatingPointError(
             f"Expected a finite {what}, but got {value} at step {step} of {self.plan.row.name!r} (learning rate "
-            f"{self.plan.learning_rate:g}); {kept}. Try a smaller learning rate."
+            f"{self.plan.options.learning_rate:g}); {kept}. Try a smaller learning rate."
         )
 
     # Validation and the best weights

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from crossguard.models import Captioner, VisionLanguageModel
-from crossguard.training.defences import Tower
+from crossguard.training.codes import Tower
 
 
 def learning_rate_at(step: int, *, steps: int, warmup: int, peak: float) -> float:

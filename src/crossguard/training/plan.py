@@ -1,39 +1,29 @@
-"""What a training will do, checked before any work: the trainer's options as one value."""
+"""What a training will do, checked before any work: the trainer's options resolved for a model and its pairs."""
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from torch import nn
 
 from crossguard.attacks.ascent import step_size
 from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.checks import check_choice, lookup
+from crossguard.checks import lookup
 from crossguard.data import OneToManyPairs
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.believed import Momentum, read_momentum
+from crossguard.training.codes import Tower
 from crossguard.training.composition import Composition
-from crossguard.training.defences import (
-    DEFENCES,
-    Contrast,
-    DefenceRow,
-    Term,
-    Tower,
-    attacked,
-    scaled,
-    terms_for,
-)
-from crossguard.training.inner import InnerAttack, Order
+from crossguard.training.defences import DEFENCES, DefenceRow
+from crossguard.training.inner import InnerAttack
 from crossguard.training.links import arrange
 from crossguard.training.lora import Lora, read_lora
+from crossguard.training.options import TrainOptions
 from crossguard.training.swaps import Swaps
-
-Positives = Literal["summed", "drawn"]
-InnerStart = Literal["uniform", "clean", "warm"]
+from crossguard.training.terms import Contrast, Term, attacked, scaled, terms_for
 
 
 @dataclass(frozen=True)
@@ -41,126 +31,90 @@ class Plan:
     """A training, all options resolved.
 
     Args:
+        options: as they were given.
         row: the defence.
         pairs: what is trained on.
         terms: its loss, with the clean share mixed in.
         composition: what a step is made of.
         inner: the inner attack.
-        start: where images start; "warm" where the last visit left them.
         steps: optimiser steps.
         seed: of the whole training.
-        learning_rate: the largest.
-        weight_decay: of AdamW.
-        warmup_steps: of the learning rate.
-        clip_norm: largest gradient norm.
-        draws_targets: whether one target per image and text is drawn, in place of all with equal shares.
-        chunk_size: the most samples in one pass; None for all.
         momentum: options of a momentum copy with queues, or None.
-        ema: decay of the average of weights; 0 for none.
         lora: adapters to train in place of the weights, or None.
-        freeze: name patterns of parameters that are not trained.
         settings: all that decides the outcome, as JSON values.
     """
 
+    options: TrainOptions
     row: DefenceRow
     pairs: OneToManyPairs
     terms: tuple[Term, ...]
     composition: Composition
     inner: InnerAttack
-    start: InnerStart
     steps: int
     seed: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    clip_norm: float
-    draws_targets: bool
-    chunk_size: int | None
     momentum: Momentum | None
-    ema: float
     lora: Lora | None
-    freeze: tuple[str, ...]
     settings: Mapping[str, Any]
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the learning rate rises."""
+        return round(self.options.warmup * self.steps)
+
+    @property
+    def freeze(self) -> tuple[str, ...]:
+        """Name patterns of parameters that are not trained."""
+        given = self.options.freeze
+        return (given,) if isinstance(given, str) else tuple(given)
 
 
 def make_plan(
     pairs: OneToManyPairs,
+    options: TrainOptions,
     *,
     model: nn.Module,
     defence: str,
     threat: ThreatModel | None,
-    links: str | None,
     new_originals: OneToManyPairs | None,
     steps: int,
     seed: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    warmup: float,
-    clip_norm: float,
-    clean_weight: float,
-    texts_per_image: int | None,
-    images_per_text: int,
-    positives: str,
-    pgd_steps: int,
-    pgd_step: str | float,
-    start: str,
-    order: str,
-    text_tries: int,
-    source: SourceLike | None,
-    chunk_size: int | None,
-    queue_size: int,
-    momentum: float,
-    soft_targets: float,
-    ema: float,
-    lora: Mapping[str, Any] | None,
-    freeze: Sequence[str],
     processes: int,
 ) -> Plan:
-    """Check the options of `train` and resolve them; their meaning is said there.
+    """Resolve the arguments of `train`; their meaning is said there.
 
     Raises:
         ValueError: as `train`.
     """
     row = lookup(DEFENCES, defence, what="defence")
-    _check_whole(1, steps=steps, pgd_steps=pgd_steps, text_tries=text_tries)
-    _check_whole(0, seed=seed)
-    _check_range(math.inf, learning_rate=learning_rate, clip_norm=clip_norm, zero=False)
-    _check_range(math.inf, weight_decay=weight_decay)
-    _check_range(1.0, warmup=warmup, clean_weight=clean_weight, ema=ema)
-    if chunk_size is not None:
-        _check_whole(1, chunk_size=chunk_size)
-    believed = read_momentum(model, queue_size=queue_size, momentum=momentum, soft_targets=soft_targets)
-    adapters = read_lora(lora)
-    patterns = (freeze,) if isinstance(freeze, str) else tuple(freeze)
-    starts: InnerStart = check_choice(start, get_args(InnerStart), "start")
-    orders: Order = check_choice(order, get_args(Order), "order")
-    kind: Positives = check_choice(positives, get_args(Positives), "positives")
-    arranged = arrange(pairs, links, one_to_many=row.one_to_many, new_originals=new_originals)
+    believed = read_momentum(
+        model, queue_size=options.queue_size, momentum=options.momentum, soft_targets=options.soft_targets
+    )
+    arranged = arrange(pairs, options.links, one_to_many=row.one_to_many, new_originals=new_originals)
     pairs = arranged.pairs
-    if kind == "drawn" and not arranged.one_to_many:
+    if options.positives == "drawn" and not arranged.one_to_many:
         raise ValueError(
             f"Expected positives='summed' for {row.name!r}, which has one target per image: use a one-to-many defence."
         )
-    if believed is not None and kind == "drawn":
+    if believed is not None and options.positives == "drawn":
         raise ValueError("Expected positives='summed' with `queue_size` > 0, whose targets are soft, but got 'drawn'.")
-    size, together = len(pairs.images), batch_size * processes
+    size, together = len(pairs.images), options.batch_size * processes
     if size < together:
         several = f" in each of {processes} processes" if processes > 1 else ""
         raise ValueError(
             f"Expected at least {together} images (`batch_size`{several}) to train on, but {pairs.name!r} "
             f"({pairs.split}) has {size}."
         )
+    texts = options.texts_per_image
     composition = Composition(
         together,
         one_to_many=arranged.one_to_many,
-        texts_per_image=(2 if arranged.one_to_many else 1) if texts_per_image is None else texts_per_image,
-        images_per_text=images_per_text,
+        texts_per_image=(2 if arranged.one_to_many else 1) if texts is None else texts,
+        images_per_text=options.images_per_text,
     )
-    terms = terms_for(model, _mixed(row.terms, clean_weight), defence=defence)
+    terms = terms_for(model, _mixed(row.terms, options.clean_weight), defence=defence)
     eps, words = _budgets(defence, attacked(terms), threat)
-    candidates = make_source(row.source if source is None else source)
-    step = step_size(check_step_rule(pgd_step), eps=eps, steps=pgd_steps)
+    candidates = make_source(row.source if options.source is None else options.source)
+    step = step_size(check_step_rule(options.pgd_step), eps=eps, steps=options.pgd_steps)
     settings = {
         "model": model.name,
         "pairs": f"{pairs.name} {pairs.split} {_fingerprint(pairs)}",
@@ -170,28 +124,16 @@ def make_plan(
         "steps": steps,
         "seed": seed,
         "composition": asdict(composition),
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "warmup": warmup,
-        "clip_norm": clip_norm,
-        "clean_weight": clean_weight,
-        "positives": kind,
-        "pgd": {"steps": pgd_steps, "step": step, "start": start},
-        "order": order,
-        "text_tries": text_tries,
+        **{name: getattr(options, name) for name in ("learning_rate", "weight_decay", "warmup", "clip_norm")},
+        "clean_weight": options.clean_weight,
+        "positives": options.positives,
+        "pgd": {"steps": options.pgd_steps, "step": step, "start": options.start},
+        "order": options.order,
+        "text_tries": options.text_tries,
         "source": candidates.name,
     }
-    # What is at its default is not named, so that a training begun before an option was there goes on.
-    named: dict[str, tuple[Any, Any]] = {
-        "links": (links, None),
-        "momentum": (None if believed is None else asdict(believed), None),
-        "ema": (ema, 0.0),
-        "source_options": (_source_options(source), {}),
-        "lora": (None if adapters is None else asdict(adapters), None),
-        "freeze": (list(patterns), []),
-    }
-    settings |= {name: value for name, (value, default) in named.items() if value != default}
-    return Plan(
+    plan = Plan(
+        options=options,
         row=row,
         pairs=pairs,
         terms=terms,
@@ -200,27 +142,29 @@ def make_plan(
             eps=eps,
             words=words,
             swaps=Swaps(candidates, cast(VisionLanguageModel | Captioner, model)),
-            text_tries=text_tries,
-            pgd_steps=pgd_steps,
+            text_tries=options.text_tries,
+            pgd_steps=options.pgd_steps,
             pgd_step=step,
-            start="clean" if starts == "clean" else "uniform",
-            order=orders,
+            start="clean" if options.start == "clean" else "uniform",
+            order=options.order,  # type: ignore[arg-type]
         ),
-        start=starts,
         steps=steps,
         seed=seed,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup_steps=round(warmup * steps),
-        clip_norm=clip_norm,
-        draws_targets=kind == "drawn",
-        chunk_size=chunk_size,
         momentum=believed,
-        ema=ema,
-        lora=adapters,
-        freeze=patterns,
+        lora=read_lora(options.lora),
         settings=settings,
     )
+    # What is at its default is not named, so that a training begun before an option was there goes on.
+    named: dict[str, tuple[Any, Any]] = {
+        "links": (options.links, None),
+        "momentum": (None if believed is None else asdict(believed), None),
+        "ema": (options.ema, 0.0),
+        "source_options": (_source_options(options.source), {}),
+        "lora": (None if plan.lora is None else asdict(plan.lora), None),
+        "freeze": (list(plan.freeze), []),
+    }
+    settings |= {name: value for name, (value, default) in named.items() if value != default}
+    return plan
 
 
 def _mixed(terms: tuple[Term, ...], clean_weight: float) -> tuple[Term, ...]:
@@ -277,16 +221,3 @@ def _fingerprint(pairs: OneToManyPairs) -> str:
     for part in (*pairs.texts, *(picture.key for picture in pairs.images)):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _check_whole(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"Expected `{name}` to be a whole number >= {least}, but got {value!r}.")
-
-
-def _check_range(below: float, *, zero: bool = True, **values: float) -> None:
-    for name, value in values.items():
-        if not (0 <= value < below) or (value == 0 and not zero):
-            low = "[0" if zero else "(0"
-            raise ValueError(f"Expected `{name}` in {low}, {below:g}), but got {value!r}.")

@@ -6,8 +6,7 @@ import torch
 
 from crossguard.attacks.ascent import Pixels
 from crossguard.models import Captioner, Tokens, VisionLanguageModel
-from crossguard.training.codes import Codes, chunks, encode_all, encode_pixels, encode_tokens
-from crossguard.training.defences import View
+from crossguard.training.codes import Codes, View, chunks, encode_all, encode_pixels, encode_tokens
 from crossguard.training.seeds import step_seed
 from crossguard.training.world import World
 
