@@ -1,6 +1,7 @@
 """The package as a whole: every module imports, the public names are there, the layers hold, help needs no PyTorch."""
 
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -27,12 +28,24 @@ def test_public_names_can_be_had(name):
     assert getattr(cg, name) is not None
 
 
-def test_functions_keep_their_names_although_rooms_share_them():
-    from crossguard.certify import certify
-    from crossguard.evaluate import evaluate
+@pytest.mark.parametrize("name", ["certify", "evaluate"])
+def test_a_package_is_a_module_that_can_be_called(name):
+    module = importlib.import_module(f"crossguard.{name}")
+    function = getattr(module, name)
 
-    assert cg.certify is certify
-    assert cg.evaluate is evaluate
+    assert getattr(cg, name) is module
+    assert module.__all__
+    assert inspect.signature(module) == inspect.signature(function)
+    with pytest.raises(TypeError, match="missing"):
+        getattr(cg, name)()
+
+
+def test_dir_lists_the_public_names_and_the_rooms():
+    assert dir(cg) == sorted({*cg.__all__, *(m.split(".")[1] for m in MODULES if m.count(".") == 1 and public_room(m))})
+
+
+def public_room(name):
+    return hasattr(importlib.import_module(name), "__path__") and name != "crossguard.cli"
 
 
 def test_an_unknown_name_is_an_attribute_error():

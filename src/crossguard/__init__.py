@@ -8,9 +8,7 @@ threat = cg.ThreatModel(image=cg.LInf(eps=2 / 255), text=cg.WordEdits(words=1))
 result = cg.evaluate(model, pairs, attack="sga", threat=threat, seed=0)
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
@@ -52,25 +50,21 @@ _HOMES = {
     "load_samples": "data",
     "load_model": "models",
     "train": "training",
-    "certify": "certify",
-    "evaluate": "evaluate",
     "evaluate_captioning": "evaluate",
     "evaluate_grounding": "evaluate",
 }
 
 
+_ROOMS = ("attacks", "augment", "certify", "data", "evaluate", "models", "recipes", "report", "runs", "training")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:  # `evaluate` and `certify` among them, which can be called
+        return import_module(f"crossguard.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossguard' has no attribute {name!r}")
     return getattr(import_module(f"crossguard.{_HOMES[name]}"), name)
 
 
-class _Package(ModuleType):
-    """Keeps `crossguard.evaluate` and `crossguard.certify` functions, although rooms have the same names."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})

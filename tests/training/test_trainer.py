@@ -300,8 +300,8 @@ def test_validation_is_logged(toy_pairs, pictures, run):
         ({"order": "text"}, "Unknown `order` 'text': did you mean 'text-first'"),
         ({"start": "cleen"}, "did you mean 'clean'"),
         ({"source": "thesaurs"}, "did you mean 'thesaurus'"),
-        ({"log_every": -1}, "`log_every` >= 0"),
-        ({"checkpoint_every": 0}, "`checkpoint_every` >= 1"),
+        ({"log_every": -1}, "`log_every` to be a whole number >= 0"),
+        ({"checkpoint_every": 0}, "`checkpoint_every` to be a whole number >= 1"),
         (
             {"threat": cg.ThreatModel(text=cg.WordEdits(1, kinds=("deletion",)))},
             "'substitution' among the kinds .* but got deletion",

@@ -24,7 +24,7 @@ from crossguard.attacks.sources import SOURCES, SourceRow, make_source
 from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.storage import Storage
 from crossguard.attacks.swap import WordSwap, swap_words
-from crossguard.attacks.table import ATTACKS, AttackRow, make_attack
+from crossguard.attacks.table import ATTACKS, AttackRow, make_attack, register_attack
 from crossguard.attacks.text_score import TextScore, text_score
 from crossguard.attacks.thesaurus import Thesaurus
 from crossguard.attacks.victims import Plain, Victim
@@ -74,6 +74,7 @@ __all__ = [
     "maximise",
     "project_pixels",
     "random_start",
+    "register_attack",
     "save_adversarial",
     "step_size",
     "swap_words",

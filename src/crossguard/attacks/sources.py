@@ -9,7 +9,8 @@ from crossguard.attacks.characters import Characters
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
 from crossguard.attacks.thesaurus import Thesaurus
-from crossguard.checks import check_options, lookup
+from crossguard.checks import check_options
+from crossguard.table import Table
 
 SourceLike: TypeAlias = str | Mapping[str, Any] | CandidateSource
 
@@ -23,15 +24,15 @@ class SourceRow:
     build: Callable[..., CandidateSource]
 
 
-SOURCES: dict[str, SourceRow] = {
-    row.name: row
-    for row in (
+SOURCES = Table[SourceRow](
+    "candidate source",
+    (
         SourceRow("thesaurus", "WordNet synonyms and broader words, shipped with the package", Thesaurus),
         SourceRow("embedding", "nearest whole words in the victim's own token embedding", EmbeddingNeighbours),
         SourceRow("masked-lm", "guesses of a masked language model (`model`: a folder or hub id)", MaskedLM),
         SourceRow("characters", "one letter inserted, deleted or replaced (LEAF)", Characters),
-    )
-}
+    ),
+)
 
 
 def make_source(source: SourceLike) -> CandidateSource:
@@ -49,6 +50,6 @@ def make_source(source: SourceLike) -> CandidateSource:
     if not isinstance(source, Mapping):
         return source
     options = {key: value for key, value in source.items() if key != "name"}
-    row = lookup(SOURCES, str(source.get("name")), what="candidate source")
+    row = SOURCES.find(str(source.get("name")))
     check_options(row.build, options, what=f"candidate source {row.name!r}")
     return row.build(**options)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import isabstract
 from typing import Any
 
 from crossguard.attacks.adaptive import Adaptive
@@ -15,7 +16,8 @@ from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sparse import Sparse
 from crossguard.attacks.swap import WordSwap
-from crossguard.checks import check_options, lookup
+from crossguard.checks import check_options
+from crossguard.table import Table
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ def _row(build: type[Attack], summary: str) -> AttackRow:
     return AttackRow(build.name, summary, build.uses, build)
 
 
-ATTACKS: dict[str, AttackRow] = {
-    row.name: row
-    for row in (
+ATTACKS = Table[AttackRow](
+    "attack",
+    (
         _row(PGD, "L-inf projected gradient descent on images"),
         _row(APGD, "Auto-PGD on images: momentum, and steps that halve when progress stalls"),
         _row(WordSwap, "BERT-Attack: substitutes the most important words of texts"),
@@ -45,8 +47,26 @@ ATTACKS: dict[str, AttackRow] = {
         _row(Adaptive, "joint Auto-PGD and word-swap on the very score retrieval ranks by: judge defences by it"),
         _row(Sparse, "a few image patches of any values and a few words: the threat that certificates bound"),
         _row(Saved, "transfer: a set that an attack found earlier, on this model or another (`folder`)"),
-    )
-}
+    ),
+)
+
+
+def register_attack(name: str, cls: type[Attack], *, summary: str) -> None:
+    """Add an attack of your own to the table, so that recipes and the command line can name it.
+
+    Args:
+        name: what it is called; its class has the same `name`.
+        cls: a subclass of `Attack` with `name`, `uses` and `run`; its keyword-only arguments are its options.
+        summary: one line for `crossguard list attacks`.
+
+    Raises:
+        ValueError: no such class, another `name` in it, or a name of the package's own.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Attack)) or isabstract(cls):
+        raise ValueError(f"Expected a subclass of crossguard.attacks.Attack with a `run`, but got {cls!r}.")
+    if cls.name != name:
+        raise ValueError(f"Expected `name = {name!r}` in {cls.__name__}, but it is {cls.name!r}.")
+    ATTACKS.register(_row(cls, summary))
 
 
 def make_attack(name: str, **options: Any) -> Attack:
@@ -64,6 +84,6 @@ def make_attack(name: str, **options: Any) -> Attack:
         Traceback (most recent call last):
         ValueError: Unknown option 'stepps' of attack 'pgd': did you mean 'steps'? ...
     """
-    row = lookup(ATTACKS, name, what="attack")
+    row = ATTACKS.find(name)
     check_options(row.build, options, what=f"attack {name!r}")
     return row.build(**options)

@@ -14,6 +14,7 @@ from crossguard.augment.own import OwnImages, OwnTexts
 from crossguard.augment.randaugment import RandAugment
 from crossguard.augment.rewrite import Rewrite
 from crossguard.checks import WrongKind, check_options, lookup
+from crossguard.table import Table
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class AugmentationRow:
     build: Callable[..., Source]
 
 
-AUGMENTATIONS: dict[str, AugmentationRow] = {
-    row.name: row
-    for row in (
+AUGMENTATIONS = Table[AugmentationRow](
+    "augmentation source",
+    (
         AugmentationRow("eda", "synonyms, insertions, swaps and deletions of words (Wei & Zou 2019)", "texts", EDA),
         AugmentationRow("own-texts", "further texts that the data have for a picture", "texts", OwnTexts),
         AugmentationRow(
@@ -44,8 +45,8 @@ AUGMENTATIONS: dict[str, AugmentationRow] = {
         AugmentationRow("text2img", "Stable Diffusion draws the caption", "images", TextToImage),
         AugmentationRow("shuffled", "captions of other pictures: a deliberately bad source", "texts", Shuffled),
         AugmentationRow("distorted", "coarse mosaics under noise: a deliberately bad source", "images", Distorted),
-    )
-}
+    ),
+)
 
 
 def make_augmentation(source: "str | Mapping[str, Any] | Source") -> Source:
@@ -67,7 +68,7 @@ def make_augmentation(source: "str | Mapping[str, Any] | Source") -> Source:
         )
     for key in source:
         lookup({"name": None, "options": None}, key, what="setting of a source")
-    row = lookup(AUGMENTATIONS, source["name"], what="augmentation source")
+    row = AUGMENTATIONS.find(source["name"])
     options = dict(source.get("options") or {})
     check_options(row.build, options, what=f"augmentation source {row.name!r}")
     return row.build(**options)

@@ -6,6 +6,7 @@ The mathematics (`overlap`, `worst_case`, `certify_counts`, ...) takes and retur
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crossguard.callable_module import make_callable
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import CountCertificate, certify_counts
 from crossguard.certify.edits import Edits
@@ -80,3 +81,6 @@ def __getattr__(name: str) -> Any:
     if name not in _NEED_TORCH:
         raise AttributeError(f"module 'crossguard.certify' has no attribute {name!r}")
     return getattr(import_module(f"crossguard.certify.{_NEED_TORCH[name]}"), name)
+
+
+make_callable(__name__)

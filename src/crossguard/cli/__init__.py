@@ -1,7 +1,10 @@
 """The command line: one file per verb; each parses, builds, calls and prints."""
 
+from typing import Annotated
+
 import typer
 
+from crossguard import __version__
 from crossguard.cli import augment, certify, demo, evaluate, listing, report, study, train, validate
 
 app = typer.Typer(
@@ -15,6 +18,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"crossguard {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 for _verb in (demo, evaluate, train, certify, augment, study, report, listing, validate):
     _verb.register(app)
 

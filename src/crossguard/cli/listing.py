@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from crossguard.cli.console import print_json, told_clearly
-from crossguard.cli.options import AsJson
+from crossguard.cli.options import AsJson, Imports
+from crossguard.imports import import_parts
 
 
 class Table(StrEnum):
@@ -94,10 +95,12 @@ def register(app: typer.Typer) -> None:
     @app.command("list")
     def list_(
         table: Annotated[Table, typer.Argument(help="Which table.")],
+        imports: Imports = None,
         as_json: AsJson = False,
     ) -> None:
         """List what there is: attacks, defences, models, data sets, sources of words, augmentations or recipes."""
         with told_clearly():
+            import_parts(imports or ())
             found = rows(table)
             if as_json:
                 print_json(found)

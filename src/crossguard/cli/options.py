@@ -24,6 +24,10 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out bad rows, missing files and images that do not decode; say which.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure a few samples and print what the rest would cost.")]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="FILE.py|MODULE", help="Import parts of your own first; may be given again."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from crossguard.cli.console import print_json, told_clearly
-from crossguard.cli.options import AsJson
+from crossguard.cli.options import AsJson, Imports
+from crossguard.imports import import_parts
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None, typer.Option(help="Where the page goes; default: report.html in the first.")
         ] = None,
+        imports: Imports = None,
         as_json: AsJson = False,
     ) -> None:
         """Write one self-contained page that compares runs, and print their tables.
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
         For example: crossguard report runs/undefended runs/mat --out comparison.html
         """
         with told_clearly():
+            import_parts(imports or ())
             from crossguard.report import report_runs
             from crossguard.runs import RunFolder
 

@@ -5,18 +5,22 @@ from typing import Any
 import typer
 
 from crossguard.cli.console import BAD_INPUT, print_json, told_clearly
-from crossguard.cli.options import AsJson, Overrides, RecipeSource
+from crossguard.cli.options import AsJson, Imports, Overrides, RecipeSource
+from crossguard.imports import import_parts
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
     @app.command()
-    def validate(recipe: RecipeSource, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    def validate(
+        recipe: RecipeSource, overrides: Overrides = None, imports: Imports = None, as_json: AsJson = False
+    ) -> None:
         """Check a recipe and list its mistakes together: of its form first, then of its names. Nothing is run."""
         from crossguard.recipes import RecipeError, check_names, read_recipe
 
         with told_clearly():
+            import_parts(imports or ())
             problems: tuple[str, ...] = ()
             resolved: dict[str, Any] = {}
             try:

@@ -14,6 +14,7 @@ from crossguard.cli.options import (
     AsJson,
     Device,
     DryRun,
+    Imports,
     MaxSamples,
     Overrides,
     Quiet,
@@ -23,6 +24,7 @@ from crossguard.cli.options import (
     SkipBad,
     as_overrides,
 )
+from crossguard.imports import import_parts
 from crossguard.progress import Reporter
 
 if TYPE_CHECKING:
@@ -69,10 +71,12 @@ def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = Fa
             max_samples: MaxSamples = None,
             skip_bad: SkipBad = False,
             dry_run: DryRun = False,
+            imports: Imports = None,
             quiet: Quiet = False,
             as_json: AsJson = False,
         ) -> None:
             with told_clearly():
+                import_parts(imports or ())
                 from crossguard.recipes import VERBS, RecipeError, check_names, read_recipe, the_recipe
 
                 changes = as_overrides(overrides, run=run, seed=seed, device=device, max_samples=max_samples)

@@ -5,7 +5,7 @@ from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
 from crossguard.data.referring import ReferringExpressions
 from crossguard.data.samples import MultiModalSamples
-from crossguard.data.table import DATASETS, DatasetRow, load_expressions, load_pairs, load_samples
+from crossguard.data.table import DATASETS, DatasetRow, load_expressions, load_pairs, load_samples, register_data
 
 __all__ = [
     "DATASETS",
@@ -19,4 +19,5 @@ __all__ = [
     "load_expressions",
     "load_pairs",
     "load_samples",
+    "register_data",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
-from crossguard.checks import check_options, lookup
+from crossguard.checks import check_options
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
@@ -21,6 +21,7 @@ from crossguard.data.samples import MultiModalSamples
 from crossguard.data.watch import load_watch
 from crossguard.data.webdataset import load_webdataset
 from crossguard.progress import Reporter
+from crossguard.table import Table
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class DatasetRow:
     load: Callable[..., Any]
 
 
-DATASETS: dict[str, DatasetRow] = {
-    row.name: row
-    for row in (
+DATASETS = Table[DatasetRow](
+    "data set",
+    (
         DatasetRow(
             "emoji",
             "two art styles of ~1,900 emoji, captions of their names and keywords",
@@ -65,8 +66,25 @@ DATASETS: dict[str, DatasetRow] = {
             load_refcoco_plus,
         ),
         DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
-    )
-}
+    ),
+)
+
+
+def register_data(
+    name: str, load: Callable[..., Any], *, summary: str, gives: Literal["pairs", "samples", "expressions"] = "pairs"
+) -> None:
+    """Add a data set of your own to the table, so that recipes, the command line and `load_...` can name it.
+
+    Args:
+        name: what it is called.
+        load: takes `split` and options of its own by keyword, and returns what `gives` says.
+        summary: one line for `crossguard list datasets`.
+        gives: "pairs" (`OneToManyPairs`), "samples" (`MultiModalSamples`) or "expressions" (`ReferringExpressions`).
+
+    Raises:
+        ValueError: a name of the package's own.
+    """
+    DATASETS.register(DatasetRow(name, summary, gives, load))
 
 
 def load_pairs(name: str, *, split: str = "test", progress: Reporter | None = None, **options: Any) -> OneToManyPairs:
@@ -81,7 +99,7 @@ def load_pairs(name: str, *, split: str = "test", progress: Reporter | None = No
     Raises:
         ValueError: an unknown name or option, one that is missing, or a name that holds labelled samples.
     """
-    row = lookup(DATASETS, name, what="data set")
+    row = DATASETS.find(name)
     if "progress" in signature(row.load).parameters:
         options["progress"] = progress
     return _load(name, "pairs", split=split, **options)
@@ -117,7 +135,7 @@ def load_expressions(name: str, *, split: str = "val", **options: Any) -> Referr
 
 
 def _load(name: str, gives: str, **options: Any) -> Any:
-    row = lookup(DATASETS, name, what="data set")
+    row = DATASETS.find(name)
     if row.gives != gives:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
     check_options(row.load, options, what=f"data set {name!r}")

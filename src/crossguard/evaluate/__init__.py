@@ -1,5 +1,6 @@
 """Evaluation of all tasks, clean and under attack, with attack success, intervals and rows."""
 
+from crossguard.callable_module import make_callable
 from crossguard.evaluate.captioning import evaluate_captioning
 from crossguard.evaluate.captioning_result import CaptioningResult
 from crossguard.evaluate.captioning_scores import CAPTION_METRICS, CaptionScores, score_captions
@@ -44,3 +45,5 @@ __all__ = [
     "score_captions",
     "wilson",
 ]
+
+make_callable(__name__)

@@ -26,7 +26,7 @@ from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.storage import load_weights, save_weights
-from crossguard.models.table import MODELS, ModelRow, load_model
+from crossguard.models.table import MODELS, ModelRow, load_model, register_model
 from crossguard.models.watch_net import WatchNet
 from crossguard.models.wrap import ImageToText, TwoTowers
 
@@ -64,6 +64,7 @@ __all__ = [
     "enlarge",
     "load_model",
     "load_weights",
+    "register_model",
     "save_weights",
     "to_pixels",
 ]

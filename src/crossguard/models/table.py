@@ -1,7 +1,7 @@
 """The table of model families, and `load_model` for a name, a hub id or a folder."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from crossguard.models.open_clip import load_open_clip
 from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.watch_net import WatchNet
+from crossguard.table import Table
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def _emoji_clip(_: object = None, **options: Any) -> CLIP:
     )
 
 
-MODELS: dict[str, ModelRow] = {
-    row.name: row
-    for row in (
+MODELS = Table[ModelRow](
+    "model",
+    (
         ModelRow(
             "clip",
             "CLIP, any folder or hub id of Transformers' layout",
@@ -134,8 +135,40 @@ MODELS: dict[str, ModelRow] = {
             ("road-net",),
             fresh=RoadNet.for_samples,
         ),
+    ),
+)
+
+
+def register_model(
+    name: str,
+    load: Callable[..., Any],
+    *,
+    summary: str,
+    kind: Literal["vision-language", "captioner", "classifier", "segmenter"] = "vision-language",
+    model_types: Sequence[str] = (),
+    fresh: Callable[..., Any] | None = None,
+) -> None:
+    """Add a model of your own to the table, so that recipes, the command line and `load_model` can name it.
+
+    Args:
+        name: what it is called.
+        load: makes it: without arguments; or, with `model_types`, from a folder or hub id and `offline`.
+        summary: one line for `crossguard list models`.
+        kind: the protocol it meets.
+        model_types: values of `model_type` in `config.json` by which its folders are recognised; none: the bare name
+            is the model.
+        fresh: makes an untrained one for given samples, see `ModelRow`.
+
+    Raises:
+        ValueError: a name of the package's own, or a `model_type` that another row has.
+    """
+    for row in MODELS.values():
+        taken = set(row.model_types) & set(model_types)
+        if row.name != name and taken:
+            raise ValueError(f"Expected other `model_types` for {name!r}: {row.name!r} has {sorted(taken)}.")
+    MODELS.register(
+        ModelRow(name, summary, kind, load, tuple(model_types), ships=not model_types and fresh is None, fresh=fresh)
     )
-}
 
 
 def load_model(source: Path | str, *, device: torch.device | str = "cpu", offline: bool = False) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crossguard.checks import check_options, lookup
+from crossguard.checks import check_options
 from crossguard.data import MultiModalSamples
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
@@ -40,7 +40,7 @@ def base_model(
     """
     if recipe.train is None:
         return load_model(recipe.model, device=device)
-    row = lookup(MODELS, recipe.model, what="model")
+    row = MODELS.find(recipe.model)
     kind = "classifier" if samples.labels.ndim == 1 else "segmenter"
     if row.fresh is None or row.kind != kind:
         known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)

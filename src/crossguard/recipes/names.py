@@ -21,6 +21,7 @@ from crossguard.recipes.schema import (
     StudyRecipe,
     TrainRecipe,
 )
+from crossguard.table import OWN_PARTS
 from crossguard.threat import Elements
 from crossguard.training import DEFENCES, TrainOptions
 
@@ -145,7 +146,7 @@ def _study(recipe: StudyRecipe) -> Iterator[str]:
 
 def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:
     if name not in table:
-        yield f"{key}: unknown name {name!r}; {nearest(name, table)}"
+        yield f"{key}: unknown name {name!r}; {nearest(name, table)}. {OWN_PARTS}"
 
 
 def _attack(table: Mapping[str, Any], attack: Attack, key: str) -> Iterator[str]:
@@ -177,4 +178,5 @@ def _model(source: str) -> Iterator[str]:
     shipped = [row.name for row in MODELS.values() if row.ships]
     hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if source not in shipped and not Path(source).is_dir() and not hub_id:
-        yield f"model: {source!r} is no folder, hub id or shipped model; {nearest(source, shipped)}"
+        known = nearest(source, shipped)
+        yield f"model: {source!r} is no folder, hub id or shipped model; {known}. {OWN_PARTS}"

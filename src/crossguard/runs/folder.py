@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossguard.imports import imported
 from crossguard.runs.files import PARTIAL, as_read_back, safe_name, tidy, write_json
 from crossguard.runs.lock import LOCK_NAME, lock, unlock
 from crossguard.runs.provenance import git_revision, versions
@@ -22,7 +23,7 @@ class RunFolder:
     `RunFolder(path)` reads a run; `RunFolder.open(path, settings=...)` starts one or takes it up.
 
     ===================  ==================================================================================
-    `run.json`           settings, command, seed, versions, device, git revision, times
+    `run.json`           settings, command, seed, imports, versions, device, git revision, times
     `rows.jsonl`         one row per query, sample or certificate, appended and flushed
     `summary.json`       `{"schema": 1, "<kind>": {"<name>": {...}}}`, what the report is built from
     `model/`             a trained model
@@ -87,7 +88,8 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         info = _read_versioned(path / "run.json") if (path / "run.json").exists() else None
         if info is not None and _entries(path) != ["run.json"]:
-            found = differences({"seed": info.get("seed"), **info["settings"]}, {"seed": seed, **wanted})
+            there = {"seed": info.get("seed"), "imports": info.get("imports", {}), **info["settings"]}
+            found = differences(there, {"seed": seed, "imports": imported(), **wanted})
             if found:
                 raise ValueError(
                     f"Expected the settings of the run in {path}, but they differ: {'; '.join(found)}. "
@@ -99,6 +101,7 @@ class RunFolder:
                 "schema": SCHEMA,
                 "settings": wanted,
                 "seed": seed,
+                "imports": imported(),
                 "command": list(sys.argv if command is None else command),
                 "versions": versions(),
                 "device": device,

@@ -3,7 +3,7 @@
 from crossguard.training.ablated import train_ablated
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
 from crossguard.training.composition import Composition, Draw, draw_step
-from crossguard.training.defences import DEFENCES, DefenceRow
+from crossguard.training.defences import DEFENCES, DefenceRow, register_defence
 from crossguard.training.inner import InnerAttack
 from crossguard.training.links import Arranged, arrange
 from crossguard.training.lora import Lora
@@ -34,6 +34,7 @@ __all__ = [
     "TrainingBatch",
     "arrange",
     "draw_step",
+    "register_defence",
     "swap_some",
     "train",
     "train_ablated",

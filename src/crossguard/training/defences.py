@@ -5,9 +5,11 @@ other kinds of models. What the inner attack must find follows from the terms: e
 made, by raising those same terms.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossguard.attacks.sources import SourceLike
+from crossguard.table import Table
 from crossguard.training.codes import Tower
 from crossguard.training.terms import Anchor, Contrast, Term, attacked
 
@@ -38,9 +40,9 @@ class DefenceRow:
         return attacked(self.terms)
 
 
-DEFENCES: dict[str, DefenceRow] = {
-    row.name: row
-    for row in (
+DEFENCES = Table[DefenceRow](
+    "defence",
+    (
         DefenceRow(
             "clean",
             "plain contrastive fine-tuning, no attack",
@@ -85,5 +87,33 @@ DEFENCES: dict[str, DefenceRow] = {
             trains=("image", "text"),
             one_to_many=True,
         ),
-    )
-}
+    ),
+)
+
+
+def register_defence(
+    name: str,
+    terms: Sequence[Term],
+    *,
+    summary: str,
+    trains: Sequence[Tower] = ("image", "text"),
+    one_to_many: bool = False,
+    source: SourceLike = "thesaurus",
+) -> None:
+    """Add a defence of your own to the table, so that recipes, the command line and `train` can name it.
+
+    Args:
+        name: what it is called.
+        terms: its loss, of `Contrast`, `Anchor`, `Match`, `Language` or a `Term` of your own.
+        summary: one line for `crossguard list defences`.
+        trains: see `DefenceRow`.
+        one_to_many: see `DefenceRow`.
+        source: see `DefenceRow`.
+
+    Raises:
+        ValueError: no terms, something else than a `Term` among them, or a name of the package's own.
+    """
+    strange = [term for term in terms if not isinstance(term, Term)]
+    if not terms or strange:
+        raise ValueError(f"Expected at least one `Term` for the defence {name!r}, but got {strange or terms!r}.")
+    DEFENCES.register(DefenceRow(name, summary, tuple(terms), tuple(trains), one_to_many, source))

@@ -10,7 +10,6 @@ from torch import nn
 from crossguard.attacks.ascent import step_size
 from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.checks import lookup
 from crossguard.data import OneToManyPairs
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -85,7 +84,7 @@ def make_plan(
     Raises:
         ValueError: as `train`.
     """
-    row = lookup(DEFENCES, defence, what="defence")
+    row = DEFENCES.find(defence)
     believed = read_momentum(
         model, queue_size=options.queue_size, momentum=options.momentum, soft_targets=options.soft_targets
     )
