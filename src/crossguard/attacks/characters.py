@@ -6,10 +6,9 @@ from string import ascii_lowercase
 import torch
 
 from crossguard.attacks.candidates import Candidates, attackable
-from crossguard.attacks.inflect import lemmas
+from crossguard.attacks.lexicon import is_known
 from crossguard.attacks.noise import uniform
 from crossguard.attacks.stopwords import is_stop_word
-from crossguard.attacks.thesaurus import vocabulary
 from crossguard.attacks.words import split_words
 from crossguard.models import VisionLanguageModel
 
@@ -54,18 +53,13 @@ class Characters:
     def _edit(self, word: str) -> tuple[str, ...]:
         edits = one_edit(word, first=1 if self.keep_first else 0)
         if not self.real_words:
-            edits = [edit for edit in edits if not _is_english(edit)]
+            edits = [edit for edit in edits if not (is_stop_word(edit) or is_known(edit))]
         edits = [edit for edit in edits if any(letter.isalpha() for letter in edit)]
         if self.limit is None or len(edits) <= self.limit:
             return tuple(edits)
         keys = uniform(torch.tensor([int.from_bytes(word.encode()[:7], "big")]), (len(edits),), seed=0)[0]
         chosen = sorted(keys.argsort()[: self.limit].tolist())
         return tuple(edits[i] for i in chosen)
-
-
-def _is_english(word: str) -> bool:
-    """Whether a word, or what it is a form of, is known: "toys" is, since "toy" is."""
-    return is_stop_word(word) or any(lemma in vocabulary() for lemma, _ in lemmas(word))
 
 
 def one_edit(word: str, *, first: int = 0) -> list[str]:
