@@ -94,15 +94,17 @@ def read_shard(path: Path, *, captions: str, field: str) -> tuple[list[ShardSamp
     """
     state = path.stat()
     identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {captions} {field} {_SCHEMA}"
-    kept = cache_folder() / "shards" / f"{blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
+    name = f"{blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
     try:
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = json.loads((cache_folder() / "shards" / name).read_text(encoding="utf-8"))
         return [ShardSample(k, o, s, tuple(c)) for k, o, s, c in content["samples"]], content["cut"]
     except (OSError, ValueError, KeyError, TypeError):
         samples, cut = _scan(path, captions=captions, field=field)
     rows = [[s.key, s.offset, s.size, list(s.captions)] for s in samples]
     with suppress(OSError):  # a full or read-only cache costs the next run its time, nothing else
-        write_atomically(kept, json.dumps({"samples": rows, "cut": cut}, ensure_ascii=False))
+        write_atomically(
+            cache_folder() / "shards" / name, json.dumps({"samples": rows, "cut": cut}, ensure_ascii=False)
+        )
     return samples, cut
 
 
