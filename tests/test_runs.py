@@ -1,6 +1,7 @@
 """Files are whole or not there, rows survive a kill, and a run is taken up only with its own settings."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import crossguard
 from crossguard.runs import (
     Rows,
+    RunBusy,
     RunFolder,
     atomic_folder,
     differences,
@@ -343,8 +345,170 @@ def test_two_processes_cannot_write_one_run(tmp_path):
         said = process.communicate(timeout=60)[1].decode()
         assert "another process has" in said
         assert RunFolder(tmp_path / "run").info["resumed"] == []  # reading is free
-        RunFolder.open(tmp_path / "run", settings={})  # and so is this process itself
     assert run.info["finished"] is None
+
+
+class TestOneWriter:
+    def test_one_process_opens_a_run_once(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path / "run")
+        with RunFolder.open(tmp_path / "run", settings={}) as run:
+            for path in (tmp_path / "run", tmp_path / "link", tmp_path / "x" / ".." / "run"):
+                with pytest.raises(RunBusy, match="this process has .* open: close it first"):
+                    RunFolder.open(path, settings={})
+            run.rows.append({"n": 1})
+        with RunFolder.open(tmp_path / "run", settings={}) as again:
+            run.close()  # a second time, which frees nothing of the other's
+            with pytest.raises(RunBusy):
+                RunFolder.open(tmp_path / "run", settings={})
+            assert len(again.rows) == 1
+
+    def test_a_forgotten_run_is_free(self, tmp_path):
+        run = RunFolder.open(tmp_path / "run", settings={})
+        del run
+        gc.collect()
+        RunFolder.open(tmp_path / "run", settings={}).close()
+
+    def test_a_refused_run_is_free(self, tmp_path):
+        with RunFolder.open(tmp_path / "run", settings={"a": 1}) as run:
+            run.rows.append({"n": 1})
+        with pytest.raises(ValueError, match="they differ"):
+            RunFolder.open(tmp_path / "run", settings={"a": 2})
+        RunFolder.open(tmp_path / "run", settings={"a": 1}).close()
+
+    def test_a_run_stays_where_it_is_when_the_working_directory_changes(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with RunFolder.open("run", settings={}) as run:
+            run.rows.append({"n": 1})
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            run.rows.append({"n": 2})
+            run.summarise("kind", "name", {})
+            run.finish()
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+        assert len(RunFolder(tmp_path / "run").read_rows()) == 2
+
+
+class TestLinksAreNotFollowed:
+    @pytest.fixture
+    def outside(self, tmp_path):
+        (tmp_path / "outside").write_text("precious, no line end")
+        return tmp_path / "outside"
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        with RunFolder.open(tmp_path / "run", settings={}) as run:
+            run.rows.append({"n": 1})
+            run.summarise("kind", "name", {})
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("name", ["rows.jsonl", ".lock", "run.json", "summary.json"])
+    def test_files(self, run, outside, name):
+        (run / name).unlink()
+        (run / name).symlink_to(outside)
+
+        def use():
+            with RunFolder.open(run, settings={}) as opened:
+                opened.rows.append({"n": 2})
+                opened.summarise("kind", "name", {})
+
+        with pytest.raises(ValueError, match=f"{name}.*is a link"):
+            use()
+        if name == "rows.jsonl":
+            with pytest.raises(ValueError, match="is a link"):
+                RunFolder(run).read_rows()
+        assert outside.read_text() == "precious, no line end"
+
+    def test_folders(self, run, tmp_path):
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / ".x.partial").write_text("another's")
+        (run / "counts").symlink_to(tmp_path / "other")
+        (run / ".gone.partial").symlink_to(tmp_path / "other")
+        with RunFolder.open(run, settings={}) as opened, pytest.raises(ValueError, match="counts, but it is a link"):
+            opened.file("counts", "x.npz")
+        assert [path.name for path in (tmp_path / "other").iterdir()] == [".x.partial"]
+        assert not os.path.lexists(run / ".gone.partial")
+
+
+def test_half_written_files_in_all_folders_of_a_run_are_cleared(tmp_path):
+    RunFolder.open(tmp_path / "run", settings={}).close()
+    for folder in ("counts", "adversarial/deep", "arm"):
+        (tmp_path / "run" / folder).mkdir(parents=True)
+        (tmp_path / "run" / folder / ".x-abc.partial").write_text("half")
+    write_json(tmp_path / "run" / "arm" / "run.json", {})  # a run of its own, which someone may be writing
+    RunFolder.open(tmp_path / "run", settings={}).close()
+    assert [path.parent.name for path in (tmp_path / "run").rglob("*.partial")] == ["arm"]
+
+
+@pytest.mark.parametrize(
+    "key", ["settings", "seed", "command", "versions", "device", "git", "started", "resumed", "finished"]
+)
+def test_a_run_json_that_lacks_a_key(tmp_path, key):
+    RunFolder.open(tmp_path / "run", settings={}).close()
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    for damage in ({k: v for k, v in info.items() if k != key}, {**info, key: 1.5}):
+        write_json(tmp_path / "run" / "run.json", damage)
+        (tmp_path / "run" / "x").write_text("")
+        for use in (lambda: RunFolder(tmp_path / "run"), lambda: RunFolder.open(tmp_path / "run", settings={})):
+            with pytest.raises(ValueError, match=f"{key} is missing or of another kind"):
+                use()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"schema": 1, "kind": 3}', '{"schema": 1, "kind": {"a": 3}}', "[" * 10**5, "[]", ""]
+)
+def test_a_summary_of_another_shape(tmp_path, content):
+    RunFolder.open(tmp_path / "run", settings={}).close()
+    (tmp_path / "run" / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=r"summary\.json"):
+        assert RunFolder(tmp_path / "run").summary
+
+
+@pytest.mark.parametrize("writer", ["safetensors", "torch", "plain"])
+def test_a_disk_that_is_full_while_tensors_are_written(tmp_path, writer):
+    """The kernel stops every write after 4096 bytes; each writer says so in words of its own."""
+    process = child(
+        """
+        import resource, sys
+        import torch
+        from safetensors.torch import save_file
+        from crossguard.runs import atomic_folder
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        writers = {
+            "safetensors": lambda path: save_file({"a": torch.zeros(100_000)}, path),
+            "torch": lambda path: torch.save({"a": torch.zeros(100_000)}, path),
+            "plain": lambda path: path.write_bytes(bytes(100_000)),
+        }
+        try:
+            with atomic_folder(sys.argv[1] + "/model") as folder:
+                writers[sys.argv[2]](folder / "weights")
+        except OSError as error:
+            print("told:", error)
+        """,
+        tmp_path,
+        writer,
+        stderr=subprocess.PIPE,
+    )
+    said, wrong = process.communicate(timeout=300)
+    assert b"could not write" in said, wrong.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_synced_after_a_rename(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def noted(handle):
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_atomically(tmp_path / "a" / "file", "x")
+    assert synced[-1] == str(tmp_path / "a")
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "weights").write_text("1")
+    assert synced[-1] == str(tmp_path)
+    assert any(path.endswith("/deep") for path in synced)
 
 
 def test_safe_names_stay_in_their_folder(tmp_path):

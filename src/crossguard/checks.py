@@ -1,7 +1,7 @@
 """Checks on arguments: every refusal says what was expected and what came."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, formatannotation, signature
 from typing import Any, TypeVar
@@ -13,6 +13,29 @@ _OPEN = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 class WrongKind(TypeError):
     """An object of another kind than was asked for, such as a model without the members that a task needs."""
+
+
+def visible(text: object) -> str:
+    """Return a text with control characters and the like written out, so that a terminal does not obey them.
+
+    Example:
+        >>> visible("a\x1b[2J.jpg")
+        'a\\x1b[2J.jpg'
+    """
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in said)
+
+
+def some(names: Sequence[object], *, shown: int = 5) -> str:
+    """Name the first few of many, each made harmless for a terminal.
+
+    Example:
+        >>> some(range(9))
+        '0, 1, 2, 3, 4, ...'
+    """
+    return ", ".join(map(visible, names[:shown])) + (", ..." if len(names) > shown else "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

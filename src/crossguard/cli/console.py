@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from crossguard.checks import WrongKind
+from crossguard.checks import WrongKind, visible
 from crossguard.progress import Reporter, reporter
 from crossguard.runs import RunBusy
 
@@ -60,4 +60,5 @@ _OTHER_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirect
 def _print_error(error: Exception) -> None:
     from rich.markup import escape
 
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(str(error))}", highlight=False)
+    said = "\n".join(map(visible, str(error).split("\n")))  # names in it may hold what drives a terminal
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(said)}", highlight=False)

@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there."""
 
+import errno
 import json
 import os
 import re
@@ -11,10 +12,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from crossguard.checks import visible
+
 PARTIAL = ".partial"
 """How the names of half-written files and folders end."""
 
 _OLD = ".replaced"
+_TORCH = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""How PyTorch says that a file could not be written; not why."""
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextmanager
@@ -38,9 +44,10 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        for home, _, files in os.walk(temporary):
+            for file in files:
+                _sync(Path(home, file))
+            sync_folder(home)
         if target.exists():
             old = target.parent / f".{target.name}{_OLD}"
             if old.exists():
@@ -50,9 +57,12 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             temporary.replace(target)
-    except BaseException:
+        sync_folder(target.parent)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         tidy(target.parent)
+        if told := _disk_error(error):
+            raise not_written(target, told) from error
         raise
 
 
@@ -64,11 +74,26 @@ def tidy(folder: Path | str) -> None:
     for old in Path(folder).glob(f".*{_OLD}"):
         target = old.parent / old.name[1 : -len(_OLD)]
         if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         else:
             old.replace(target)
     for left in Path(folder).glob(f".*{PARTIAL}"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        _remove(left)
+
+
+def tidy_run(folder: Path | str) -> None:
+    """As `tidy`, in all folders of a run; those inside that are runs of their own are left to their own writers."""
+    tidy(folder)
+    for child in os.scandir(folder):
+        if child.is_dir(follow_symlinks=False) and not os.path.lexists(os.path.join(child.path, "run.json")):
+            tidy_run(child.path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(target: Path | str, content: str | bytes) -> None:
@@ -88,6 +113,7 @@ def write_atomically(target: Path | str, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
+        sync_folder(target.parent)
     except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -100,6 +126,45 @@ def not_written(target: Path, error: OSError) -> OSError:
     """Return the error of a failed write, with what it means for the file."""
     reason = f"could not write ({error.strerror or error}); what stood there before is unchanged"
     return OSError(error.errno, reason, str(target))
+
+
+def open_unlinked(path: Path, flags: int) -> int:
+    """Open a file that may not be a link, which could lead anywhere.
+
+    Raises:
+        ValueError: it is one.
+        OSError: it cannot be opened.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    except OSError as error:
+        if os.path.islink(path):
+            raise ValueError(f"Expected a file of the run at {visible(path)}, but it is a link.") from error
+        raise
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """Return the error of the disk behind another: writers of tensors give it in words of their own."""
+    if isinstance(error, OSError):
+        return error if error.errno in _DISK else None
+    told = next((number for number in _DISK if os.strerror(number) in str(error)), None)
+    if told is None and isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
+        told = errno.EIO
+    return None if told is None else OSError(told, os.strerror(told))
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Make what was renamed in a folder outlast a loss of power, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some file systems do not sync folders
+        pass
+    finally:
+        os.close(handle)
 
 
 def _sync(file: Path) -> None:

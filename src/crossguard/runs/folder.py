@@ -1,14 +1,17 @@
 """`RunFolder`: a run on the disk that can be taken up again."""
 
 import json
+import os
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossguard.checks import visible
 from crossguard.imports import imported
-from crossguard.runs.files import PARTIAL, as_read_back, safe_name, tidy, write_json
+from crossguard.runs.files import PARTIAL, as_read_back, open_unlinked, safe_name, tidy_run, write_json
 from crossguard.runs.lock import LOCK_NAME, lock, unlock
 from crossguard.runs.provenance import git_revision, versions
 from crossguard.runs.rows import Rows, read_rows
@@ -43,7 +46,8 @@ class RunFolder:
         self.path = Path(path)
         self._rows: Rows | None = None
         self._writable = False
-        self.info: dict[str, Any] = _read_versioned(self.path / "run.json")
+        self._release: weakref.finalize[Any, Any] | None = None
+        self.info: dict[str, Any] = _read_info(self.path)
 
     @classmethod
     def open(
@@ -69,7 +73,7 @@ class RunFolder:
         Raises:
             ValueError: the run there has other settings or another seed (each difference is named), or the folder
                 holds files of something else or cannot be made.
-            RunBusy: another process is writing this run.
+            RunBusy: another process is writing this run, or this one has it open.
         """
         path = Path(path)
         wanted = as_read_back(settings)
@@ -79,14 +83,25 @@ class RunFolder:
             _refuse_strangers(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            path = path.resolve()  # the working directory may change
             lock(path)
         except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
             raise ValueError(
                 f"Expected a run folder that can be written at {path}, but got: {error.strerror}."
             ) from error
-        tidy(path)
+        try:
+            return cls._opened(path, wanted, seed, device, command)
+        except BaseException:
+            unlock(path)
+            raise
+
+    @classmethod
+    def _opened(
+        cls, path: Path, wanted: dict[str, Any], seed: int | None, device: str, command: Sequence[str] | None
+    ) -> "RunFolder":
+        tidy_run(path)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        info = _read_versioned(path / "run.json") if (path / "run.json").exists() else None
+        info = _read_info(path) if os.path.lexists(path / "run.json") else None
         if info is not None and _entries(path) != ["run.json"]:
             there = {"seed": info.get("seed"), "imports": info.get("imports", {}), **info["settings"]}
             found = differences(there, {"seed": seed, "imports": imported(), **wanted})
@@ -113,6 +128,7 @@ class RunFolder:
         write_json(path / "run.json", info)
         run = cls(path)
         run._writable = True
+        run._release = weakref.finalize(run, unlock, path)  # also where it is forgotten rather than closed
         return run
 
     @property
@@ -143,9 +159,18 @@ class RunFolder:
         Raises:
             ValueError: the file is broken or of a newer version.
         """
-        if not (self.path / "summary.json").exists():
+        path = self.path / "summary.json"
+        if not os.path.lexists(path):
             return {"schema": SCHEMA}
-        return _read_versioned(self.path / "summary.json")
+        summary = _read_versioned(path)
+        wrong = [
+            visible(kind)
+            for kind, named in summary.items()
+            if kind != "schema" and not (isinstance(named, dict) and all(isinstance(v, dict) for v in named.values()))
+        ]
+        if wrong:
+            raise ValueError(f"Expected objects by kind and name in {visible(path)}, but {', '.join(wrong)} is none.")
+        return summary
 
     def summarise(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
         """Put one result into `summary.json`, in place of an earlier one of the same kind and name.
@@ -160,8 +185,17 @@ class RunFolder:
         write_json(self.path / "summary.json", {**summary, kind: {**summary.get(kind, {}), name: dict(value)}})
 
     def file(self, *parts: str) -> Path:
-        """Return a path inside the run, each part made safe for file systems (see `safe_name`)."""
-        return self.path.joinpath(*(safe_name(part) for part in parts))
+        """Return a path inside the run, each part made safe for file systems (see `safe_name`).
+
+        Raises:
+            ValueError: a part of it is a link, which could lead anywhere.
+        """
+        path = self.path
+        for part in parts:
+            path = path / safe_name(part)
+            if path.is_symlink():
+                raise ValueError(f"Expected a file or folder of the run at {visible(path)}, but it is a link.")
+        return path
 
     def finish(self) -> None:
         """Note the time of completion and let other processes open the run."""
@@ -174,7 +208,8 @@ class RunFolder:
         """Stop writing; an unfinished run can be taken up later."""
         self._writable = False
         self._rows = None
-        unlock(self.path)
+        if self._release is not None:
+            self._release()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -188,16 +223,43 @@ class RunFolder:
             raise RuntimeError(f"Expected a run opened with RunFolder.open, but {self.path} was only read or closed.")
 
 
+_INFO: dict[str, tuple[type, ...]] = {
+    "settings": (dict,),
+    "seed": (int, type(None)),
+    "command": (list,),
+    "versions": (dict,),
+    "device": (str,),
+    "git": (str, type(None)),
+    "started": (str,),
+    "resumed": (list,),
+    "finished": (str, type(None)),
+}
+"""What `run.json` holds beside its schema."""
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    info = _read_versioned(path / "run.json")
+    wrong = [key for key, kinds in _INFO.items() if key not in info or not isinstance(info[key], kinds)]
+    if wrong:
+        raise ValueError(
+            f"Expected the run.json that crossguard writes in {visible(path)}, but {', '.join(wrong)} "
+            f"{'is' if len(wrong) == 1 else 'are'} missing or of another kind."
+        )
+    return info
+
+
 def _read_versioned(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected the {path.name} of a run at {path}, but got: {error}") from error
+        with os.fdopen(open_unlinked(path, os.O_RDONLY), encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"Expected the {path.name} of a run at {visible(path)}, but got: {error}") from error
     if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
-        raise ValueError(f"Expected an object with a `schema` number in {path}, but got {str(value)[:80]}.")
+        raise ValueError(f"Expected an object with a `schema` number in {visible(path)}, but got {str(value)[:80]!r}.")
     if value["schema"] > SCHEMA:
         raise ValueError(
-            f"Expected schema {SCHEMA} or older in {path}, but got {value['schema']}: a newer crossguard wrote it."
+            f"Expected schema {SCHEMA} or older in {visible(path)}, but got {value['schema']}: a newer crossguard "
+            "wrote it."
         )
     return value
 

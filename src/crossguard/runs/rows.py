@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from crossguard.runs.files import not_written
+from crossguard.runs.files import not_written, open_unlinked
 
 
 class Rows:
@@ -18,13 +18,17 @@ class Rows:
         path: the file; made with its folder when missing.
 
     Raises:
-        ValueError: a line other than the last is not JSON.
+        ValueError: a line other than the last is not JSON, or the file is a link.
+        OSError: the disk is full or the folder not writable.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        try:
+            os.close(open_unlinked(self.path, os.O_CREAT | os.O_WRONLY))
+        except OSError as error:
+            raise not_written(self.path, error) from error
         whole = self._cut_torn_end()
         self._rows = [_parse(line, number, self.path) for number, line in enumerate(whole, start=1)]
 
@@ -48,23 +52,24 @@ class Rows:
             OSError: the disk is full; the file is as it was before, without any of these rows.
             ValueError: a row holds NaN or infinity; nothing is written.
         """
-        size = self.path.stat().st_size
         block = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
-        try:
-            with self.path.open("ab") as file:
-                file.write(block)
-                file.flush()
+        with os.fdopen(open_unlinked(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY), "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                left = memoryview(block)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
-        except OSError as error:
-            os.truncate(self.path, size)
-            raise not_written(self.path, error) from error
+            except OSError as error:
+                os.ftruncate(file.fileno(), size)
+                raise not_written(self.path, error) from error
         self._rows.extend(dict(row) for row in rows)
 
 
 def _parse(line: bytes, number: int, path: Path) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected JSON in line {number} of {path}, but got {line[:60]!r}.") from error
     if not isinstance(row, dict):
         raise ValueError(f"Expected an object in line {number} of {path}, but got {line[:60]!r}.")
@@ -75,10 +80,11 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     """Read the whole rows of a file that another process may be appending to; the file is not touched.
 
     Raises:
-        ValueError: a whole line is not a JSON object.
+        ValueError: a whole line is not a JSON object, or the file is a link.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is still being written
+    with os.fdopen(open_unlinked(path, os.O_RDONLY), "rb") as file:
+        lines = file.read().split(b"\n")[:-1]  # what follows the last newline is still being written
     return [_parse(line, number, path) for number, line in enumerate(lines, start=1)]
