@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--attacks", action="store_true", help="judge the first seed's start by every attack instead")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
     options = parser.parse_args()
-    pairs = cg.load_pairs("json", split="test", annotations=options.annotations, root=options.root)
+    pairs = cg.load_pairs("json", annotations=options.annotations, root=options.root)
     order = np.random.default_rng(0).permutation(len(pairs.images))
     if options.validate:
         order = order[options.held_out :]

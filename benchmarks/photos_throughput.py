@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = cg.load_model(options.model)
-    pairs = cg.load_pairs("json", split="test", annotations=options.annotations, root=options.root)
+    pairs = cg.load_pairs("json", annotations=options.annotations, root=options.root)
     pairs = pairs.spread(options.photos)
     images, texts = len(pairs.images), len(pairs.texts)
     print(f"{model.name}: {images} photos, {texts} captions, {options.threads} threads")

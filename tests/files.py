@@ -1,9 +1,19 @@
 """Files in the layouts of the real data sets, written small."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+
+def real(name: str) -> Path:
+    """Where real data of this name lie; the test is skipped where there are none."""
+    home = os.environ.get("CROSSGUARD_DATA")
+    if not home or not (Path(home) / name).exists():
+        pytest.skip("CROSSGUARD_DATA does not say where the real data lie")
+    return Path(home) / name
 
 
 def write_clip(path: Path, *, pitch=440.0, seconds=1.0, sound=True, brightness=(20, 220)):

@@ -15,7 +15,18 @@ from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
 if TYPE_CHECKING:
     from crossguard.certify import certify
-    from crossguard.data import MultiModalSamples, OneToManyPairs, load_expressions, load_pairs, load_samples
+    from crossguard.data import (
+        LabelledImages,
+        MultiModalSamples,
+        OneToManyPairs,
+        as_images,
+        as_pairs,
+        as_samples,
+        load_expressions,
+        load_images,
+        load_pairs,
+        load_samples,
+    )
     from crossguard.evaluate import evaluate, evaluate_captioning, evaluate_grounding
     from crossguard.models import load_model
     from crossguard.training import train
@@ -25,16 +36,21 @@ __version__ = "0.1.0"
 __all__ = [
     "Elements",
     "LInf",
+    "LabelledImages",
     "MultiModalSamples",
     "OneToManyPairs",
     "ThreatModel",
     "WordEdits",
     "__version__",
+    "as_images",
+    "as_pairs",
+    "as_samples",
     "certify",
     "evaluate",
     "evaluate_captioning",
     "evaluate_grounding",
     "load_expressions",
+    "load_images",
     "load_model",
     "load_pairs",
     "load_samples",
@@ -43,9 +59,14 @@ __all__ = [
 
 # Loaded on first use: the mathematics of certificates and the command line's help need no PyTorch.
 _HOMES = {
+    "LabelledImages": "data",
     "MultiModalSamples": "data",
     "OneToManyPairs": "data",
+    "as_images": "data",
+    "as_pairs": "data",
+    "as_samples": "data",
     "load_expressions": "data",
+    "load_images": "data",
     "load_pairs": "data",
     "load_samples": "data",
     "load_model": "models",

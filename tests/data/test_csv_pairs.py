@@ -1,6 +1,13 @@
 """Tables of captions: the field's own files are read without options, and broken lines are named."""
 
+import csv
+import io
+import json
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from crossguard.data import load_pairs
@@ -88,13 +95,118 @@ def test_bad_lines_are_named_and_left_out(folder):
         load(folder, text)
     pairs = load(folder, text, skip_bad=True)
     assert linked(pairs) == {("a.jpg", "one")}
-    assert len(pairs.notes) == 2
+    assert pairs.notes[0].startswith("1 of 4 rows")
 
 
-def test_a_quotation_mark_without_its_end(folder):
+def test_a_quotation_mark_without_its_end_costs_its_own_row(folder):
     text = 'image,caption\na.jpg,one\na.jpg,"two\nb.jpg,three\n'
-    with pytest.raises(ValueError, match=r"several lines .*\(line 4\)"):
+    with pytest.raises(ValueError, match=r"1 with a quotation mark without its end \(line 3\)"):
         load(folder, text)
+    assert linked(load(folder, text, skip_bad=True)) == {("a.jpg", "one"), ("b.jpg", "three")}
+
+
+def test_two_stray_marks_in_a_thousand_rows(folder):
+    captions = [f"caption {n}" for n in range(1000)]
+    captions[200] = '"' + captions[200]
+    captions[900] = '"' + captions[900]
+    text = "image,caption\n" + "".join(f"a.jpg,{caption}\n" for caption in captions)
+    pairs = load(folder, text, skip_bad=True)
+    assert set(pairs.texts) == {caption for caption in captions if '"' not in caption}
+    assert pairs.notes[0].startswith("998 of 1,000 rows")
+    assert "2 with a quotation mark without its end (line 202, line 902)" in pairs.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ('"Hello" said the man', '"Hello" said the man'),
+        ('"Hello, you" said the man, and left', '"Hello, you" said the man, and left'),
+        ('"A dog, wet"', "A dog, wet"),
+        ('"A ""wet"" dog"', 'A "wet" dog'),
+        ('a 5" pipe', 'a 5" pipe'),
+        ('"a dog\n  in blue"', "a dog in blue"),
+        ('"a dog\n\nin ""blue"", or\nred"', 'a dog  in "blue", or red'),
+    ],
+)
+def test_quotation_marks(folder, cell, text):
+    # Two more columns, so that no line of a caption over several lines looks like a row.
+    if "\n" in cell:
+        pairs = load(folder, f"id,score,image,caption\n1,2,a.jpg,{cell}\n1,2,b.jpg,last\n")
+    else:
+        pairs = load(folder, f"image,caption\na.jpg,{cell}\nb.jpg,last\n")
+    assert linked(pairs) == {("a.jpg", text), ("b.jpg", "last")}
+    assert pairs.notes == () or "equal byte for byte" in pairs.notes[0]
+
+
+CELLS = st.text(st.sampled_from('ab ",;\t|'), min_size=1).filter(lambda text: text.strip() == text != "")
+
+
+@given(st.lists(CELLS, min_size=1, max_size=6), st.sampled_from([",", ";", "\t"]))
+def test_what_pythons_own_writer_writes_is_read_back(tmp_path_factory, captions, mark):
+    folder = tmp_path_factory.mktemp("csv")
+    Image.new("RGB", (4, 4)).save(folder / "a.jpg")
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=mark, lineterminator="\n")
+    writer.writerows([["image", "caption"], *(["a.jpg", caption] for caption in captions)])
+    pairs = load(folder, file.getvalue(), delimiter=mark)
+    assert set(pairs.texts) == set(captions)
+
+
+@given(st.lists(st.text(st.sampled_from('ab ",\n')), min_size=1, max_size=8))
+def test_every_row_is_kept_or_counted(tmp_path_factory, lines):
+    folder = tmp_path_factory.mktemp("csv")
+    Image.new("RGB", (4, 4)).save(folder / "a.jpg")
+    body = [line for line in "\n".join(lines).split("\n") if line.strip()]
+    pairs = load(folder, "image,caption\na.jpg,whole\n" + "\n".join(body), skip_bad=True)
+    told = re.match(r"(\d+) of (\d+) rows .* are kept; left out: (.*)", pairs.notes[0]) if pairs.notes else None
+    if told is None:
+        assert body == []
+    else:
+        lost = [int(number) for number in re.findall(r"(?:^|\), |, )(\d+) (?:with|whose)", told[3])]
+        assert int(told[1]) + sum(lost) == int(told[2])
+        # A row may have several lines; none is without a row.
+        assert int(told[2]) <= len(body) + 1
+        assert int(told[2]) == len(body) + 1 or any('"' in line for line in body)
+
+
+def test_the_table_of_the_hub(folder):
+    rows = [
+        ("a.jpg", "train", ["one", 'two "three"']),
+        ("b.jpg", "test", ["four, five", "six", "seven"]),
+    ]
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["raw", "sentids", "split", "filename", "img_id"])
+    for number, (image, split, captions) in enumerate(rows):
+        writer.writerow([json.dumps(captions), json.dumps([1, 2]), split, image, number])
+    pairs = load(folder, file.getvalue(), name="flickr_annotations_30k.csv")
+    assert linked(pairs) == {("b.jpg", "four, five"), ("b.jpg", "six"), ("b.jpg", "seven")}
+    assert pairs.split == "test"
+    assert "1 of 2 rows" in pairs.notes[0]
+    assert "1 of other splits" in pairs.notes[0]
+    path = folder / "flickr_annotations_30k.csv"
+    train = load_pairs("csv", captions=path, root=folder, split="train")
+    assert linked(train) == {("a.jpg", "one"), ("a.jpg", 'two "three"')}
+    assert linked(load_pairs("flickr30k", root=folder, split="train")) == linked(train)
+    with pytest.raises(ValueError, match=r"lines of split 'val' in .*splits are \['test', 'train'\]"):
+        load_pairs("csv", captions=path, root=folder, split="val")
+
+
+def test_lists_as_python_writes_them(folder):
+    pairs = load(folder, """image,caption\na.jpg,"['one', ""it's two""]"\nb.jpg,[a list?]\n""")
+    assert linked(pairs) == {("a.jpg", "one"), ("a.jpg", "it's two"), ("b.jpg", "[a list?]")}
+
+
+def test_the_split_of_a_row_and_of_a_file(folder):
+    text = "image,caption,split\na.jpg,one,validation\nb.jpg,two,test\nb.jpg,three,\n"
+    with pytest.raises(ValueError, match=r"1 with no split \(line 4\)"):
+        load(folder, text, split="val")
+    assert linked(load(folder, text, split="val", skip_bad=True)) == {("a.jpg", "one")}
+    plain = "image,caption\na.jpg,one\n"
+    assert load(folder, plain, name="train.csv").split == "train"
+    assert load(folder, plain, name="train.csv").name == folder.name
+    with pytest.raises(ValueError, match=r"split 'test', but the name of .*train\.csv says 'train'"):
+        load(folder, plain, name="train.csv", split="test")
 
 
 @pytest.mark.parametrize("text", ["", "\nimage,caption\n", "name,price\na,1\n", "{}"])

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from crossguard.data import load_pairs
+from crossguard.data import json_stream, load_pairs
 
 
 @pytest.fixture
@@ -100,7 +102,8 @@ class TestEveryMistakeAtOnce:
             load(home, self.ROWS)
         said = str(told.value)
         assert "2 with a caption that is blank or no text (row 0, row 8)" in said
-        assert "3 with no image path or no caption (row 2, row 3, row 4)" in said
+        assert "2 with no image path or no caption (row 2, row 3)" in said
+        assert "1 with no object (row 4)" in said
         assert "1 with an `image_id` of another image (row 5)" in said
         assert "1 are missing: gone.png" in said
         assert "skip_bad=True" in said
@@ -117,8 +120,10 @@ class TestEveryMistakeAtOnce:
         path.write_text(json.dumps(self.ROWS))
         pairs = load_pairs("json", annotations=path, root=home, skip_bad=True, workers=1)
         assert {(pairs.images[i].key, pairs.texts[j]) for i, j in pairs.links} == {("a.png", "one"), ("b.png", "seven")}
-        assert len(pairs.notes) == 3
-        assert any("2 do not: html.png" in note for note in pairs.notes)
+        # Rows 0 and 8 lost one caption each; all others are left out.
+        assert pairs.notes[0].startswith("2 of 9 rows")
+        assert "2 whose image does not decode (html.png (no known" in pairs.notes[0]
+        assert "left out of kept rows: 2 with a caption that is blank" in pairs.notes[1]
         assert pairs.head(1).notes == pairs.notes
 
     def test_nothing_left(self, home):
@@ -214,7 +219,7 @@ class TestFlickr30k:
         assert load_pairs("flickr30k", root=home, annotations=moved).texts == ("one", "two")
 
     def test_refused(self, home):
-        with pytest.raises(ValueError, match=r"flickr30k_test\.json, dataset_flickr30k\.json in"):
+        with pytest.raises(ValueError, match=r"flickr30k_test\.json, dataset_flickr30k\.json, .*\.csv in"):
             load_pairs("flickr30k", root=home)
         with pytest.raises(ValueError, match="train, val, test"):
             load_pairs("flickr30k", root=home, split="testA")
@@ -240,3 +245,188 @@ def test_coco_in_both_layouts(tmp_path):
     rows = [{"image": "val2014/1.jpg", "caption": [f"caption {n}" for n in range(7)]}]
     (tmp_path / "coco_karpathy_test.json").write_text(json.dumps(rows))
     assert len(load_pairs("coco", root=tmp_path).texts) == 7
+
+
+class TestSplits:
+    def test_rows_that_tell_theirs(self, folder):
+        rows = [
+            {"image": "a.png", "caption": "one", "split": "train"},
+            {"image": "b.png", "caption": "two", "split": "validation"},
+        ]
+        path = folder / "all.json"
+        path.write_text(json.dumps(rows))
+        pairs = load_pairs("json", annotations=path, root=folder, split="val")
+        assert (pairs.texts, pairs.split) == (("two",), "val")
+        assert pairs.notes[0] == f"1 of 2 rows of {path} are kept; left out: 1 of other splits"
+        with pytest.raises(ValueError, match=r"split 'test' in .*splits are \['train', 'validation'\]"):
+            load_pairs("json", annotations=path, root=folder)
+        path.write_text(json.dumps([*rows, {"image": "a.png", "caption": "three"}]))
+        with pytest.raises(ValueError, match=r"in every row of .* 2 have one and others do not \(row 2\)"):
+            load_pairs("json", annotations=path, root=folder, skip_bad=True)
+
+    @pytest.mark.parametrize(
+        ("file", "split"),
+        [("train.json", "train"), ("captions_val2017.json", "val"), ("dev.json", "val"), ("mine.json", "test")],
+    )
+    def test_files_that_tell_theirs(self, folder, file, split):
+        path = folder / file
+        path.write_text(json.dumps([{"image": "a.png", "caption": "one"}]))
+        assert load_pairs("json", annotations=path, root=folder).split == split
+        if file != "mine.json":
+            with pytest.raises(ValueError, match=f"name of .* says '{split}'"):
+                load_pairs("json", annotations=path, root=folder, split="test")
+        assert load_pairs("json", annotations=path, root=folder, split="testA").split == "testA"
+
+    def test_a_name_that_is_a_split_alone_is_the_folders(self, folder):
+        assert load(folder, [{"image": "a.png", "caption": "one"}]).name == folder.name
+
+    def test_karpathys_entries_without_one(self, folder):
+        write_karpathy(
+            folder,
+            [
+                {"filename": "a.png", "split": "test", "sentences": sentences("x")},
+                None,
+                {"filename": "b.png", "sentences": sentences("y")},
+                {"filename": "b.png", "split": "test", "sentences": "one caption"},
+            ],
+        )
+        path = folder / "dataset_flickr30k.json"
+        with pytest.raises(ValueError, match=r"2 with no split \(image 1, image 2\)"):
+            load_pairs("json", annotations=path, root=folder)
+        pairs = load_pairs("json", annotations=path, root=folder, skip_bad=True)
+        assert pairs.texts == ("x", "one caption")
+        assert pairs.notes[0].startswith("2 of 4 rows")
+
+
+def test_rows_one_a_line(folder):
+    path = folder / "metadata.jsonl"
+    path.write_text(
+        '{"file_name": "a.png", "text": "one"}\n\n{"file_name": "b.png", "captions": ["two", "three"]}\n{"file_name"\n'
+    )
+    with pytest.raises(ValueError, match=r"1 with no object \(line 4\)"):
+        load_pairs("json", annotations=path, root=folder)
+    pairs = load_pairs("json", annotations=path, root=folder, skip_bad=True)
+    assert pairs.texts == ("one", "two", "three")
+    assert pairs.notes[0].startswith("2 of 3 rows")
+    path.write_text('{"file": "a.png", "said": "one"}\n{"file": "b.png", "said": "two"}\n')
+    moved = path.rename(folder / "lines.json")  # known by what it holds, too
+    assert load_pairs("json", annotations=moved, root=folder, caption_key="said").texts == ("one", "two")
+
+
+def test_keys_that_come_twice(folder):
+    with pytest.raises(ValueError, match=r"1 with a key that comes twice \(row 1\)"):
+        load(folder, '[{"image": "a.png", "caption": "x"}, {"image": "a.png", "caption": "y", "caption": "z"}]')
+    with pytest.raises(ValueError, match=r"the key 'images' comes twice"):
+        load(folder, '{"images": [], "images": []}')
+
+
+def test_coco_images_of_one_id(folder):
+    path = folder / "captions.json"
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}, {"id": 8, "file_name": "b.png"}],
+        "annotations": [{"image_id": 7, "caption": "one"}, {"image_id": 8, "caption": "two"}],
+    }
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"1 with an `image_id` that several images have \(annotation 0\)"):
+        load_pairs("json", annotations=path, root=folder)
+    pairs = load_pairs("json", annotations=path, root=folder, skip_bad=True)
+    assert [(p.key, *pairs.texts) for p in pairs.images] == [("b.png", "two")]
+
+
+class TestOnePictureIsOnePicture:
+    def test_spellings_and_links(self, folder):
+        (folder / "sub").mkdir()
+        (folder / "link.png").symlink_to(folder / "a.png")
+        (folder / "linked").symlink_to(folder)
+        names = ["a.png", "./a.png", "sub/../a.png", "link.png", "linked/a.png", str(folder / "a.png")]
+        pairs = load(folder, [{"image": name, "caption": f"{n}"} for n, name in enumerate(names)])
+        assert (len(pairs.images), len(pairs.texts)) == (1, 6)
+        assert "4 paths are another spelling" in pairs.notes[0]
+
+    def test_equal_files_are_noted(self, folder):
+        Image.new("RGB", (4, 4), "red").save(folder / "c.png")
+        pairs = load(folder, [{"image": name, "caption": name} for name in ("a.png", "b.png", "c.png")])
+        assert len(pairs.images) == 3
+        assert (
+            "1 image files are equal byte for byte to another, and yet images of their own: b.png = a.png"
+            in (pairs.notes[0])
+        )
+
+    def test_a_link_to_itself(self, folder):
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        assert len(load(folder, [{"image": "a.png", "caption": "x"}]).images) == 1
+        with pytest.raises(ValueError, match=r"1 are missing: loop\.png"):
+            load(folder, [{"image": "a.png", "caption": "x"}, {"image": "loop.png", "caption": "x"}])
+
+    def test_outside_of_the_root(self, folder):
+        inner = folder / "inner"
+        inner.mkdir()
+        (inner / "link.png").symlink_to(folder / "a.png")
+        (inner / "folder").symlink_to(folder)
+        names = ["../a.png", str(folder / "a.png"), "link.png", "folder/a.png"]
+        (inner / "mine.json").write_text(json.dumps([{"image": name, "caption": name} for name in names]))
+        with pytest.raises(ValueError, match=r"4 paths lead out of it: \.\./a\.png, .*outside_root=True"):
+            load_pairs("json", annotations=inner / "mine.json", root=inner)
+        pairs = load_pairs("json", annotations=inner / "mine.json", root=inner, outside_root=True)
+        assert [picture.path for picture in pairs.images] == [(folder / "a.png").resolve()]
+
+    def test_texts_of_several_images_are_noted(self, folder):
+        pairs = load(folder, [{"image": "a.png", "caption": "x"}, {"image": "b.png", "caption": "x"}])
+        assert any("1 captions are those of several images" in note for note in pairs.notes)
+
+
+def test_names_cannot_drive_a_terminal(folder):
+    with pytest.raises(ValueError, match=r"missing: a\\x1b\[2J\.png") as told:
+        load(folder, [{"image": "a\x1b[2J.png", "caption": "x"}])
+    assert "\x1b" not in str(told.value)
+    with pytest.raises(ValueError, match="null character"):
+        load(folder, [{"image": "a\0.png", "caption": "x"}])
+
+
+ELEMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(ELEMENTS), st.sampled_from([None, 2]), st.integers(1, 9), st.booleans())
+def test_elements_are_those_of_the_standard_library(tmp_path_factory, elements, indent, chunk, ascii_only):
+    path = tmp_path_factory.getbasetemp() / "elements.json"
+    path.write_text(json.dumps(elements, indent=indent, ensure_ascii=ascii_only), encoding="utf-8", errors="replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        found = [element for _, element in json_stream.read_elements(path)]
+    assert found == json.loads(path.read_text(encoding="utf-8"))
+
+
+@given(st.dictionaries(st.text(), ELEMENTS), st.integers(1, 9))
+def test_members_are_those_of_the_standard_library(tmp_path_factory, content, chunk):
+    path = tmp_path_factory.getbasetemp() / "members.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        found = list(json_stream.read_elements(path))
+    assert found == [
+        (key, element) for key, value in content.items() for element in (value if isinstance(value, list) else [value])
+    ]
+
+
+@given(st.text(st.sampled_from('[]{}":, 1ae\\\n'), max_size=30))
+def test_what_is_no_json_is_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "broken.json"
+    path.write_text(text)
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    if not isinstance(whole, list | dict):
+        with pytest.raises(ValueError, match=r"."):
+            list(json_stream.read_elements(path))
+
+
+def test_nesting_without_end(folder):
+    with pytest.raises(ValueError, match="nests too deep|Expected a JSON"):
+        load(folder, "[" * 100_000)
+    with pytest.raises(ValueError, match="1 with no object"):
+        load(folder, [[]])

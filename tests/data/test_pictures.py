@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from crossguard.data import Picture
-from crossguard.data.pictures import ORIENTATION, as_rgb
+from crossguard.data.decode import decode_error
+from crossguard.data.pictures import FORMATS, ORIENTATION, as_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -119,3 +120,74 @@ def test_what_is_no_whole_image_is_named(tmp_path, damage):
         Picture("bad", tmp_path / "bad.jpg").load()
     with pytest.raises(ValueError, match=r"image file at .*gone\.jpg"):
         Picture("gone", tmp_path / "gone.jpg").load()
+
+
+def eps(path):
+    Image.fromarray(RGB).save(path, "EPS")
+
+
+def ppm(path):
+    Image.fromarray(RGB).save(path, "PPM")
+
+
+@pytest.mark.parametrize("write", [eps, ppm])
+def test_other_formats_are_not_opened_whatever_their_name(tmp_path, write):
+    """Pillow would start Ghostscript for an EPS that is called photo.jpg."""
+    write(tmp_path / "photo.jpg")
+    with pytest.raises(ValueError, match=r"image file at .*photo\.jpg"):
+        Picture("x", tmp_path / "photo.jpg").load()
+    assert "no known image format (JPEG, PNG" in decode_error((tmp_path / "photo.jpg").read_bytes())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_named_formats_are_opened_whatever_their_name(tmp_path, form):
+    Image.fromarray(RGB).save(tmp_path / "photo", form)
+    assert Picture("x", tmp_path / "photo").load().size == (8, 6)
+    assert decode_error((tmp_path / "photo").read_bytes()) == ""
+
+
+@pytest.mark.parametrize("file", ["x.png", "x.gif", "x.webp", "x.tif", "x.bmp", "x.jpg"])
+def test_a_picture_that_would_fill_the_memory(tmp_path, monkeypatch, file):
+    Image.new("L", (300, 200)).save(tmp_path / file)
+    monkeypatch.setenv("CROSSGUARD_MAX_PIXELS", "60000")
+    assert Picture("x", tmp_path / file).load().size == (300, 200)
+    monkeypatch.setenv("CROSSGUARD_MAX_PIXELS", "59999")
+    with pytest.raises(ValueError, match="300 x 200 pixels, more than 59,999"):
+        Picture("x", tmp_path / file).load()
+    assert "more than 59,999" in decode_error((tmp_path / file).read_bytes())
+    monkeypatch.setenv("CROSSGUARD_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match="whole number above 0 in CROSSGUARD_MAX_PIXELS, but got 'many'"):
+        Picture("x", tmp_path / file).load()
+
+
+def test_the_limit_holds_without_being_set(tmp_path):
+    Image.new("1", (9000, 9000)).save(tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size < 20_000
+    with pytest.raises(ValueError, match="9000 x 9000 pixels, more than 67,108,864"):
+        Picture("x", tmp_path / "x.png").load()
+
+
+@pytest.mark.parametrize("kind", ["float32", "int32", "int16"])
+def test_tiff_without_a_known_white_is_refused(tmp_path, kind):
+    values = np.linspace(0, 1, 48).reshape(6, 8) * (1 if kind == "float32" else 30000)
+    saved = Image.fromarray(values.astype({"float32": np.float32}.get(kind, np.int32)))
+    saved.save(tmp_path / "x.tif", tiffinfo={339: 2} if kind == "int16" else {})
+    with pytest.raises(ValueError, match="nobody knows which one is white"):
+        Picture("x", tmp_path / "x.tif").load()
+    assert "which one is white" in decode_error((tmp_path / "x.tif").read_bytes())
+
+
+def test_sixteen_bits_where_zero_is_white(tmp_path):
+    deep = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    with Image.open(io.BytesIO(content)) as image:
+        inverted = image.tag_v2[262] == 0
+    loaded = np.asarray(Picture("x", tmp_path / "x.tif").load())[0, :, 0].tolist()
+    assert loaded == ([255, 254, 127, 0] if inverted else [0, 1, 128, 255])
+
+
+def test_values_beyond_sixteen_bits(tmp_path):
+    for values in ([[0, 70000]], [[-1, 5]]):
+        with pytest.raises(ValueError, match="pictures have 8 or 16 bits"):
+            as_rgb(Image.fromarray(np.array(values, dtype=np.int32)))

@@ -1,88 +1,187 @@
 """The field's annotation files, in each of their JSON layouts, as rows for a `Gathering`."""
 
-import json
-from collections.abc import Mapping
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from crossguard.checks import some, visible
 from crossguard.data.gather import Gathering
+from crossguard.data.json_stream import Repeated, is_lines, read_elements, read_lines
+from crossguard.data.reading import Reading, split_of_file, split_said
 
-_KARPATHY = {"train": {"train", "restval"}, "val": {"val"}, "test": {"test"}}
+IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
+CAPTION = ("caption", "captions", "comment", "text", "texts", "title", "description", "sentence", "sentences", "raw")
+_REST = {"restval": "train"}
 """Karpathy and Fei-Fei (2015) train on what COCO's validation images leave over, "restval"."""
 
 
-def gather_json(path: Path | str, *, split: str, skip_bad: bool) -> Gathering:
-    """Read an annotation file.
+def gather_json(
+    path: Path | str,
+    *,
+    split: str | None,
+    reading: Reading,
+    image_key: str | None = None,
+    caption_key: str | None = None,
+) -> tuple[Gathering, str]:
+    """Read an annotation file, and say which split it is.
 
-    Layouts: a list of `{"image", "caption"}` rows (one per caption or one per image, `image_id` optional); Karpathy's
-    `dataset_*.json`, of which the images of `split` are taken; COCO's own `captions_*.json`.
+    Layouts: a list of `{"image", "caption"}` rows (one per caption or one per image; `image_id` and `split` optional),
+    or one such row per line; Karpathy's `dataset_*.json`; COCO's own `captions_*.json`. Where rows have a `split`,
+    those of the one asked for are taken.
 
     Args:
         path: the file.
-        split: which images of a Karpathy file; the other layouts hold one split per file.
-        skip_bad: as in `Gathering`.
+        split: the split asked for; None: the one that the file's name tells, else "test".
+        reading: as in `Gathering`.
+        image_key: the key of the image, where a row has another than the usual ones.
+        caption_key: the same for the caption or captions.
 
     Raises:
-        ValueError: not JSON, or another layout.
+        ValueError: not JSON, another layout, rows with and without a split, or a name that tells another split.
     """
     path = Path(path)
+    columns = (image_key, caption_key)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"Expected a JSON annotation file at {path}, but got: {error}") from error
-    rows = Gathering(path, skip_bad=skip_bad)
-    if isinstance(content, list) and content:
-        _read_list(content, rows)
-    elif _holds(content, "images", "annotations"):
-        _read_coco(content, rows)
-    elif _holds(content, "images"):
-        _read_karpathy(content["images"], rows, split=split, path=path)
-    else:
-        raise ValueError(
-            f"Expected a list of rows in {path}, or Karpathy's or COCO's layout, but got {_describe(content)}."
-        )
-    return rows
+        if is_lines(path):
+            return _read_rows(read_lines(path), path, split, reading, columns, unit="line")
+        elements = read_elements(path)
+        first = next(elements, None)
+        if first is None:
+            raise ValueError(f"Expected a list of rows in {visible(path)}, but it is empty.")
+        elements = chain([first], elements)
+        if first[0] is None:
+            numbered = ((number, row) for number, (_, row) in enumerate(elements))
+            return _read_rows(numbered, path, split, reading, columns)
+        return _read_object(elements, path, split, reading)
+    except (OSError, ValueError) as error:
+        if str(error).startswith("Expected"):
+            raise
+        raise ValueError(f"Expected a JSON annotation file at {visible(path)}, but got: {error}") from error
 
 
-def _holds(content: object, *keys: str) -> bool:
-    return isinstance(content, Mapping) and all(isinstance(content.get(key), list) for key in keys)
-
-
-def _describe(content: object) -> str:
-    if isinstance(content, Mapping):
-        return f"an object with the keys {sorted(map(str, content))[:5]}"
-    return "an empty list" if isinstance(content, list) else type(content).__name__
-
-
-def _read_list(content: list[Any], rows: Gathering) -> None:
-    for number, row in enumerate(content):
-        given = row if isinstance(row, Mapping) else {}
-        rows.add(given.get("image"), given.get("caption"), where=f"row {number}", image_id=given.get("image_id"))
-
-
-def _read_karpathy(images: list[Any], rows: Gathering, *, split: str, path: Path) -> None:
-    wanted, seen = _KARPATHY.get(split, {split}), set()
-    for number, image in enumerate(images):
-        given = image if isinstance(image, Mapping) else {}
-        seen.add(str(given.get("split", "")))
-        if given.get("split") not in wanted:
+def _read_rows(
+    numbered: Iterable[tuple[int, Any]],
+    path: Path,
+    split: str | None,
+    reading: Reading,
+    columns: tuple[str | None, str | None],
+    *,
+    unit: str = "row",
+) -> tuple[Gathering, str]:
+    rows = Gathering(path, reading, unit=unit)
+    asked = split or split_said(path.name) or "test"
+    told, untold = 0, array("q")
+    image_key, caption_key = columns
+    for number, row in numbered:
+        if not isinstance(row, dict) or isinstance(row, Repeated):
+            rows.refuse("a key that comes twice" if isinstance(row, Repeated) else "no object", number)
             continue
-        sentences = given.get("sentences")
-        captions = [s.get("raw") if isinstance(s, Mapping) else s for s in sentences] if sentences else None
-        folder, file = given.get("filepath"), given.get("filename")
-        rows.add(f"{folder}/{file}" if folder and file else file, captions, where=f"image {number}")
-    if not wanted & seen:
-        raise ValueError(f"Expected images of split {split!r} in {path}, but its splits are {sorted(seen)}.")
+        if "split" in row:
+            told += 1
+            if not rows.is_of(row["split"], asked, number, also=_REST):
+                continue
+        elif len(untold) < 6:
+            untold.append(number)
+        image = row.get("image") if image_key is None else row.get(image_key)
+        caption = row.get("caption") if caption_key is None else row.get(caption_key)
+        if image is None and image_key is None:
+            image = _first(row, IMAGE)
+        if caption is None and caption_key is None:
+            caption = _first(row, CAPTION)
+        if isinstance(caption, list) and any(isinstance(text, dict) for text in caption):
+            caption = [text.get("raw") if isinstance(text, dict) else text for text in caption]
+        rows.add(image, caption, number, image_id=row.get("image_id"))
+    if told and untold:
+        raise ValueError(
+            f"Expected a `split` in every row of {visible(path)} or in none, but {told} have one and others do not "
+            f"({some([f'{unit} {number}' for number in untold])})."
+        )
+    return rows, asked if told else split_of_file(path, split)
 
 
-def _read_coco(content: Mapping[str, Any], rows: Gathering) -> None:
-    files = {image.get("id"): image.get("file_name") for image in content["images"] if isinstance(image, Mapping)}
-    captions: dict[Any, list[Any]] = {key: [] for key in files}
-    for number, row in enumerate(content["annotations"]):
-        key = row.get("image_id") if isinstance(row, Mapping) else None
-        if key in captions:
-            captions[key].append(row.get("caption"))
+def _first(row: Mapping[str, Any], known: Sequence[str]) -> Any:
+    return next((row[key] for key in known if row.get(key) is not None), None)
+
+
+def _read_object(
+    elements: Iterator[tuple[str | None, Any]], path: Path, split: str | None, reading: Reading
+) -> tuple[Gathering, str]:
+    """Read Karpathy's layout or COCO's: which one it is shows only once all keys are known."""
+    images: list[tuple[Any, ...]] = []
+    captions: list[tuple[Any, Any]] = []
+    keys: dict[str, None] = {}
+    for key, element in elements:
+        keys[str(key)] = None
+        given = element if isinstance(element, dict) and not isinstance(element, Repeated) else {}
+        if key == "images":
+            images.append(tuple(given.get(name) for name in ("id", "file_name", "filepath", "filename", "split")))
+            images[-1] = (*images[-1], _sentences(given.get("sentences")), isinstance(element, Repeated))
+        elif key == "annotations":
+            captions.append((given.get("image_id"), given.get("caption")))
+    if "images" not in keys:
+        raise ValueError(
+            f"Expected a list of rows in {visible(path)}, or Karpathy's or COCO's layout, but got an object with the "
+            f"keys {[visible(key) for key in sorted(keys)[:5]]}."
+        )
+    if "annotations" in keys:
+        return _coco(images, captions, path, split, reading)
+    return _karpathy(images, path, split, reading)
+
+
+def _sentences(given: Any) -> Any:
+    """Return the captions of an entry: a text, or a list of texts or of `{"raw"}`."""
+    if not isinstance(given, list):
+        return given
+    return [text.get("raw") if isinstance(text, dict) else text for text in given]
+
+
+def _karpathy(
+    images: Sequence[tuple[Any, ...]], path: Path, split: str | None, reading: Reading
+) -> tuple[Gathering, str]:
+    rows = Gathering(path, reading, unit="image")
+    wanted = split or "test"
+    for number, (_, _, folder, file, part, sentences, repeated) in enumerate(images):
+        if repeated:
+            rows.refuse("a key that comes twice", number)
+        elif rows.is_of(part, wanted, number, also=_REST):
+            rows.add(f"{folder}/{file}" if folder and file else file, sentences, number)
+    return rows, wanted
+
+
+def _coco(
+    images: Sequence[tuple[Any, ...]],
+    captions: Sequence[tuple[Any, Any]],
+    path: Path,
+    split: str | None,
+    reading: Reading,
+) -> tuple[Gathering, str]:
+    rows = Gathering(path, reading, unit="annotation")
+    files: dict[str, Any] = {}
+    times: Counter[str] = Counter()
+    for number, (key, file, *_) in enumerate(images):
+        if key is None or not isinstance(file, str):
+            rows.complain("an image without `id` or `file_name`", f"image {number}")
         else:
-            rows.refuse("an `image_id` that no image has", f"annotation {number}")
-    for key, texts in captions.items():
-        rows.add(files[key], texts, where=f"image {key}")
+            times[_key(key)] += 1
+            files.setdefault(_key(key), file)
+    told = set()
+    for number, (image_id, caption) in enumerate(captions):
+        key = _key(image_id)
+        told.add(key)
+        if key not in files:
+            rows.refuse("an `image_id` that no image has", number)
+        elif times[key] > 1:
+            rows.refuse("an `image_id` that several images have", number)
+        else:
+            rows.add(files[key], caption, number)
+    for key in files:
+        if key not in told:
+            rows.complain("an image without annotation", f"image {key}")
+    return rows, split_of_file(path, split)
+
+
+def _key(image_id: Any) -> str:
+    return repr(image_id) if isinstance(image_id, str) else str(image_id)

@@ -27,15 +27,16 @@ class Clip:
     audio: Float32[np.ndarray, "steps coefficients"]
 
 
-def read_clip(path: Path, *, frames: int, size: int, steps: int, coefficients: int) -> Clip:
+def read_clip(path: Path, *, frames: int, size: int, steps: int, coefficients: int, sound: Path | None = None) -> Clip:
     """Decode a clip; frames and windows of sound are taken at equal distances over all of it.
 
     Args:
-        path: a video file with sound.
+        path: a video file.
         frames: how many frames.
         size: rows and columns of a frame, cut from its middle.
         steps: how many windows of sound.
         coefficients: MFCC per window.
+        sound: the file with the sound, for a video without any.
 
     Raises:
         ModuleNotFoundError: PyAV or librosa is not installed.
@@ -44,23 +45,30 @@ def read_clip(path: Path, *, frames: int, size: int, steps: int, coefficients: i
     av, librosa = _need("av"), _need("librosa")
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video or not container.streams.audio:
+            own = bool(container.streams.audio)
+            if not container.streams.video or not (own or sound):
                 raise ValueError("Expected video and sound, but one of them is missing.")
             announced = container.duration / av.time_base if container.duration else 0.0
             expected = container.streams.video[0].frames
-            pictures, sound = _decode(av, container)
+            pictures, samples = _decode(av, container)
+        if not own:
+            with av.open(str(sound)) as container:
+                if not container.streams.audio:
+                    raise ValueError(f"Expected sound in {sound}, but there is none.")
+                announced = container.duration / av.time_base if container.duration else 0.0
+                _, samples = _decode(av, container)
     except (av.error.FFmpegError, EOFError) as error:
         raise ValueError(f"Expected a whole video file, but it does not decode: {error}") from error
-    if not pictures or not len(sound):
-        raise ValueError(f"Expected frames and sound, but got {len(pictures)} frames and {len(sound)} samples.")
-    if len(pictures) < _COMPLETE * expected or len(sound) < _COMPLETE * (announced - 0.2) * _RATE:
+    if not pictures or not len(samples):
+        raise ValueError(f"Expected frames and sound, but got {len(pictures)} frames and {len(samples)} samples.")
+    if len(pictures) < _COMPLETE * expected or len(samples) < _COMPLETE * (announced - 0.2) * _RATE:
         raise ValueError(
             f"Expected {expected} frames and {announced:.2f} s, but the file ends after {len(pictures)} frames and "
-            f"{len(sound) / _RATE:.2f} s of sound: it is truncated."
+            f"{len(samples) / _RATE:.2f} s of sound: it is truncated."
         )
     places = ((np.arange(frames) + 0.5) * len(pictures) / frames).astype(int)
     video = np.stack([_square(pictures[place], size) for place in places])
-    audio = mfcc_windows(librosa, sound, steps=steps, coefficients=coefficients)
+    audio = mfcc_windows(librosa, samples, steps=steps, coefficients=coefficients)
     return Clip(video=video, audio=audio)
 
 
@@ -88,7 +96,8 @@ def _decode(av: Any, container: Any) -> tuple[list[np.ndarray], Float32[np.ndarr
     """Return the frames as uint8 [height, width, 3] and the sound as one channel at 16 kHz."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=_RATE)
     pictures, parts = [], []
-    for frame in container.decode(video=0, audio=0):
+    chosen = [streams[0] for streams in (container.streams.video, container.streams.audio) if streams]
+    for frame in container.decode(chosen):
         if isinstance(frame, av.VideoFrame):
             pictures.append(frame.to_ndarray(format="rgb24"))
         else:

@@ -1,137 +1,282 @@
 """A folder of images and a table of captions: CSV of any column names, Flickr8k's and Flickr30k's own files."""
 
-import csv
+import ast
+import json
+import re
 from collections.abc import Iterator, Sequence
-from io import StringIO
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from crossguard.checks import nearest
+from crossguard.checks import nearest, visible
+from crossguard.data.annotations import CAPTION, IMAGE
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
-from crossguard.progress import Reporter
+from crossguard.data.reading import Reading, data_name, split_of_file, split_said
 
-_IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
-_CAPTION = ("caption", "captions", "comment", "text", "title", "description", "sentence", "raw")
+_LONGEST = 20
+"""Lines of the longest caption in quotation marks; beyond that its mark has no end."""
 
 
 def load_csv(
     *,
     captions: Path | str,
     root: Path | str,
-    split: str = "test",
+    split: str | None = None,
     only: Path | str | None = None,
     image_column: str | None = None,
     caption_column: str | None = None,
     delimiter: str | None = None,
-    skip_bad: bool = False,
-    verify: bool = False,
-    workers: int | None = None,
-    progress: Reporter | None = None,
+    reading: Reading | None = None,
 ) -> OneToManyPairs:
-    """Load an image folder with a table of captions, one caption per line.
+    """Load an image folder with a table of captions.
 
     Read without options: `captions.txt` of Flickr8k (`image,caption`), `results.csv` of Flickr30k
-    (`image_name| comment_number| comment`), the `.token` files of both (`1000.jpg#0<tab>caption`, no header), and any
-    CSV or TSV whose header names an image and a caption column. A caption in the last column may hold the delimiter.
+    (`image_name| comment_number| comment`), the `.token` files of both (`1000.jpg#0<tab>caption`, no header), the hub's
+    `flickr_annotations_30k.csv` (lists of captions), and any CSV or TSV whose header names an image and a caption
+    column. A caption in the last column may hold the delimiter. In files with `,`, `;` or tabs a cell may stand in
+    quotation marks; a mark that does not begin and end a cell is a part of the text, and one without end costs its own
+    row alone.
 
     Args:
         captions: the table, UTF-8.
         root: folder that the image paths start from.
-        split: name of the split.
+        split: which rows, where the table has a column `split`; else the name of the split. Default: what the file's
+            name tells, else "test".
         only: a text file that lists the images of the split, one per line, such as `Flickr_8k.testImages.txt`; None
             takes every image of the table.
         image_column: name of the image column, where the header has another than the usual ones.
         caption_column: the same for the caption.
         delimiter: between the columns; default: by the header, one of `|`, tab, `;` and `,`.
-        skip_bad: leave out bad lines, missing files and images that do not decode; the pairs' `notes` tell of them.
-        verify: decode every image once, now.
-        workers: threads that do so; default: one per core.
-        progress: where that is shown.
+        reading: how strictly, and where images may lie.
 
     Raises:
         ValueError: no such table or column; lines without image or caption, missing files, images that do not decode,
-            each counted and named in one message; a listed image without caption.
+            each counted and named in one message; a listed image without caption; a file of another split.
     """
-    captions = Path(captions)
-    rows = Gathering(captions, skip_bad=skip_bad)
-    wanted = None if only is None else dict.fromkeys(_listed(Path(only)), False)
-    for where, image, caption in _lines(_text(captions), captions, image_column, caption_column, delimiter):
-        if wanted is not None:
-            if image not in wanted:
-                continue
-            wanted[image] = True
-        if caption is not None and "\n" in caption:
-            rows.refuse("a caption of several lines (a quotation mark without its end?)", where)
-        else:
-            rows.add(image, caption, where=where)
+    path = Path(captions)
+    rows, found = gather_csv(
+        path,
+        split=split or (None if only is None else split_said(Path(only).name)),
+        reading=reading or Reading(),
+        only=None if only is None else Path(only),
+        image_column=image_column,
+        caption_column=caption_column,
+        delimiter=delimiter,
+    )
+    return rows.build(name=data_name(path), split=found, root=Path(root))
+
+
+def gather_csv(
+    path: Path,
+    *,
+    split: str | None,
+    reading: Reading,
+    only: Path | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    delimiter: str | None = None,
+) -> tuple[Gathering, str]:
+    """Read a table of captions, and say which split it is; arguments and errors are those of `load_csv`."""
+    rows = Gathering(path, reading, unit="line")
+    wanted = None if only is None else dict.fromkeys(_listed(only), False)
+    asked = split or split_said(path.name) or "test"
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = _Lines(file)
+            read = _reader(lines, path, image_column, caption_column, delimiter)
+            for number, row in read.rows(lines, rows):
+                if read.split is not None and not rows.is_of(row.split, asked, number):
+                    continue
+                if wanted is not None and row.image is not None:
+                    if row.image not in wanted:
+                        rows.pass_over(f"of images that {visible(only)} does not list")
+                        continue
+                    wanted[row.image] = True
+                rows.add(row.image, _texts(row.caption), number)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a table of captions in UTF-8 at {visible(path)}, but got: {error}") from error
     for image in [image for image, seen in (wanted or {}).items() if not seen]:
-        rows.refuse(f"no caption, although {only} lists it", image)
-    return rows.build(
-        name=captions.stem, split=split, root=Path(root), verify=verify, workers=workers, progress=progress
+        rows.complain(f"no caption, although {visible(only)} lists it", image)
+    return rows, asked if read.split is not None else split_of_file(path, split)
+
+
+@dataclass
+class _Row:
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+
+class _Lines:
+    """The lines of a file with their numbers; some may be looked at before they are taken."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._ahead, self.number = file, list[str](), 0
+
+    def take(self) -> str | None:
+        self.number += 1
+        if self._ahead:
+            return self._ahead.pop(0)
+        line = self._file.readline()
+        return line.rstrip("\n") if line else None
+
+    def look(self, ahead: int) -> str | None:
+        """Return the line that comes `ahead` lines after the one that `take` would give; None at the end."""
+        while len(self._ahead) <= ahead:
+            line = self._file.readline()
+            if not line:
+                return None
+            self._ahead.append(line.rstrip("\n"))
+        return self._ahead[ahead]
+
+
+@dataclass
+class _Table:
+    """A table with a header."""
+
+    mark: str
+    columns: int
+    image: int
+    caption: int
+    split: int | None
+    quoted: re.Pattern[str] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # In files with other marks a quotation mark is always a part of the text.
+        end = re.escape(self.mark)
+        quotes = self.mark in (",", ";", "\t")
+        self.quoted = re.compile(rf'"([^"]*(?:""[^"]*)*)"(?={end}|$)') if quotes else None
+
+    def rows(self, lines: _Lines, rows: Gathering) -> Iterator[tuple[int, _Row]]:
+        while (line := lines.take()) is not None:
+            number = lines.number
+            if not line.strip():
+                continue
+            cells = self.cells(line)
+            if cells is None:
+                cells = self._continued(line, lines)
+            if cells is None:
+                rows.refuse("a quotation mark without its end", number)
+            elif len(cells) != self.columns:
+                yield number, _Row(split=self._split(cells))
+            else:
+                yield number, _Row(cells[self.image].strip(), cells[self.caption], self._split(cells))
+
+    def cells(self, line: str) -> list[str] | None:
+        """Return the cells of a line; None where a quotation mark has no end.
+
+        The last cell, if it is the caption, may hold the delimiter.
+        """
+        most = self.columns - 1 if self.caption == self.columns - 1 else -1
+        if self.quoted is None or '"' not in line:
+            return line.split(self.mark, most)
+        cells: list[str] = []
+        at = 0
+        while True:
+            whole = self.quoted.match(line, at)
+            if whole:
+                cells.append(whole[1].replace('""', '"'))
+                end = whole.end()
+            else:
+                last = len(cells) == most
+                end = -1 if last else line.find(self.mark, at)
+                end = len(line) if end < 0 else end
+                if line.startswith('"', at) and line.count('"', at, end) % 2:
+                    return None
+                cells.append(line[at:end])
+            if end == len(line):
+                return cells
+            at = end + len(self.mark)
+
+    def _continued(self, line: str, lines: _Lines) -> list[str] | None:
+        """Return the cells of a row whose caption goes on in the next lines, none of which is a row of its own."""
+        for ahead in range(_LONGEST):
+            following = lines.look(ahead)
+            if following is None:
+                return None
+            own = self.cells(following)
+            if own is not None and len(own) == self.columns:
+                return None
+            line += " " + following.strip()
+            cells = self.cells(line)
+            if cells is not None:
+                for _ in range(ahead + 1):
+                    lines.take()
+                return cells
+        return None
+
+    def _split(self, cells: Sequence[str]) -> str | None:
+        return cells[self.split] if self.split is not None and self.split < len(cells) else None
+
+
+class _Tokens:
+    """The `.token` files of Flickr8k and Flickr30k."""
+
+    split = None
+
+    def rows(self, lines: _Lines, rows: Gathering) -> Iterator[tuple[int, _Row]]:
+        while (line := lines.take()) is not None:
+            if line.strip():
+                name, tab, caption = line.partition("\t")
+                image = name.rpartition("#")[0]
+                yield lines.number, _Row(image if tab and image else None, caption)
+
+
+def _reader(
+    lines: _Lines, path: Path, image_column: str | None, caption_column: str | None, delimiter: str | None
+) -> _Table | _Tokens:
+    first = (lines.look(0) or "").strip()
+    if not first:
+        raise ValueError(f"Expected a header or a first row in {visible(path)}, but its first line is empty.")
+    if "#" in first and "\t" in first and image_column is None and caption_column is None:
+        return _Tokens()
+    mark = delimiter or next((mark for mark in ("|", "\t", ";", ",") if mark in first), ",")
+    names = _Table(mark, 0, 0, 1, None).cells(lines.take() or "") or []
+    header = [name.strip().lower() for name in names]
+    return _Table(
+        mark,
+        len(header),
+        _column(header, image_column, IMAGE, "image_column", path),
+        _column(header, caption_column, CAPTION, "caption_column", path),
+        header.index("split") if "split" in header else None,
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected a table of captions in UTF-8 at {path}, but got: {error}") from error
+def _texts(cell: str | None) -> str | list[str] | None:
+    """Return a caption, or the captions of a cell that is a list of texts, as JSON or as Python writes it."""
+    if cell is None or not cell.lstrip().startswith("["):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list) and found and all(isinstance(text, str) for text in found):
+            return found
+    return cell
 
 
 def _listed(path: Path) -> list[str]:
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
-    if not names:
-        raise ValueError(f"Expected a list of images in {path}, but it is empty.")
-    return names
-
-
-def _lines(
-    text: str, path: Path, image_column: str | None, caption_column: str | None, delimiter: str | None
-) -> Iterator[tuple[str, str | None, str | None]]:
-    """Give where a row stands, its image and its caption; None for what it lacks."""
-    first = text.split("\n", 1)[0].strip()
-    if not first:
-        raise ValueError(f"Expected a header or a first row in {path}, but its first line is empty.")
-    if "#" in first and "\t" in first and image_column is None and caption_column is None:
-        yield from _token_lines(text)
-        return
-    mark = delimiter or next((mark for mark in ("|", "\t", ";", ",") if mark in first), ",")
-    # Only commas call for quotes: in the other files a quotation mark is part of a caption.
-    lines = StringIO(text, newline="")
-    table = csv.reader(lines) if mark == "," else csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)
-    header = [name.strip().lower() for name in next(table)]
-    image = _column(header, image_column, _IMAGE, "image_column", path)
-    caption = _column(header, caption_column, _CAPTION, "caption_column", path)
-    last = caption == len(header) - 1
     try:
-        for cells in table:
-            if not cells:
-                continue
-            where = f"line {table.line_num}"
-            if len(cells) < len(header) or (len(cells) > len(header) and not last):
-                yield where, None, None
-            else:
-                yield where, cells[image].strip(), mark.join(cells[caption:]) if last else cells[caption]
-    except csv.Error as error:
-        raise ValueError(f"Expected a table in {path}, but line {table.line_num} cannot be read: {error}") from error
-
-
-def _token_lines(text: str) -> Iterator[tuple[str, str | None, str | None]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            name, tab, caption = line.partition("\t")
-            image = name.rpartition("#")[0]
-            yield f"line {number}", image if tab and image else None, caption
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a list of images in UTF-8 at {visible(path)}, but got: {error}") from error
+    if not names:
+        raise ValueError(f"Expected a list of images in {visible(path)}, but it is empty.")
+    return names
 
 
 def _column(header: Sequence[str], given: str | None, known: Sequence[str], option: str, path: Path) -> int:
     if given is not None:
         if given.lower() not in header:
-            raise ValueError(f"Expected column {given!r} in {path}, but there is none: {nearest(given, header)}.")
+            raise ValueError(
+                f"Expected column {given!r} in {visible(path)}, but there is none: {nearest(given, header)}."
+            )
         return header.index(given.lower())
     for name in known:
         if name in header:
             return header.index(name)
     raise ValueError(
-        f"Expected one of the columns {', '.join(known)} in {path}, but got {header}: name it with {option}=."
+        f"Expected one of the columns {', '.join(known)} in {visible(path)}, but got {header}: name it with {option}=."
     )

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from crossguard.data.pictures import UNREADABLE, Picture
+from crossguard.data.pictures import FORMATS, UNREADABLE, Picture, as_rgb, open_image
 from crossguard.progress import Reporter, Silent
 
 _CHUNK = 64
@@ -46,11 +46,13 @@ def undecodable(
 def decode_error(content: bytes) -> str:
     """Return why an encoded image does not decode; an empty string when it does."""
     try:
-        with Image.open(BytesIO(content)) as image:
+        with open_image(BytesIO(content)) as image:
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
+            if image.mode.startswith(("I", "F")):
+                as_rgb(image)
     except UnidentifiedImageError:
-        return "no known image format" if content else "the file is empty"
+        return f"no known image format ({', '.join(FORMATS)})" if content else "the file is empty"
     except UNREADABLE as error:
         return str(error)
     return ""

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from crossguard.data.pictures import UNREADABLE, open_image
+
 MILLIMETRES = 1000.0
 FARTHEST = 65.535  # metres: the largest number of millimetres in 16 bits
 
@@ -89,9 +91,9 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         ValueError: the file does not decode.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"Expected an image at {path}, but it could not be read: {error}") from error
 
 
@@ -102,9 +104,9 @@ def read_u16(path: Path) -> np.ndarray:
         ValueError: the file does not decode, or is not of 16 bits and one channel.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mode, values = image.mode, np.array(image)
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"Expected a 16-bit PNG at {path}, but it could not be read: {error}") from error
     if mode not in ("I;16", "I;16B", "I") or values.min() < 0 or values.max() > 2**16 - 1:
         raise ValueError(f"Expected one channel of 16 bits in {path}, but got an image of mode {mode!r}.")

@@ -1,22 +1,83 @@
-"""Looking for many files: one listing per folder instead of one question per file."""
+"""Finding many files: one listing per folder instead of one question per file, links followed once."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
+_TAIL = 4096
 
-class FileFinder:
-    """Tells whether files are there; every folder is listed once, which also spares network drives."""
 
-    def __init__(self) -> None:
-        self._folders: dict[str, frozenset[str]] = {}
+@dataclass
+class Located:
+    """Where the files of some names lie; each name has a place, a number.
 
-    def has(self, path: Path) -> bool:
-        """Whether `path` is a file."""
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = _files_in(folder)
-        return name in self._folders[folder]
+    Args:
+        paths: by place the file, absolute and without links: the same for two names of one file.
+        missing: the places of names without a file.
+        outside: the places of names that lead out of the root.
+    """
+
+    paths: dict[int, str] = field(default_factory=dict)
+    missing: set[int] = field(default_factory=set)
+    outside: set[int] = field(default_factory=set)
+
+
+def locate(
+    names: Sequence[str], root: Path | str, places: Sequence[int] | None = None, outside_root: bool = False
+) -> Located:
+    """Look for files; every folder is listed once, which also spares network drives.
+
+    Args:
+        names: paths that start from `root`, or absolute ones.
+        root: the folder they start from.
+        places: the numbers of the names; default: from 0.
+        outside_root: take files outside of `root` too: absolute paths, paths with `..`, and what links point to.
+    """
+    base = os.path.realpath(root)
+    found = Located()
+    folders: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for place, name in zip(range(len(names)) if places is None else places, names, strict=True):
+        folder, _, own = name.rpartition("/")
+        folders[folder if folder or own is name else "/"].append((place, own))
+    for folder, wanted in folders.items():
+        real = os.path.realpath(os.path.join(base, folder))
+        if not outside_root and not _within(real, base):
+            found.outside.update(place for place, _ in wanted)
+            continue
+        kinds = _kinds(real)
+        for place, own in wanted:
+            is_file, is_link = kinds.get(own, (False, False))
+            path = os.path.realpath(f"{real}/{own}") if is_link else f"{real}/{own}"
+            if not is_file:
+                found.missing.add(place)
+            elif is_link and not outside_root and not _within(path, base):
+                found.outside.add(place)
+            else:
+                found.paths[place] = path
+    return found
+
+
+def equal_files(spans: Sequence[tuple[str, int, int | None]]) -> list[tuple[int, int]]:
+    """Return which contents are equal byte for byte to an earlier one, as (place, earlier place).
+
+    Sizes are compared first, then the last bytes, then everything, so that little is read where all differ.
+
+    Args:
+        spans: of each content its file, where it begins, and its size; None: the whole file.
+    """
+    groups: dict[object, list[int]] = defaultdict(list)
+    for place, (path, _, size) in enumerate(spans):
+        groups[os.stat(path).st_size if size is None else size].append(place)
+    for whole in (False, True):
+        finer: dict[object, list[int]] = defaultdict(list)
+        for key, places in groups.items():
+            for place in places if len(places) > 1 else ():
+                finer[key, _digest(spans[place], whole=whole)].append(place)
+        groups = finer
+    return sorted((place, places[0]) for places in groups.values() for place in places[1:])
 
 
 def find_base(root: Path, candidates: Iterable[str], names: Sequence[str]) -> Path:
@@ -27,16 +88,36 @@ def find_base(root: Path, candidates: Iterable[str], names: Sequence[str]) -> Pa
         candidates: folders in it where the images may lie.
         names: paths of some images, from the annotation file; a few are enough.
     """
-    finder = FileFinder()
+    few = list(names[:10])
     for base in (root, *(root / candidate for candidate in candidates)):
-        if any(finder.has(base / name) for name in names[:10]):
+        if len(locate(few, base, outside_root=True).missing) < len(few):
             return base
     return root
 
 
-def _files_in(folder: str) -> frozenset[str]:
+def _within(path: str, base: str) -> bool:
+    return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
+def _digest(span: tuple[str, int, int | None], *, whole: bool) -> bytes:
+    path, start, given = span
+    size = os.stat(path).st_size if given is None else given
+    skipped = 0 if whole else max(0, size - _TAIL)
+    with open(path, "rb") as file:
+        file.seek(start + skipped)
+        return blake2b(file.read(size - skipped), digest_size=16).digest()
+
+
+def _kinds(folder: str) -> dict[str, tuple[bool, bool]]:
+    """Return the entries of a folder: whether each is a file, and whether it is a link."""
+    kinds = {}
     try:
-        with os.scandir(folder or ".") as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    kinds[entry.name] = entry.is_file(), entry.is_symlink()
+                except OSError:  # a link that leads to itself
+                    kinds[entry.name] = False, True
     except OSError:
-        return frozenset()
+        pass
+    return kinds

@@ -1,64 +1,112 @@
-"""`Gathering`: rows of images and captions as files have them become pairs, and every bad row is named at once."""
+"""`Gathering`: rows of images and captions as files have them become pairs, and every row is accounted for."""
 
 from array import array
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+from jaxtyping import Int64
 
+from crossguard.checks import some, visible
 from crossguard.data.decode import undecodable
-from crossguard.data.files import FileFinder
+from crossguard.data.files import Located, equal_files, locate
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
-from crossguard.progress import Reporter
+from crossguard.data.reading import Reading, same_split
 
 _NAMED = 5
+_COMPARED = 50_000
+"""Up to so many files are compared with each other without being asked to."""
 
 
 class Gathering:
-    """Collects (image, captions) rows; rows that name the same image become one image with all their captions.
+    """Collects rows of an image and its captions; rows that name the same image become one image with all of them.
 
-    Nothing is refused before the end, so that one error tells everything that is wrong with a file.
+    Nothing is refused before the end, so that one error tells everything that is wrong with a file. With `skip_bad`,
+    what is wrong is left out and counted: rows kept and rows left out are together the rows of the file.
 
     Args:
         source: the annotation file, for messages.
-        skip_bad: leave bad rows, missing files and images that do not decode out, and say so in the pairs' notes.
+        reading: how strictly.
+        unit: what a row of this file is called: "row", "line", "annotation", ...
+        value: what an image has: a "caption", a "label".
     """
 
-    def __init__(self, source: Path | str, *, skip_bad: bool = False) -> None:
-        self._source, self._skip_bad = source, skip_bad
+    def __init__(
+        self, source: Path | str, reading: Reading | None = None, *, unit: str = "row", value: str = "caption"
+    ) -> None:
+        self._source, self._unit, self._value = visible(source), unit, value
+        self._reading = reading or Reading()
         self._images: dict[str, int] = {}
         self._texts: dict[str, int] = {}
-        self._rows, self._columns = array("q"), array("q")
-        self._bad: dict[str, list[str]] = {}
+        self._rows, self._columns, self._row_images = array("q"), array("q"), array("q")
+        self._bad, self._cut, self._wrong, self._others = _Reasons(), _Reasons(), _Reasons(), Counter[str]()
         self._ids: dict[str, str] = {}
+        self._splits: Counter[str] = Counter()
+        self._asked = ""
 
-    def add(self, image: object, captions: object, *, where: str, image_id: object = None) -> None:
+    def add(self, image: object, captions: object, where: int | str, *, image_id: object = None) -> None:
         """Take one row.
 
         Args:
             image: the image's path as the file has it.
             captions: a caption or a list of captions; blanks around them are dropped.
-            where: how to find the row, such as "row 7".
+            where: the row's number, or its name.
             image_id: the field's key of the image; it must always come with the same path.
         """
-        texts = [captions] if isinstance(captions, str) else captions
+        texts = (captions,) if isinstance(captions, str) else captions
         if not isinstance(image, str) or not image.strip() or not isinstance(texts, list | tuple) or not texts:
-            self.refuse("no image path or no caption", where)
+            self.refuse(f"no image path or no {self._value}", where)
             return
+        if "\0" in image:
+            self.refuse("an image path with a null character", where)
+            return
+        if "./" in image or "//" in image:
+            image = str(PurePosixPath(image))
         if image_id is not None and self._ids.setdefault(str(image_id), image) != image:
             self.refuse("an `image_id` of another image", where)
             return
         good = [text.strip() for text in texts if isinstance(text, str) and _is_text(text)]
         if len(good) < len(texts):
-            self.refuse("a caption that is blank or no text", where)
-        for text in good:
-            self._rows.append(self._images.setdefault(image, len(self._images)))
-            self._columns.append(self._texts.setdefault(text, len(self._texts)))
+            (self._cut if good else self._bad).add(f"a {self._value} that is blank or no text", self._at(where))
+        if good:
+            place = self._images.setdefault(image, len(self._images))
+            self._row_images.append(place)
+            for text in good:
+                self._rows.append(place)
+                self._columns.append(self._texts.setdefault(text, len(self._texts)))
 
-    def refuse(self, kind: str, where: str) -> None:
+    def refuse(self, reason: str, where: int | str) -> None:
         """Note a row that is bad for a reason that only the reader of the file can see."""
-        self._bad.setdefault(kind, []).append(where)
+        self._bad.add(reason, self._at(where))
+
+    def complain(self, reason: str, where: str) -> None:
+        """Note something wrong with the file that is no row of its own."""
+        self._wrong.add(reason, where)
+
+    def pass_over(self, reason: str) -> None:
+        """Count a row that was not asked for."""
+        self._others[reason] += 1
+
+    def is_of(self, split: object, wanted: str, where: int | str, *, also: Mapping[str, str] | None = None) -> bool:
+        """Return whether a row that tells its split is of the one wanted, and count or refuse it if it is not.
+
+        Args:
+            split: what the row says.
+            wanted: the split asked for.
+            where: the row.
+            also: further names of splits, such as Karpathy's "restval" of "train".
+        """
+        if not isinstance(split, str) or not split.strip():
+            self.refuse("no split", where)
+            return False
+        self._asked = wanted
+        self._splits[split.strip()] += 1
+        if same_split((also or {}).get(split, split)) == same_split(wanted):
+            return True
+        self.pass_over("of other splits")
+        return False
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -70,15 +118,7 @@ class Gathering:
         return tuple(self._images)
 
     def build(
-        self,
-        *,
-        name: str,
-        split: str,
-        root: Path,
-        pictures: Sequence[Picture] | None = None,
-        verify: bool = False,
-        workers: int | None = None,
-        progress: Reporter | None = None,
+        self, *, name: str, split: str, root: Path, pictures: Sequence[Picture | str] | None = None
     ) -> OneToManyPairs:
         """Check the image files and make the pairs.
 
@@ -86,75 +126,184 @@ class Gathering:
             name: of the data set.
             split: of the data set.
             root: folder that the images' paths start from.
-            pictures: where every image lies, in the order of `images`; None: a file each, below `root`.
-            verify: decode every image once; with `skip_bad` that is always done.
-            workers: threads that decode; default: one per core.
-            progress: where the check is shown.
+            pictures: every image, in the order of `images`, or the path of its file; default: in a file of its name.
 
         Raises:
             ValueError: bad rows, missing files or images that do not decode, counted and named; or no row is left.
         """
-        if pictures is None:
-            pictures = tuple(Picture(key=image, path=root / image) for image in self._images)
-        finder = FileFinder()
-        missing = {i for i, picture in enumerate(pictures) if not finder.has(picture.path)}
-        broken: dict[int, str] = {}
-        if verify or self._skip_bad:
-            there = [i for i in range(len(pictures)) if i not in missing]
-            reasons = undecodable([pictures[i] for i in there], workers=workers, progress=progress)
-            broken = {there[place]: reason for place, reason in reasons.items()}
-        problems = self._problems(pictures, root, missing, broken)
-        if problems and not self._skip_bad:
+        self._check_split()
+        given = list(self._images) if pictures is None else pictures
+        files = [place for place, picture in enumerate(given) if isinstance(picture, str)]
+        found = locate([str(given[place]) for place in files], root, files, self._reading.outside_root)
+        whole = [
+            Picture(key, Path(found.paths.get(place, picture))) if isinstance(picture, str) else picture
+            for place, (key, picture) in enumerate(zip(self._images, given, strict=True))
+        ]
+        broken = self._broken(whole, found.missing | found.outside)
+        problems = self._problems(whole, root, found, broken)
+        if problems and not self._reading.skip_bad:
             raise ValueError(f"{'; '.join(problems)}. Mend them, or leave them out with skip_bad=True (--skip-bad).")
-        links = np.stack([np.array(side, dtype=np.int64) for side in (self._rows, self._columns)], axis=1)
-        links = links[~np.isin(links[:, 0], [*missing, *broken])]
-        if not len(links):
-            raise ValueError(f"Expected images with captions in {self._source}, but none is whole: {problems}.")
-        notes = [f"left out: {problem}" for problem in problems]
-        different = np.unique(links, axis=0)
-        if len(different) < len(links):
-            notes.append(f"{len(links) - len(different)} captions of {self._source} repeat one of the same image")
-        return _pairs(name, split, pictures, tuple(self._texts), different, notes)
+        out = np.zeros(len(whole), dtype=bool)
+        out[[*found.missing, *found.outside, *broken]] = True
+        images, texts = (np.frombuffer(side, dtype=np.int64) for side in (self._rows, self._columns))
+        there = ~out[images]
+        if not there.any():
+            raise ValueError(f"Expected images with {self._value}s in {self._source}, but none is whole: {problems}.")
+        notes = self._account(whole, out, found, broken)
+        return self._pairs(name, split, whole, _one_each(whole, found), images[there], texts[there], notes)
+
+    def _at(self, where: int | str) -> str:
+        return where if isinstance(where, str) else f"{self._unit} {where}"
+
+    def _check_split(self) -> None:
+        if self._splits and not len(self) and not self._bad.count:
+            raise ValueError(
+                f"Expected {self._unit}s of split {self._asked!r} in {self._source}, but its splits are "
+                f"{sorted(self._splits)}."
+            )
+
+    def _broken(self, pictures: Sequence[Picture], gone: set[int]) -> dict[int, str]:
+        if not self._reading.verify and not self._reading.skip_bad:
+            return {}
+        there = [i for i in range(len(pictures)) if i not in gone]
+        reasons = undecodable(
+            [pictures[i] for i in there], workers=self._reading.workers, progress=self._reading.progress
+        )
+        return {there[place]: reason for place, reason in reasons.items()}
 
     def _problems(
-        self, found: Sequence[Picture], root: Path, missing: Iterable[int], broken: dict[int, str]
+        self, pictures: Sequence[Picture], root: Path, found: Located, broken: Mapping[int, str]
     ) -> list[str]:
         problems = []
-        if self._bad:
-            kinds = [f"{len(rows)} with {kind} ({_some(rows)})" for kind, rows in self._bad.items()]
-            problems.append(f"Expected whole rows in {self._source}, but got {', '.join(kinds)}")
-        names = [found[i].key for i in sorted(missing)]
-        if names:
+        faults = [*self._bad.told(), *self._cut.told(), *self._wrong.told()]
+        if faults:
+            problems.append(f"Expected whole rows in {self._source}, but got {', '.join(faults)}")
+        missing = [pictures[i].key for i in sorted(found.missing)]
+        if missing:
             problems.append(
-                f"Expected {len(found)} image files below {root}, but {len(names)} are missing: {_some(names)}"
+                f"Expected {len(pictures)} image files below {visible(root)}, but {len(missing)} are missing: "
+                f"{some(missing)}"
+            )
+        outside = [pictures[i].key for i in sorted(found.outside)]
+        if outside:
+            problems.append(
+                f"Expected image files inside {visible(root)}, but {len(outside)} paths lead out of it: "
+                f"{some(outside)} (outside_root=True takes them all the same)"
             )
         if broken:
-            told = [f"{found[i].key} ({reason})" for i, reason in sorted(broken.items())]
-            problems.append(f"Expected {len(found)} images that decode, but {len(told)} do not: {_some(told)}")
+            told = [f"{pictures[i].key} ({reason})" for i, reason in sorted(broken.items())]
+            problems.append(f"Expected {len(pictures)} images that decode, but {len(told)} do not: {some(told)}")
         return problems
 
+    def _account(
+        self, pictures: Sequence[Picture], out: np.ndarray, found: Located, broken: Mapping[int, str]
+    ) -> list[str]:
+        """Say how many rows of the file were kept, and of all others why they were left out."""
+        per_image = np.bincount(np.frombuffer(self._row_images, dtype=np.int64), minlength=len(pictures))
+        kept = int(per_image[~out].sum())
+        lost = [f"{count:,} {reason}" for reason, count in self._others.items()]
+        lost += [f"{count:,} with {reason} ({named})" for reason, count, named in self._bad.counted()]
+        for places, reason in (
+            (found.missing, "whose image file is missing"),
+            (found.outside, "whose image is outside `root`"),
+            (broken, "whose image does not decode"),
+        ):
+            if places:
+                keys = [f"{pictures[i].key} ({broken[i]})" if i in broken else pictures[i].key for i in sorted(places)]
+                lost.append(f"{int(per_image[[*places]].sum()):,} {reason} ({some(keys)})")
+        rows = kept + sum(self._others.values()) + self._bad.count + int(per_image[out].sum())
+        notes = [f"{kept:,} of {rows:,} rows of {self._source} are kept; left out: {', '.join(lost)}"] if lost else []
+        notes += [f"left out of kept rows: {told}" for told in self._cut.told()]
+        return notes + [f"{self._source}: {told}" for told in self._wrong.told()]
 
-def _pairs(
-    name: str, split: str, pictures: Sequence[Picture], texts: Sequence[str], links: np.ndarray, notes: Sequence[str]
-) -> OneToManyPairs:
-    """Keep the images and texts that have a link; most often that is all of them."""
-    images, rows = np.unique(links[:, 0], return_inverse=True)
-    captions, columns = np.unique(links[:, 1], return_inverse=True)
-    return OneToManyPairs(
-        name=name,
-        split=split,
-        images=tuple(pictures[i] for i in images),
-        texts=tuple(texts[j] for j in captions),
-        links=np.stack([rows, columns], axis=1),
-        text_kinds=("caption",) * len(captions),
-        notes=notes,
-    )
+    def _pairs(
+        self,
+        name: str,
+        split: str,
+        pictures: Sequence[Picture],
+        first: Int64[np.ndarray, " images"],
+        rows: Int64[np.ndarray, " links"],
+        columns: Int64[np.ndarray, " links"],
+        notes: list[str],
+    ) -> OneToManyPairs:
+        """Keep the images and texts that have a link, each once; `first` is the first image of the same file."""
+        merged = len(np.unique(rows)) - len(np.unique(first[rows]))
+        if merged:
+            notes.append(f"{merged} paths are another spelling of an image's path, or a link to it: one image each")
+        width = len(self._texts)
+        links = np.unique(first[rows] * width + columns)
+        if len(links) < len(rows):
+            notes.append(f"{len(rows) - len(links)} {self._value}s of {self._source} repeat one of the same image")
+        images, rows = np.unique(links // width, return_inverse=True)
+        captions, columns, owners = np.unique(links % width, return_inverse=True, return_counts=True)
+        texts = tuple(self._texts)
+        chosen = tuple(pictures if len(images) == len(pictures) else (pictures[i] for i in images))
+        shared = int((owners > 1).sum())
+        if shared and self._value == "caption":
+            notes.append(f"{shared} captions are those of several images: one text each, linked to all of them")
+        if len(chosen) <= _COMPARED or self._reading.verify or self._reading.skip_bad:
+            notes += note_equal(chosen)
+        return OneToManyPairs(
+            name=name,
+            split=split,
+            images=chosen,
+            texts=texts if len(captions) == len(texts) else tuple(texts[j] for j in captions),
+            links=np.stack([rows, columns], axis=1),
+            text_kinds=(self._value,) * len(captions),
+            notes=notes,
+        )
+
+
+def _one_each(pictures: Sequence[Picture], found: Located) -> Int64[np.ndarray, " images"]:
+    """Return for every image the first one of the same file."""
+    first: dict[str, int] = {}
+    same = np.arange(len(pictures))
+    for place, path in found.paths.items():
+        same[place] = first.setdefault(path, place)
+    return same
+
+
+class _Reasons:
+    """Counts what is wrong by reason, and keeps the names of the first few."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = {}
+
+    def add(self, reason: str, where: str) -> None:
+        self._counts[reason] += 1
+        first = self._first.setdefault(reason, [])
+        if len(first) <= _NAMED:
+            first.append(where)
+
+    @property
+    def count(self) -> int:
+        return sum(self._counts.values())
+
+    def counted(self) -> list[tuple[str, int, str]]:
+        return [(reason, count, some(self._first[reason])) for reason, count in self._counts.items()]
+
+    def told(self) -> list[str]:
+        return [f"{count} with {reason} ({named})" for reason, count, named in self.counted()]
+
+
+def note_equal(pictures: Sequence[Picture]) -> list[str]:
+    """Return a note on pictures that are equal byte for byte, which stay different images; none if there are none."""
+    equal = equal_files([(str(p.path), p.offset or 0, p.size) for p in pictures])
+    if not equal:
+        return []
+    told = some([f"{pictures[place].key} = {pictures[first].key}" for place, first in equal])
+    return [f"{len(equal)} image files are equal byte for byte to another, and yet images of their own: {told}"]
 
 
 def _is_text(text: str) -> bool:
     """Whether there is something to read, in any script; halves of a character are not."""
-    return bool(text.strip()) and not any("\ud800" <= sign <= "\udfff" for sign in text)
+    return bool(text.strip()) and (text.isascii() or not _has_halves(text))
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+def _has_halves(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

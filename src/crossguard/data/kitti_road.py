@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from PIL import Image
 
 from crossguard.checks import check_choice, lookup
 from crossguard.data.depth import Camera, read_calibration, read_depth, read_pixels
-from crossguard.data.normals import normals_from_depth
+from crossguard.data.pictures import UNREADABLE, open_image
 from crossguard.data.samples import MultiModalSamples
 
 CLASSES = ("not road", "road")
@@ -88,8 +87,7 @@ def load_kitti_road(
         pixels = _resized(read_pixels(folder / "image_2" / f"{stem}.png"), size, smooth=True)
         rgb[row] = pixels.transpose(2, 0, 1) / np.float32(255)
         depth = read_depth(folder / "depth_u16" / f"{stem}.png")
-        values = depth[None] if geometry == "depth" else normals_from_depth(torch.from_numpy(depth)[None], camera)[0]
-        for channel, plane in enumerate(np.asarray(values)):
+        for channel, plane in enumerate(depth[None] if geometry == "depth" else _normals(depth, camera)):
             shape[row, channel] = _resized(plane, size, smooth=False)
         labels[row] = _resized(read_mask(_mask_file(folder, stem)), size, smooth=False)
     return MultiModalSamples(
@@ -133,6 +131,14 @@ def write_mask(path: Path, label: np.ndarray) -> None:
     Image.fromarray(colours[label]).save(path)
 
 
+def _normals(depth: np.ndarray, camera: Camera) -> np.ndarray:
+    import torch  # loaded by those who need it
+
+    from crossguard.data.normals import normals_from_depth
+
+    return normals_from_depth(torch.from_numpy(depth)[None], camera)[0].numpy()
+
+
 def _stems(folder: Path, categories: Sequence[str]) -> list[tuple[str, str]]:
     """Return (stem, split) of every labelled image, by category and number."""
     if not (folder / "image_2").is_dir():
@@ -172,9 +178,9 @@ def _check_sizes(folder: Path, stem: str) -> Camera:
     sizes = {}
     for path in (folder / "image_2" / f"{stem}.png", folder / "depth_u16" / f"{stem}.png", _mask_file(folder, stem)):
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 sizes[str(path.relative_to(folder))] = (image.height, image.width)
-        except (OSError, SyntaxError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"Expected an image at {path}, but it could not be read: {error}") from error
     if len(set(sizes.values())) > 1:
         raise ValueError(f"Expected RGB, depth and mask of {stem} of one size, but got {sizes} (height, width).")

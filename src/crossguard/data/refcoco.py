@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from PIL import Image
 
 from crossguard.checks import nearest
-from crossguard.data.pictures import UNREADABLE, Picture, orientation
+from crossguard.data.pictures import UNREADABLE, Picture, open_image, orientation
 from crossguard.data.refcoco_refs import Reference, read_references
 from crossguard.data.referring import ReferringExpressions, refuse
 
@@ -133,7 +132,7 @@ def _check_files(files: Mapping[str, tuple[Path, tuple[int, int]]], root: Path) 
             missing.append(name)
             continue
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 turned = orientation(image) in (5, 6, 7, 8)
                 found = image.size if turned else image.size[::-1]
         except UNREADABLE as error:

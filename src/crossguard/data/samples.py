@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
+
+from crossguard.checks import some
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,12 @@ class MultiModalSamples:
         name: name of the data set.
         split: name of the split.
         modalities: by name, an array [samples, ...] of finite numbers. For sensors [samples, elements, features].
+            Half precision becomes single: sums of it overflow.
         labels: int64 [samples] class indices, or int64 [samples, height, width] masks; -1 marks what is not judged.
+            Other whole numbers become int64.
         classes: the names of the labels.
         groups: int64 [samples], who or what each sample came from (a person, a scene); splits never cut a group.
+        notes: what the loader saw and a reader of the results should know.
 
     Raises:
         ValueError: lengths differ, a modality is empty or not finite, a label is out of range.
@@ -29,10 +35,15 @@ class MultiModalSamples:
     labels: Int64[np.ndarray, "samples ..."]
     classes: Sequence[str]
     groups: Int64[np.ndarray, " samples"]
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("Expected at least one modality, but got none.")
+        object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "modalities", {name: _single(values) for name, values in self.modalities.items()})
+        for name in ("labels", "groups"):
+            object.__setattr__(self, name, _whole(getattr(self, name), name))
         for modality, values in self.modalities.items():
             if len(values) != len(self.labels):
                 raise ValueError(
@@ -62,11 +73,117 @@ class MultiModalSamples:
             labels=self.labels[chosen],
             classes=tuple(self.classes),
             groups=self.groups[chosen],
+            notes=self.notes,
         )
 
     def head(self, max_samples: int) -> "MultiModalSamples":
         """Return the first `max_samples` samples."""
         return self.select(range(min(max_samples, len(self))))
+
+
+def as_samples(
+    modalities: Any,
+    labels: Any = None,
+    *,
+    groups: Any = None,
+    classes: Sequence[str] | None = None,
+    name: str = "samples",
+    split: str = "test",
+) -> MultiModalSamples:
+    """Make samples of arrays by name; samples are returned as they are.
+
+    Args:
+        modalities: by name, arrays or tensors of numbers: [samples, elements, features], [samples, elements] (one
+            feature each), or [samples, channels, height, width].
+        labels: [samples] whole numbers from 0 or names of classes, or [samples, height, width] whole numbers; -1 marks
+            what is not judged.
+        groups: [samples], who or what each sample came from, as numbers or names. Default: every sample is a group of
+            its own, and a note says so, since intervals and splits then take samples of one source for independent.
+        classes: names of the labels; default: the labels themselves, sorted, or numbers.
+        name: of the data set.
+        split: of the data set.
+
+    Raises:
+        ValueError: no mapping of arrays, values that are no finite numbers, lengths that differ, labels out of range.
+
+    Example:
+        >>> made = as_samples({"audio": np.zeros((2, 5)), "video": np.zeros((2, 3, 4))}, ["no", "yes"])
+        >>> made.modalities["audio"].shape, made.labels, made.classes
+        ((2, 5, 1), array([0, 1]), ('no', 'yes'))
+    """
+    if isinstance(modalities, MultiModalSamples):
+        return modalities
+    if not isinstance(modalities, Mapping) or labels is None:
+        raise ValueError(
+            f"Expected arrays by name and labels, but got a {type(modalities).__name__}"
+            f"{' without labels' if labels is None else ''}."
+        )
+    arrays = {str(key): _values(values, f"modality {key!r}") for key, values in modalities.items()}
+    found, names = _labels(labels, classes)
+    found = _whole(found, "labels")
+    other = {key: len(values) for key, values in arrays.items() if len(values) != len(found)}
+    if other or (groups is not None and len(groups) != len(found)):
+        raise ValueError(f"Expected {len(found)} samples (as labels), but got {other or f'{len(groups)} groups'}.")
+    notes = []
+    if groups is None:
+        notes.append("no groups: every sample counts as independent of all others, in intervals and splits")
+        own = np.arange(len(found))
+    else:
+        own = np.unique(_array(groups), return_inverse=True)[1].reshape(-1)
+        own = own if _array(groups).dtype.kind not in "iu" else _array(groups)
+    return MultiModalSamples(
+        name=name,
+        split=split,
+        modalities={key: values[..., None] if values.ndim == 2 else values for key, values in arrays.items()},
+        labels=found,
+        classes=names,
+        groups=own.astype(np.int64),
+        notes=notes,
+    )
+
+
+def _array(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):  # bfloat16 has no counterpart in NumPy
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
+    return np.asarray(values)
+
+
+def _values(values: Any, what: str) -> np.ndarray:
+    try:
+        found = _array(values)
+    except ValueError as error:
+        raise ValueError(f"Expected {what} to be one array, but got: {error}") from error
+    if found.dtype.kind not in "fiub" or found.ndim < 2:
+        raise ValueError(
+            f"Expected {what} to be numbers [samples, elements, ...], but got {found.dtype} {list(found.shape)}."
+        )
+    return found if found.dtype.kind == "f" else found.astype(np.float32)
+
+
+def _labels(labels: Any, classes: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    found = _array(labels)
+    if found.dtype.kind in "OU":
+        told = [str(label) for label in found.reshape(-1)]
+        names = sorted(set(told)) if classes is None else list(map(str, classes))
+        unknown = sorted(set(told) - set(names))
+        if found.ndim != 1 or unknown:
+            raise ValueError(f"Expected labels of the classes {some(names)}, but got {some(unknown)}.")
+        place = {name: index for index, name in enumerate(names)}
+        return np.array([place[label] for label in told], dtype=np.int64), tuple(names)
+    if classes is not None:
+        return found, tuple(map(str, classes))
+    return found, tuple(map(str, range(int(found.max()) + 1 if found.size and found.dtype.kind in "iu" else 0)))
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def _whole(values: np.ndarray, what: str) -> np.ndarray:
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"Expected whole numbers as {what}, but got {values.dtype}.")
+    return values.astype(np.int64, copy=False)
 
 
 def element_count(values: np.ndarray) -> int:

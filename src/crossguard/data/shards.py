@@ -1,25 +1,30 @@
 """Where every sample of a tar shard lies, so that any of them can be read without unpacking."""
 
 import json
+import os
 import re
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
+from crossguard.checks import some, visible
 from crossguard.data.cache import cache_folder
+from crossguard.data.json_stream import Repeated, decode
+from crossguard.data.pictures import SUFFIXES
 from crossguard.runs import write_atomically
 
-IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "ppm", "gif", "bmp"})
-_SCHEMA = 1
+_T = TypeVar("_T")
+_SCHEMA = 2
+_BLOCK = 512
+_LARGEST_TEXT = 2**24
+"""Bytes of the largest caption (16 MB)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardSample:
+class ShardSample(NamedTuple):
     """One sample of a shard: members of the same name up to the first dot.
 
     Args:
@@ -27,12 +32,22 @@ class ShardSample:
         offset: where the image's bytes begin in the shard; -1 without image.
         size: how many bytes it has.
         captions: the captions; empty without any.
+        problem: what is wrong with it; "" for most.
     """
 
     key: str
     offset: int
     size: int
     captions: tuple[str, ...]
+    problem: str = ""
+
+
+class Member(NamedTuple):
+    """One file in a shard: its name, where its bytes begin, and how many there are."""
+
+    name: str
+    offset: int
+    size: int
 
 
 def expand(shards: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -58,9 +73,8 @@ def expand(shards: str | Path | Sequence[str | Path]) -> list[Path]:
             found += matches or [path]  # a pattern without any match is missing, as a file is
     missing = [str(path) for path in found if not path.is_file()]
     if missing or not found:
-        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        lacking = f"{len(missing)} of {len(found)} are missing: {named}" if found else "none are named"
-        raise ValueError(f"Expected shards at {shards}, but {lacking}")
+        lacking = f"{len(missing)} of {len(found)} are missing: {some(missing)}" if found else "none are named"
+        raise ValueError(f"Expected shards at {visible(shards)}, but {lacking}")
     return found
 
 
@@ -78,12 +92,14 @@ def expand_braces(pattern: str) -> list[Path]:
     return [Path("".join(chosen)) for chosen in product(*choices)]
 
 
-def read_shard(path: Path, *, captions: str, field: str) -> tuple[list[ShardSample], str]:
+def read_shard(path: Path, *, image: str | None, captions: str, field: str) -> tuple[list[ShardSample], str]:
     """Return the samples of a shard, from the cache when the shard is as it was.
 
     Args:
         path: an uncompressed tar.
-        captions: extension of the members that hold captions: "txt" (one caption), or "json".
+        image: extension of the members that hold images, such as "jpg" or "input.jpg"; None: any image's, if a sample
+            has one of them alone.
+        captions: extension of the members that hold captions: "txt" (one caption), or "json"; also a dotted one.
         field: key of the caption or captions in a json member.
 
     Returns:
@@ -93,66 +109,189 @@ def read_shard(path: Path, *, captions: str, field: str) -> tuple[list[ShardSamp
         ValueError: no tar, or a compressed one.
     """
     state = path.stat()
-    identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {captions} {field} {_SCHEMA}"
-    name = f"{blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
+    identity = (
+        *(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino),
+        *(image, captions, field, _SCHEMA),
+    )
+    kept = cache_folder() / "shards" / f"{blake2b(repr(identity).encode(), digest_size=16).hexdigest()}.json"
     try:
-        content = json.loads((cache_folder() / "shards" / name).read_text(encoding="utf-8"))
-        return [ShardSample(k, o, s, tuple(c)) for k, o, s, c in content["samples"]], content["cut"]
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        return [ShardSample(k, o, s, tuple(c), p) for k, o, s, c, p in content["samples"]], content["cut"]
     except (OSError, ValueError, KeyError, TypeError):
-        samples, cut = _scan(path, captions=captions, field=field)
-    rows = [[s.key, s.offset, s.size, list(s.captions)] for s in samples]
+        samples, cut = _scan(path, image=image, captions=captions, key=field)
     with suppress(OSError):  # a full or read-only cache costs the next run its time, nothing else
-        write_atomically(
-            cache_folder() / "shards" / name, json.dumps({"samples": rows, "cut": cut}, ensure_ascii=False)
-        )
+        write_atomically(kept, json.dumps({"samples": samples, "cut": cut}))
     return samples, cut
 
 
-def _scan(path: Path, *, captions: str, field: str) -> tuple[list[ShardSample], str]:
-    images: dict[str, tuple[int, int]] = {}
-    texts: dict[str, tuple[str, ...]] = {}
-    keys: dict[str, None] = {}
-    size, cut = path.stat().st_size, ""
+@dataclass
+class _Sample:
+    """What a shard holds under one name, by extension."""
+
+    images: dict[str, Member] = field(default_factory=dict)
+    captions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    again: int = 0
+
+
+def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[list[ShardSample], str]:
+    samples: dict[str, _Sample] = {}
+    cut = ""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as shard:
-            while True:
-                try:
-                    member = shard.next()
-                except tarfile.ReadError as error:
-                    cut = str(error)
-                    break
-                if member is None:
-                    break
-                if not member.isfile():
-                    continue
-                if member.offset_data + member.size > size:
-                    cut = f"it ends inside {member.name}"
-                    break
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key, extension = f"{folder}{slash}{stem}", extension.lower()
-                if extension in IMAGES and key not in images:
-                    images[key] = (member.offset_data, member.size)
-                elif extension == captions:
-                    content = shard.extractfile(member)
-                    texts[key] = _captions(content.read() if content else b"", extension, field)
-                else:
-                    continue
-                keys[key] = None
-    except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"Expected an uncompressed tar at {path}, but it could not be read: {error}") from error
-    return [ShardSample(key, *images.get(key, (-1, 0)), texts.get(key, ())) for key in keys], cut
+        members = read_members(handle, path)
+        while True:
+            try:
+                member = next(members, None)
+            except EOFError as error:
+                cut = str(error)
+                break
+            if member is None:
+                break
+            folder, slash, name = member.name.rpartition("/")
+            stem, _, extension = name.partition(".")
+            extension = extension.lower()
+            last = extension.rpartition(".")[2]
+            is_caption = extension == captions or extension.endswith(f".{captions}")
+            if not is_caption and last not in SUFFIXES:
+                continue
+            sample = samples.setdefault(f"{folder}{slash}{stem}", _Sample())
+            held: dict[str, object] = sample.captions if is_caption else sample.images  # type: ignore[assignment]
+            if extension in held:
+                sample.again += not is_caption
+            elif is_caption:
+                sample.captions[extension] = _captions(os.pread(handle, member.size, member.offset), last, key)
+            else:
+                sample.images[extension] = member
+    except OSError as error:
+        raise ValueError(f"Expected an uncompressed tar at {visible(path)}, but got: {error}") from error
+    finally:
+        os.close(handle)
+    return [row for key, sample in samples.items() for row in _rows(key, sample, image, captions)], cut
 
 
-def _captions(content: bytes, extension: str, field: str) -> tuple[str, ...]:
+def _rows(key: str, sample: _Sample, image: str | None, captions: str) -> Iterator[ShardSample]:
+    """Give what a name stands for: one sample, or one per dotted name where each has its own image and caption."""
+    if sample.again:
+        yield from [ShardSample(key, -1, 0, (), "a key that comes again in its shard")] * (sample.again + 1)
+        return
+    found = _one(sample.images, image)
+    texts = _one(sample.captions, captions)
+    if found is not None and texts is not None:
+        yield ShardSample(key, found.offset, found.size, texts)
+    elif not sample.images or not sample.captions or (image is not None and found is None):
+        yield ShardSample(key, -1, 0, ())
+    else:
+        pictures = {name.rpartition(".")[0]: member for name, member in sample.images.items()}
+        told = {name.rpartition(".")[0]: text for name, text in sample.captions.items()}
+        if image is None and pictures.keys() == told.keys() and len(pictures) == len(sample.images) == len(told):
+            for name, member in pictures.items():
+                yield ShardSample(f"{key}.{name}" if name else key, member.offset, member.size, told[name])
+        else:
+            several = "images" if found is None else "captions"
+            option = "image" if found is None else "captions"
+            yield ShardSample(key, -1, 0, (), f"several {several} under one key (choose with {option}=)")
+
+
+def _one(members: dict[str, _T], wanted: str | None) -> _T | None:
+    """Return the one that is meant: of the extension asked for, else the only one, first among those without a dot."""
+    if wanted in members:
+        return members[wanted]
+    if wanted is not None:
+        members = {name: member for name, member in members.items() if name.endswith(f".{wanted}")}
+    plain = {name: member for name, member in members.items() if "." not in name} or members
+    return next(iter(plain.values())) if len(plain) == 1 else None
+
+
+def read_members(handle: int, path: Path) -> Iterator[Member]:
+    """Give the files of an uncompressed tar (ustar, GNU or pax); only its headers are read.
+
+    Raises:
+        ValueError: no tar.
+        EOFError: it ends early, or goes on with something else; what was given until then is whole.
+    """
+    whole = os.fstat(handle).st_size
+    at, long_name, pax = 0, "", dict[str, str]()
+    while at + _BLOCK <= whole:
+        block = os.pread(handle, _BLOCK, at)
+        if not block.strip(b"\0"):
+            return
+        size = _number(block[124:136])
+        if size is None or not _is_header(block):
+            break
+        kind, begin = block[156:157], at + _BLOCK
+        size = int(pax.get("size", size)) if kind in b"0\0" else size
+        name = long_name or pax.get("path") or _name(block)
+        if begin + size > whole:
+            raise EOFError(f"it ends inside {visible(name)}")
+        at = begin + (size + _BLOCK - 1) // _BLOCK * _BLOCK
+        if kind == b"L":
+            long_name = _text(os.pread(handle, min(size, _LARGEST_TEXT), begin).rstrip(b"\0"))
+        elif kind == b"x":
+            pax = _pax(os.pread(handle, min(size, _LARGEST_TEXT), begin))
+        elif kind != b"g":
+            if kind in b"0\0007":
+                yield Member(name, begin, size)
+            long_name, pax = "", {}
+    if at == 0:
+        raise ValueError(f"Expected an uncompressed tar at {visible(path)}, but it is none.")
+    if at < whole:
+        raise EOFError(f"no header at byte {at:,}")
+
+
+def _is_header(block: bytes) -> bool:
+    if block[257:262] == b"ustar":
+        return True
+    told = _number(block[148:156])
+    return told == sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
+
+
+def _number(field: bytes) -> int | None:
+    """Return a number in octal digits, or in GNU's bytes where its first bit is set."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.strip(b" \0")
+    try:
+        return int(digits, 8) if digits else 0
+    except ValueError:
+        return None
+
+
+def _name(block: bytes) -> str:
+    name = block[:100].split(b"\0", 1)[0]
+    prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
+    return _text(prefix + b"/" + name if prefix else name)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _pax(content: bytes) -> dict[str, str]:
+    """Return the records of a pax header: "LENGTH key=value", with a line feed."""
+    records = {}
+    while content:
+        length, _, _ = content.partition(b" ")
+        if not length.isdigit() or not len(length) < int(length) <= len(content):
+            break
+        key, _, value = content[len(length) + 1 : int(length) - 1].partition(b"=")
+        records[_text(key)] = _text(value)
+        content = content[int(length) :]
+    if not records.get("size", "0").isdecimal():
+        del records["size"]
+    return records
+
+
+def _captions(content: bytes, kind: str, key: str) -> tuple[str, ...]:
     """Return the captions of a member; what is no text is none, and the row is then reported."""
     try:
         text = content.decode("utf-8")
-        if extension == "txt":
+        if kind != "json":
             return (" ".join(text.split()),) if text.strip() else ()
-        value: Any = json.loads(text)
-        value = value.get(field) if isinstance(value, dict) else None
-    except ValueError:
+        value = decode(text)
+    except (ValueError, RecursionError):
         return ()
-    given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return tuple(text for text in given if isinstance(text, str))
+    if not isinstance(value, dict) or isinstance(value, Repeated):
+        return ()
+    given = value.get(key)
+    found = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    return tuple(text for text in found if isinstance(text, str))

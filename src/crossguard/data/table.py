@@ -2,22 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 from crossguard.checks import check_options
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
+from crossguard.data.folder_pairs import load_folder, load_parquet
+from crossguard.data.image_folders import load_image_folder, load_image_shards
 from crossguard.data.json_pairs import load_coco, load_flickr30k, load_json
 from crossguard.data.kitti_road import load_kitti_road
+from crossguard.data.labelled import LabelledImages
+from crossguard.data.npz_samples import load_npz
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pothole import load_pothole
 from crossguard.data.ravdess import load_ravdess, load_ravdess_features
+from crossguard.data.reading import with_reading
 from crossguard.data.refcoco import load_refcoco_plus
 from crossguard.data.referring import ReferringExpressions
+from crossguard.data.rgbd import load_rgbd
 from crossguard.data.roads import load_roads
 from crossguard.data.samples import MultiModalSamples
+from crossguard.data.speech_clips import load_crema_d, load_grid
 from crossguard.data.watch import load_watch
 from crossguard.data.webdataset import load_webdataset
 from crossguard.progress import Reporter
@@ -30,8 +37,12 @@ class DatasetRow:
 
     name: str
     summary: str
-    gives: Literal["pairs", "samples", "expressions"]
+    gives: Literal["pairs", "samples", "expressions", "images"]
     load: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        if "reading" in signature(self.load).parameters:
+            object.__setattr__(self, "load", with_reading(self.load))
 
 
 DATASETS = Table[DatasetRow](
@@ -46,8 +57,20 @@ DATASETS = Table[DatasetRow](
         DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
         DatasetRow("flickr30k", "Flickr30k, Karpathy's split (`root`: its folder)", "pairs", load_flickr30k),
         DatasetRow("coco", "COCO's captions, Karpathy's split (`root`: its folder)", "pairs", load_coco),
-        DatasetRow("csv", "an image folder and a table of captions, as Flickr8k's captions.txt", "pairs", load_csv),
-        DatasetRow("webdataset", "tar shards of images and captions, for large training", "pairs", load_webdataset),
+        DatasetRow(
+            "csv",
+            "an image folder and a table of captions, as Flickr8k's captions.txt",
+            "pairs",
+            load_csv,
+        ),
+        DatasetRow(
+            "webdataset",
+            "tar shards of images and captions, for large training",
+            "pairs",
+            load_webdataset,
+        ),
+        DatasetRow("folder", "an image folder with metadata.jsonl or metadata.csv", "pairs", load_folder),
+        DatasetRow("parquet", "parquet files of pictures and captions, as the hub has them", "pairs", load_parquet),
         DatasetRow("augmented", "what `crossguard augment` made (`folder`: its run folder)", "pairs", load_augmented),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),
         DatasetRow("roads", "drawn road scenes: RGB, depth, road mask; nothing to download", "samples", load_roads),
@@ -65,13 +88,25 @@ DATASETS = Table[DatasetRow](
             "expressions",
             load_refcoco_plus,
         ),
+        DatasetRow("npz", "arrays of your own by name: modalities, labels, groups", "samples", load_npz),
+        DatasetRow("rgbd", "any folder of rgb/, depth/ and label/ pictures", "samples", load_rgbd),
+        DatasetRow("crema-d", "acted emotions: frames and sound of video clips, by actor", "samples", load_crema_d),
+        DatasetRow("grid", "spoken sentences: frames and sound of video clips, one word each", "samples", load_grid),
+        DatasetRow(
+            "imagefolder", "class folders of pictures, for zero-shot classification", "images", load_image_folder
+        ),
+        DatasetRow("wds", "clip_benchmark's tar shards of pictures and classes", "images", load_image_shards),
         DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
     ),
 )
 
 
 def register_data(
-    name: str, load: Callable[..., Any], *, summary: str, gives: Literal["pairs", "samples", "expressions"] = "pairs"
+    name: str,
+    load: Callable[..., Any],
+    *,
+    summary: str,
+    gives: Literal["pairs", "samples", "expressions", "images"] = "pairs",
 ) -> None:
     """Add a data set of your own to the table, so that recipes, the command line and `load_...` can name it.
 
@@ -79,7 +114,8 @@ def register_data(
         name: what it is called.
         load: takes `split` and options of its own by keyword, and returns what `gives` says.
         summary: one line for `crossguard list datasets`.
-        gives: "pairs" (`OneToManyPairs`), "samples" (`MultiModalSamples`) or "expressions" (`ReferringExpressions`).
+        gives: "pairs" (`OneToManyPairs`), "samples" (`MultiModalSamples`), "images" (`LabelledImages`) or "expressions"
+            (`ReferringExpressions`).
 
     Raises:
         ValueError: a name of the package's own.
@@ -87,37 +123,36 @@ def register_data(
     DATASETS.register(DatasetRow(name, summary, gives, load))
 
 
-def load_pairs(name: str, *, split: str = "test", progress: Reporter | None = None, **options: Any) -> OneToManyPairs:
+def load_pairs(
+    name: str, *, split: str | None = None, progress: Reporter | None = None, **options: Any
+) -> OneToManyPairs:
     """Load a split of an image-text data set.
 
     Args:
         name: a name of the table (`crossguard list datasets`).
-        split: "train", "val" or "test" for built-in data.
+        split: "train", "val" or "test" for built-in data. Default: "test", or what a file's name tells.
         progress: where reading shards and checking images are shown.
         options: the data set's own (for "json": `annotations`, `root`; for "flickr30k" and "coco": `root`).
 
     Raises:
         ValueError: an unknown name or option, one that is missing, or a name that holds labelled samples.
     """
-    row = DATASETS.find(name)
-    if "progress" in signature(row.load).parameters:
-        options["progress"] = progress
-    return _load(name, "pairs", split=split, **options)
+    return _load(name, "pairs", split, progress=progress, **options)
 
 
-def load_samples(name: str, *, split: str = "test", **options: Any) -> MultiModalSamples:
+def load_samples(name: str, *, split: str | None = None, **options: Any) -> MultiModalSamples:
     """Load a split of a labelled multi-modal data set.
 
     Args:
         name: a name of the table (`crossguard list datasets`) that gives samples: "watch", "roads", ...
-        split: "train", "val" or "test".
+        split: "train", "val" or "test". Default: "test", or what a file's name tells.
         options: the data set's own (for "watch": `window`, `stride`; for "kitti-road": `root`, `size`, ...).
 
     Raises:
         ValueError: an unknown name or option, an option that is missing or of another type, or a name that holds
             image-text pairs.
     """
-    return _load(name, "samples", split=split, **options)
+    return _load(name, "samples", split, **options)
 
 
 def load_expressions(name: str, *, split: str = "val", **options: Any) -> ReferringExpressions:
@@ -131,11 +166,33 @@ def load_expressions(name: str, *, split: str = "val", **options: Any) -> Referr
     Raises:
         ValueError: an unknown name, or one that holds something else.
     """
-    return _load(name, "expressions", split=split, **options)
+    return _load(name, "expressions", split, **options)
 
 
-def _load(name: str, gives: str, **options: Any) -> Any:
+def load_images(
+    name: str, *, split: str | None = None, progress: Reporter | None = None, **options: Any
+) -> LabelledImages:
+    """Load a split of a data set of pictures with a class each.
+
+    Args:
+        name: "imagefolder" or "wds".
+        split: the split; default: "test", or the only one there is.
+        progress: where reading and checking are shown.
+        options: the data set's own (`root`, `classes`, `templates`, ...).
+
+    Raises:
+        ValueError: an unknown name or option, one that is missing, or a name that holds something else.
+    """
+    return _load(name, "images", split, progress=progress, **options)
+
+
+def _load(name: str, gives: str, split: str | None, *, progress: Reporter | None = None, **options: Any) -> Any:
     row = DATASETS.find(name)
+    parameters = signature(row.load).parameters
+    if "progress" in parameters and gives != "samples":
+        options["progress"] = progress
+    if split is not None or ("split" in parameters and parameters["split"].default is Parameter.empty):
+        options["split"] = split or "test"
     if row.gives != gives:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
     check_options(row.load, options, what=f"data set {name!r}")

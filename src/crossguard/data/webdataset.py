@@ -3,74 +3,77 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from crossguard.checks import check_choice
+from crossguard.checks import visible
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
+from crossguard.data.reading import Reading, same_split, split_of_file, split_said
 from crossguard.data.shards import expand, read_shard
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Silent
 
 
 def load_webdataset(
     *,
     shards: str | Path | Sequence[str | Path],
-    split: str = "train",
-    captions: Literal["txt", "json"] = "txt",
+    split: str | None = None,
+    image: str | None = None,
+    captions: str = "txt",
     field: str = "caption",
-    skip_bad: bool = False,
-    verify: bool = False,
-    workers: int | None = None,
-    progress: Reporter | None = None,
+    reading: Reading | None = None,
 ) -> OneToManyPairs:
     """Load image-caption pairs from tar shards, such as CC3M's or LAION's.
 
     Only the tars' headers and the captions are read; images stay in the shards and are decoded when asked for, in any
-    order, so that training draws from all shards alike. The index is kept in the cache and read back while a shard's
-    size and date stay as they are.
+    order, so that training draws from all shards alike. The index is kept in the cache and read back while a shard
+    stays as it is. A sample is the members of one name up to its first dot; where several dotted names (`a.1.jpg`,
+    `a.1.txt`, `a.2.jpg`, ...) each have an image and a caption, each is a sample.
 
     Args:
         shards: a path, a list of them, or a pattern: `cc3m/{00000..00331}.tar`, `cc3m/*.tar`. Uncompressed.
-        split: name of the split.
-        captions: which member of a sample holds the caption: `key.txt`, or `key.json`.
-        field: the key of the caption, or list of captions, in `key.json`.
-        skip_bad: leave out samples without image or caption, images that do not decode, and what a cut-off shard
-            lacks; the pairs' `notes` tell of them.
-        verify: decode every image once, now.
-        workers: threads that do so; default: one per core.
-        progress: where that is shown.
+        split: name of the split; default: what the shards' names or their folder tell, else "train".
+        image: which member of a sample is the image, where it has several: `input.jpg` of `key.input.jpg`.
+        captions: which member holds the caption: "txt" of `key.txt`, "json" of `key.json`, or a dotted one.
+        field: the key of the caption, or list of captions, in a member that ends in json.
+        reading: how strictly; `skip_bad` leaves out what a cut-off shard lacks, too.
 
     Raises:
-        ValueError: missing shards, shards that are cut off or no tars, samples without image or caption, images that
-            do not decode, each counted and named.
+        ValueError: missing shards, shards that are cut off or no tars, samples without image or caption or with
+            several, keys that come twice, images that do not decode, each counted and named; shards of another split.
     """
-    check_choice(captions, ("txt", "json"), "captions")
+    if captions.rpartition(".")[2] not in ("txt", "text", "json"):
+        raise ValueError(f"Expected `captions` to end in txt, text or json, but got {captions!r}.")
+    reading = reading or Reading()
     paths = expand(shards)
+    split = _split(paths, split)
     names, root = _names(paths)
-    rows = Gathering(f"{len(paths)} shards", skip_bad=skip_bad)
-    pictures: list[Picture] = []
-    with (progress or Silent()).task("Read shards", total=len(paths)) as task:
+    rows = Gathering(f"{len(paths)} shards", reading, unit="sample")
+    pictures: list[Picture | str] = []
+    with (reading.progress or Silent()).task("Read shards", total=len(paths)) as task:
         for path, name in zip(paths, names, strict=True):
-            samples, cut = read_shard(path, captions=captions, field=field)
+            samples, cut = read_shard(path, image=image, captions=captions, field=field)
             if cut:
-                rows.refuse(f"an early end ({cut})", name)
+                rows.complain(f"an early end ({cut})", name)
             for sample in samples:
                 key = f"{name}/{sample.key}"
+                if sample.problem:
+                    rows.refuse(sample.problem, key)
+                    continue
                 before = len(rows)
-                rows.add(key if sample.offset >= 0 else None, sample.captions, where=key)
+                rows.add(key if sample.offset >= 0 else None, sample.captions, key)
                 if len(rows) > before:
                     pictures.append(Picture(key, path, "", sample.offset, sample.size))
             task.advance()
-    return rows.build(
-        name=root.name or "webdataset",
-        split=split,
-        root=root,
-        pictures=pictures,
-        verify=verify,
-        workers=workers,
-        progress=progress,
-    )
+    return rows.build(name=root.name or "webdataset", split=split, root=root, pictures=pictures)
+
+
+def _split(paths: Sequence[Path], split: str | None) -> str:
+    """Return the split asked for, unless the shards tell another: by their names, or by a folder named after it."""
+    said = {split_said(path.name) or same_split(path.absolute().parent.name) for path in paths}
+    told = said.pop() if len(said) == 1 else ""
+    if told in ("train", "val", "test"):
+        return split_of_file(Path(told), split)
+    return split or "train"
 
 
 def _names(paths: Sequence[Path]) -> tuple[list[str], Path]:
@@ -80,4 +83,4 @@ def _names(paths: Sequence[Path]) -> tuple[list[str], Path]:
     """
     whole = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
-    return [path.relative_to(root).as_posix() for path in whole], root
+    return [visible(path.relative_to(root).as_posix()) for path in whole], root

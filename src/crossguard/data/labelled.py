@@ -1,0 +1,133 @@
+"""`LabelledImages`: pictures with one class each, the names of the classes, and the prompts that name them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from crossguard.checks import some
+from crossguard.data.pairs import OneToManyPairs, evenly
+from crossguard.data.pictures import Picture
+
+TEMPLATES = ("a photo of a {c}.",)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Pictures with a class each, for zero-shot classification.
+
+    Args:
+        name: name of the data set.
+        split: name of the split.
+        images: the pictures.
+        labels: int64 [images], the class of each.
+        classes: the names of the classes, as a prompt says them.
+        templates: prompts, each with `{c}` in the place of a class name.
+        notes: what the loader saw and a reader of the results should know.
+
+    Raises:
+        ValueError: no pictures, lengths that differ, labels out of range, blank names, a template without `{c}`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> pets = LabelledImages("pets", "test", (Picture("a", Path("a.png")),), np.array([1]), ("cat", "dog"))
+        >>> pets.prompts("dog")
+        ('a photo of a dog.',)
+    """
+
+    name: str
+    split: str
+    images: Sequence[Picture]
+    labels: Int64[np.ndarray, " images"]
+    classes: Sequence[str]
+    templates: Sequence[str] = TEMPLATES
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("images", "classes", "templates", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        labels = np.array(self.labels, dtype=np.int64)
+        labels.setflags(write=False)
+        object.__setattr__(self, "labels", labels)
+        self._check()
+
+    def _check(self) -> None:
+        if not len(self.images) or self.labels.shape != (len(self.images),):
+            raise ValueError(
+                f"Expected pictures and a label each, but got {len(self.images)} pictures and labels of shape "
+                f"{list(self.labels.shape)}."
+            )
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise ValueError(
+                f"Expected labels in [0, {len(self.classes)}), but got {self.labels.min()}..{self.labels.max()}."
+            )
+        blank = [place for place, name in enumerate(self.classes) if not name.strip()]
+        if blank:
+            raise ValueError(f"Expected names of classes, but those of {some(blank)} are blank.")
+        plain = [template for template in self.templates if "{c}" not in template]
+        if plain or not self.templates:
+            raise ValueError(f"Expected templates with {{c}} in the place of a class name, but got {some(plain)!r}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode image `index` to an upright RGB `PIL.Image`."""
+        return self.images[index].load()
+
+    def prompts(self, name: str) -> tuple[str, ...]:
+        """Return the prompts of a class."""
+        return tuple(template.replace("{c}", name) for template in self.templates)
+
+    def select(self, images: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "LabelledImages":
+        """Return the chosen images, in the order given; all classes stay."""
+        chosen = np.asarray(images, dtype=np.int64)
+        return replace(self, images=tuple(self.images[i] for i in chosen.tolist()), labels=self.labels[chosen])
+
+    def head(self, max_images: int) -> "LabelledImages":
+        """Return the first `max_images` images."""
+        return self.select(range(min(max_images, len(self))))
+
+    def spread(self, max_images: int) -> "LabelledImages":
+        """Return `max_images` images, evenly spread from the first to the last."""
+        return self.select(evenly(max_images, len(self)))
+
+
+def labelled(pairs: OneToManyPairs, classes: Sequence[str] | None, templates: Sequence[str]) -> LabelledImages:
+    """Return pairs whose texts are labels as labelled images.
+
+    Args:
+        pairs: images, each with one text: the number of a class, or the label itself where `classes` are not known.
+        classes: the names of the classes; None: the labels, sorted.
+        templates: the prompts.
+
+    Raises:
+        ValueError: an image with several labels, or numbers beside names.
+    """
+    several = np.flatnonzero(np.bincount(pairs.links[:, 0]) > 1)
+    if len(several):
+        raise ValueError(
+            f"Expected one label for each image, but {len(several)} have several: "
+            f"{some([pairs.images[i].key for i in several.tolist()])}."
+        )
+    if classes is None:
+        numbers = [text.removeprefix("-").isdecimal() for text in pairs.texts]
+        order = sorted(pairs.texts, key=int) if all(numbers) else sorted(pairs.texts)
+        place = {text: index for index, text in enumerate(order)}
+        classes = order
+    else:
+        place = {text: int(text) for text in pairs.texts}
+    labels = np.array([place[pairs.texts[j]] for j in pairs.links[:, 1]], dtype=np.int64)
+    idle = [name for index, name in enumerate(classes) if index not in set(labels.tolist())]
+    notes = [f"{len(idle)} of {len(classes)} classes have no picture: {some(idle)}"] if idle else []
+    return LabelledImages(
+        name=pairs.name,
+        split=pairs.split,
+        images=pairs.images,
+        labels=labels,
+        classes=classes,
+        templates=templates,
+        notes=(*pairs.notes, *notes),
+    )
