@@ -2,6 +2,8 @@
 
 import os
 
+import own_home  # before anything that looks for the home folder
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads and lose much when several test runs share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +26,10 @@ settings.register_profile(
     "patient", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+
+def pytest_runtest_teardown() -> None:
+    own_home.check_home()
 
 
 @pytest.fixture

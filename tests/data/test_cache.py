@@ -1,10 +1,14 @@
 """Folders that appear whole or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from crossguard.data.cache import cache_folder, whole_folder
+from crossguard.augment import augment
+from crossguard.data import load_pairs, load_samples
+from crossguard.data.cache import cache_folder, place_in_cache, whole_folder
 
 
 def _hello(folder: Path) -> None:
@@ -68,3 +72,48 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
     assert cache_folder() == tmp_path / "crossguard"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "crossguard"
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder that cannot be made (root may write everywhere else)."""
+    for name in ("CROSSGUARD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/home")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda pairs: load_pairs("emoji", split="test"),
+        lambda pairs: load_samples("roads", split="test"),
+        lambda pairs: augment(pairs, sources=["eda"], seed=0),
+        lambda pairs: place_in_cache("some", "thing"),
+    ],
+    ids=["emoji", "roads", "augment", "place"],
+)
+def test_a_home_that_cannot_be_written_is_answered_with_the_setting(use, toy_pairs, no_home) -> None:
+    with pytest.raises(NotADirectoryError, match="set CROSSGUARD_CACHE to a folder that can be written"):
+        use(toy_pairs)
+
+
+def test_no_home_at_all_is_answered_with_the_setting(monkeypatch: pytest.MonkeyPatch, no_home) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(FileNotFoundError, match="there is no home folder; set CROSSGUARD_CACHE"):
+        cache_folder()
+
+
+def test_what_is_in_a_cache_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CROSSGUARD_CACHE", str(tmp_path))
+    (tmp_path / "set").mkdir()
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: pytest.fail("it was tried to write"))
+    assert place_in_cache("set") == tmp_path / "set"
+
+
+def test_the_command_line_needs_no_home(no_home) -> None:
+    code = "from crossguard.cli import app; app()"
+    done = subprocess.run([sys.executable, "-c", code, "list", "attacks"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -237,7 +237,7 @@ def test_pairs_and_paths_need_no_cache(monkeypatch, tmp_path, files):
     pairs = cg.as_pairs(flat(files))
     assert linked(pairs) == WANTED
     assert cg.as_pairs(pairs) is pairs
-    with pytest.raises(OSError, match="the cache cannot be written; CROSSGUARD_CACHE names another"):
+    with pytest.raises(OSError, match="set CROSSGUARD_CACHE to a folder that can be written"):
         cg.as_pairs(flat(PICTURES))
 
 

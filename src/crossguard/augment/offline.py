@@ -18,7 +18,7 @@ from crossguard.augment.samples import Blocks, Sample, check_parents
 from crossguard.augment.table import make_augmentation
 from crossguard.data import OneToManyPairs
 from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
-from crossguard.data.cache import cache_folder
+from crossguard.data.cache import place_in_cache
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder, read_rows, safe_name, tidy, write_atomically
@@ -174,7 +174,7 @@ def _settings(
 
 def _own_folder(pairs: OneToManyPairs, settings: Mapping[str, Any], seed: int) -> Path:
     digest = blake2b(json.dumps([settings, seed], sort_keys=True).encode(), digest_size=8).hexdigest()
-    return cache_folder() / f"augmented-v{VERSION}" / f"{safe_name(f'{pairs.name}-{pairs.split}')}-{digest}"
+    return place_in_cache(f"augmented-v{VERSION}", f"{safe_name(f'{pairs.name}-{pairs.split}')}-{digest}")
 
 
 def _check(

@@ -1,5 +1,6 @@
 """The cache folder, and folders that appear whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,12 +14,43 @@ def cache_folder() -> Path:
     """Return where derived files are kept; the folder need not exist yet.
 
     It is `$CROSSGUARD_CACHE`, else `$XDG_CACHE_HOME/crossguard`, else `~/.cache/crossguard`.
+
+    Raises:
+        FileNotFoundError: none of them is set, and there is no home folder.
     """
     chosen = os.environ.get("CROSSGUARD_CACHE")
     if chosen:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "crossguard"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "crossguard"
+    except RuntimeError:
+        raise _no_cache(FileNotFoundError(errno.ENOENT, "there is no home folder", "~")) from None
+
+
+def place_in_cache(*names: str) -> Path:
+    """Return a place in the cache folder: one that is there, or one that can be made.
+
+    Raises:
+        OSError: it cannot be made; the message names `CROSSGUARD_CACHE`.
+    """
+    place = cache_folder().joinpath(*names)
+    if place.exists():
+        return place
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place.parent):  # only writing tells whether one may write
+            return place
+    except OSError as error:
+        raise _no_cache(error) from error
+
+
+def _no_cache(error: OSError) -> OSError:
+    # With the error's number OSError makes the same kind again.
+    said = (
+        f"{error.strerror}; set CROSSGUARD_CACHE to a folder that can be written, for what crossguard draws and indexes"
+    )
+    return OSError(error.errno, said, error.filename)
 
 
 def whole_folder(target: Path, build: Callable[[Path], None]) -> Path:
@@ -36,12 +68,8 @@ def whole_folder(target: Path, build: Callable[[Path], None]) -> Path:
     """
     if target.is_dir():
         return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        reason = f"{error.strerror}: the cache cannot be written; CROSSGUARD_CACHE names another folder"
-        raise OSError(error.errno, reason, str(target.parent)) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         build(draft)
         try:

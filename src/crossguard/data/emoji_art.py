@@ -15,7 +15,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from crossguard.data.cache import cache_folder, whole_folder
+from crossguard.data.cache import place_in_cache, whole_folder
 from crossguard.data.emoji_catalogue import catalogue, key_of, need
 from crossguard.data.emoji_likeness import families, shrunk
 from crossguard.progress import Bars, Reporter
@@ -60,7 +60,7 @@ def drawings(*, progress: Reporter | None = None) -> tuple[Drawing, ...]:
         ImportError: a package of the `demo` extra is missing.
         OSError: the cache cannot be written.
     """
-    folder = whole_folder(cache_folder() / _VERSION, partial(_draw, progress=progress or Bars()))
+    folder = whole_folder(place_in_cache(_VERSION), partial(_draw, progress=progress or Bars()))
     rows = json.loads((folder / "index.json").read_text("utf-8"))
     return tuple(Drawing(key, style, folder / style / f"{key}.png", *numbers) for key, style, *numbers in rows)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossguard.data.cache import cache_folder, whole_folder
+from crossguard.data.cache import place_in_cache, whole_folder
 from crossguard.data.depth import Camera, write_depth
 from crossguard.data.kitti_road import CATEGORIES, Geometry, load_kitti_road, write_mask
 from crossguard.data.kitti_road import SIZE as KITTI_SIZE
@@ -49,7 +49,7 @@ def load_roads(
     """
     if scenes < len(CATEGORIES) or len(size) != 2 or min(size) < 32:
         raise ValueError(f"Expected 3 scenes or more of 32 x 32 or more, but got {scenes} of {list(size)}.")
-    target = cache_folder() / f"{_VERSION}-{size[0]}x{size[1]}-{scenes}-seed{seed}"
+    target = place_in_cache(f"{_VERSION}-{size[0]}x{size[1]}-{scenes}-seed{seed}")
     build = partial(write_roads, size=(size[0], size[1]), scenes=scenes, seed=seed, progress=progress)
     root = whole_folder(target, build)
     return load_kitti_road(root=root, split=split, size=size, geometry=geometry, name="roads")

@@ -113,14 +113,14 @@ def read_shard(path: Path, *, image: str | None, captions: str, field: str) -> t
         *(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino),
         *(image, captions, field, _SCHEMA),
     )
-    kept = cache_folder() / "shards" / f"{blake2b(repr(identity).encode(), digest_size=16).hexdigest()}.json"
+    name = f"{blake2b(repr(identity).encode(), digest_size=16).hexdigest()}.json"
     try:
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = json.loads((cache_folder() / "shards" / name).read_text(encoding="utf-8"))
         return [ShardSample(k, o, s, tuple(c), p) for k, o, s, c, p in content["samples"]], content["cut"]
     except (OSError, ValueError, KeyError, TypeError):
         samples, cut = _scan(path, image=image, captions=captions, key=field)
     with suppress(OSError):  # a full or read-only cache costs the next run its time, nothing else
-        write_atomically(kept, json.dumps({"samples": samples, "cut": cut}))
+        write_atomically(cache_folder() / "shards" / name, json.dumps({"samples": samples, "cut": cut}))
     return samples, cut
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from crossguard.data.cache import cache_folder
+from crossguard.data.cache import place_in_cache
 from crossguard.data.pictures import FORMATS, UNREADABLE, as_rgb, open_image
 from crossguard.runs.files import PARTIAL, not_written, sync_folder
 
@@ -46,20 +46,16 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._folder = cache_folder() / "pictures"
         self._file: IO[bytes] | None = None
-        self._draft = self._folder
+        self._draft = self._folder = Path()
         self._all = blake2b(digest_size=16)
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                _clear(self._folder)
-                handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=self._folder)
-            except OSError as error:
-                reason = f"{error.strerror}: the cache cannot be written; CROSSGUARD_CACHE names another"
-                raise OSError(error.errno, reason, str(self._folder)) from error
+            self._folder = place_in_cache("pictures")
+            self._folder.mkdir(exist_ok=True)
+            _clear(self._folder)
+            handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=self._folder)
             self._file, self._draft = os.fdopen(handle, "wb"), Path(name)
         return self._file
 
@@ -76,7 +72,8 @@ class Spool:
 
     def close(self) -> Path:
         """Give the file its name, and return it."""
-        target, file = self._folder / f"{self._all.hexdigest()}.bin", self._open()
+        file = self._open()
+        target = self._folder / f"{self._all.hexdigest()}.bin"
         try:
             file.flush()
             os.fsync(file.fileno())
