@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
 if TYPE_CHECKING:
-    from crossguard.certify import certify
+    from crossguard.certify import certify, predict
     from crossguard.data import (
         LabelledImages,
         MultiModalSamples,
@@ -54,6 +54,7 @@ __all__ = [
     "load_model",
     "load_pairs",
     "load_samples",
+    "predict",
     "train",
 ]
 
@@ -71,6 +72,7 @@ _HOMES = {
     "load_samples": "data",
     "load_model": "models",
     "train": "training",
+    "predict": "certify",
     "evaluate_captioning": "evaluate",
     "evaluate_grounding": "evaluate",
 }

@@ -14,6 +14,7 @@ from crossguard.certify.bounds import (
     clopper_pearson,
     fewest_votes,
     gap_bounds,
+    lead_bounds,
     log_p_values,
     log_tail,
     majority_bounds,
@@ -156,3 +157,28 @@ def test_gap_is_better_where_votes_spread_and_refuses_bad_alpha():
         majority_bounds(votes, 1000, 0.7)
     with pytest.raises(ValueError, match="threshold"):
         p_value_table(10, 0.3)
+
+
+def test_both_bounds_are_the_better_of_the_two_each_at_half_of_alpha():
+    rng = np.random.default_rng(0)
+    votes = np.concatenate([rng.multinomial(200, p, size=300) for p in ([0.55, 0.2, 0.15, 0.1], [0.7, 0.3, 0, 0])])
+    top = votes.max(axis=1)
+    both = lead_bounds(votes, top, 200, 0.01)
+    majority, gap = (lead_bounds(votes, top, 200, 0.005, bound=bound) for bound in ("majority", "gap"))
+    assert (both == np.maximum(majority, gap)).all()
+    assert (majority > gap).any()
+    assert (gap > majority).any()
+    two = np.stack([top, 200 - top], axis=1)
+    for separate in (False, True):  # nothing is left to share
+        expected = 2 * majority_bounds(top, 200, 0.01, separate=separate) - 1
+        assert (lead_bounds(two, top, 200, 0.01, separate=separate) == expected).all()
+
+
+@pytest.mark.parametrize("chances", [(0.5, 0.5, 0.0), (0.4, 0.4, 0.2), (0.4, 0.3, 0.3), (0.6, 0.4, 0.0)])
+def test_the_error_of_both_bounds_is_at_most_alpha(chances):
+    rng, alpha, inputs = np.random.default_rng(0), 0.05, 40_000
+    votes = rng.multinomial(60, chances, size=inputs)
+    label, top = votes.argmax(axis=1), votes.max(axis=1)
+    others = np.where(np.arange(3) == label[:, None], -1.0, np.array(chances)).max(axis=1)
+    wrong = lead_bounds(votes, top, 60, alpha) > np.array(chances)[label] - others
+    assert wrong.mean() <= alpha + 4 * np.sqrt(alpha / inputs)

@@ -13,7 +13,9 @@ from crossguard.certify import Counts, certify
 
 
 def run(model, samples, **options):
-    return certify(model, samples, **({"keep": KEEP, "draws": 400, "alpha": 0.01, "batch_size": 777} | options))
+    return certify(
+        model, samples, **({"keep": KEEP, "draws": 400, "alpha": 0.01, "batch_size": 777, "seed": 0} | options)
+    )
 
 
 def test_votes_estimate_the_exact_probabilities(sign_net, sensors):
@@ -159,8 +161,9 @@ def test_images_are_ablated_by_pixel(sensors):
         ({"keep": {"left": 1}}, "'right' is missing"),
         ({"keep": {"left": 1, "rihgt": 1}}, "did you mean 'right'"),
         ({"keep": {"left": 7, "right": 1}}, "<= 6"),
-        ({"keep": {"left": 0, "right": 1}}, ">= 1"),
-        ({"draws": 7}, r"7 can only abstain .* at least 8"),
+        ({"keep": {"left": 0, "right": 0}}, ">= 1 for some modality"),
+        ({"keep": {"left": -1, "right": 1}}, ">= 0"),
+        ({"draws": 7, "bound": "majority"}, r"7 can only abstain .* at least 8"),
         ({"draws": 0}, "draws"),
         ({"alpha": 0}, "alpha"),
         ({"kind": "edits"}, "did you mean 'edit'"),

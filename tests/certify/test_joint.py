@@ -87,7 +87,7 @@ def smoothed(left, right, k=3):
 
 
 def test_votes_estimate_the_exact_probabilities(sign_net, sensors):
-    found = certify(sign_net, sensors, keep=KEEP, draws=4000, alpha=0.01, scheme="joint")
+    found = certify(sign_net, sensors, keep=KEEP, draws=4000, alpha=0.01, scheme="joint", seed=0)
     assert found.scheme == found.summary()["scheme"] == "joint"
     for i in range(len(sensors)):
         exact = smoothed(sensors.modalities["left"][i, :, 0], sensors.modalities["right"][i, :, 0])
@@ -95,7 +95,7 @@ def test_votes_estimate_the_exact_probabilities(sign_net, sensors):
 
 
 def test_no_attack_within_certified_radii_changes_the_smoothed_label(sign_net, sensors):
-    found = certify(sign_net, sensors, keep=KEEP, draws=20_000, alpha=0.01, scheme="joint")
+    found = certify(sign_net, sensors, keep=KEEP, draws=20_000, alpha=0.01, scheme="joint", seed=0)
     tried = 0
     for i in range(len(sensors)):
         left, right = (sensors.modalities[m][i, :, 0] for m in ("left", "right"))
@@ -107,7 +107,7 @@ def test_no_attack_within_certified_radii_changes_the_smoothed_label(sign_net, s
 
 
 def test_both_schemes_run_side_by_side_in_one_folder(sign_net, sensors, tmp_path):
-    options = {"keep": KEEP, "draws": 400, "alpha": 0.01, "folder": tmp_path}
+    options = {"keep": KEEP, "draws": 400, "alpha": 0.01, "folder": tmp_path, "seed": 0}
     ours = certify(sign_net, sensors, selection_draws=20, **options)
     baseline = certify(sign_net, sensors, selection_draws=20, scheme="joint", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -128,7 +128,7 @@ def test_both_schemes_run_side_by_side_in_one_folder(sign_net, sensors, tmp_path
             n=tuple(SIZES.values()),
             k=tuple(KEEP.values()),
             radii=list(product(range(3), repeat=2)),
-            alpha=0.01,
+            alpha=baseline.level,
             scheme="joint",
             correction="bonferroni",
             selection=baseline.selection.votes[i],
@@ -144,7 +144,7 @@ def test_both_schemes_run_side_by_side_in_one_folder(sign_net, sensors, tmp_path
 
 
 def test_early_stopping_of_the_baseline_agrees_with_all_draws(sign_net, sensors):
-    options = {"keep": KEEP, "draws": 3000, "alpha": 0.01, "scheme": "joint"}
+    options = {"keep": KEEP, "draws": 3000, "alpha": 0.01, "scheme": "joint", "seed": 0}
     early = certify_early(sign_net, sensors, radii={"left": 1}, **options)
     full = certify(sign_net, sensors, **options)
     assert (early.certified <= full.certified({"left": 1})).all()
@@ -152,7 +152,7 @@ def test_early_stopping_of_the_baseline_agrees_with_all_draws(sign_net, sensors)
 
 
 def test_segmentations_have_the_baseline_too(samples, tmp_path):  # noqa: F811
-    options = {"keep": {"image": 3, "depth": 3}, "draws": 600, "alpha": 0.01, "folder": tmp_path}
+    options = {"keep": {"image": 3, "depth": 3}, "draws": 600, "alpha": 0.01, "folder": tmp_path, "seed": 0}
     ours = certify_segmentation(TwoRegions(), samples, batch_size=400, **options)
     baseline = certify_segmentation(TwoRegions(), samples, batch_size=37, scheme="joint", **options)
     assert (baseline.scheme, ours.scheme) == ("joint", "independent")
@@ -164,7 +164,9 @@ def test_segmentations_have_the_baseline_too(samples, tmp_path):  # noqa: F811
     )  # of the left column
     assert baseline.counts[0].votes[0, 0, 1] / 600 == pytest.approx(exact, abs=5 * 0.5 / 600**0.5)
     radii = [{"image": 1}]
-    again = certify_counts(baseline.counts[0].votes, n=(6, 6), k=(3, 3), radii=[(1, 0)], alpha=0.01, scheme="joint")
+    again = certify_counts(
+        baseline.counts[0].votes, n=(6, 6), k=(3, 3), radii=[(1, 0)], alpha=baseline.level(0), scheme="joint"
+    )
     assert (baseline.image(0, radii).certified == again.certified).all()
 
 
@@ -190,5 +192,5 @@ def test_a_model_must_stand_a_modality_of_which_nothing_is_kept(sensors):
             assert (kept["left"].sum(dim=1) + kept["right"].sum(dim=1) == 3).all()
             return super().forward(inputs, kept)
 
-    certify(Counting(), sensors, keep=KEEP, draws=400, alpha=0.01, scheme="joint")
+    certify(Counting(), sensors, keep=KEEP, draws=400, alpha=0.01, scheme="joint", seed=0)
     assert seen == {0, 1, 2, 3}

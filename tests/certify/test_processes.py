@@ -19,14 +19,22 @@ PIXELS = {"image": 2, "depth": 1}
 
 def certify_all(sensors, images, folder=None):
     """All votes and decisions, by name."""
-    options = {"keep": KEEP, "alpha": 0.01, "batch_size": 77, "folder": folder}
+    options = {"keep": KEEP, "alpha": 0.01, "batch_size": 77, "folder": folder, "seed": 0}
     classes = certify(SignNet(), sensors, draws=301, selection_draws=20, **options)
     early = certify_early(SignNet(), sensors, draws=900, radii={"left": 1}, **options)
     pixels = certify_segmentation(
-        TwoRegions(), images, keep=PIXELS, draws=101, alpha=0.01, batch_size=7, scheme="joint", folder=folder
+        TwoRegions(), images, keep=PIXELS, draws=101, alpha=0.01, batch_size=7, scheme="joint", seed=0, folder=folder
     )
     regions = certify_segmentation_early(
-        TwoRegions(), images, keep=PIXELS, radii={"image": 1}, draws=400, alpha=0.01, undecided=0.2, folder=folder
+        TwoRegions(),
+        images,
+        keep=PIXELS,
+        radii={"image": 1},
+        draws=400,
+        alpha=0.01,
+        undecided=0.2,
+        seed=0,
+        folder=folder,
     )
     return {
         "votes": classes.counts.votes,

@@ -69,7 +69,7 @@ def scenes():
 
 def test_the_smoothed_watch_classifier_lies_between_its_bounds(watch):
     model, samples = watch
-    certificate = certify(model, samples, keep=KEEP, draws=400, alpha=0.001)
+    certificate = certify(model, samples, keep=KEEP, draws=400, alpha=0.001, seed=0)
     smoothed = Smoothed(model, keep=KEEP, draws=400, attack_draws=24)
     found = sparse_envelope(
         smoothed, samples, VECTORS, attack_options={"rounds": 2, "steps": 8}, batch_size=len(samples)
@@ -103,7 +103,7 @@ def test_attacking_the_smoothed_model_beats_attacking_the_base_model(watch):
 def test_the_smoothed_segmenter_lies_between_its_bounds(scenes):
     keep, vectors = {"rgb": 2, "depth": 2}, [{"rgb": r, "depth": r} for r in (0, 1, 2, 10)]
     model = Columns()
-    certificate = certify_segmentation(model, scenes, keep=keep, draws=600, alpha=0.01, batch_size=200)
+    certificate = certify_segmentation(model, scenes, keep=keep, draws=600, alpha=0.01, batch_size=200, seed=0)
     smoothed = Smoothed(model, keep=keep, draws=600, attack_draws=16, segments=True, batch_size=200)
     found = sparse_envelope(smoothed, scenes, vectors, attack_options={"rounds": 2, "steps": 5})
     bounds = certificate.bounds(vectors, positive=1)
@@ -124,7 +124,7 @@ def test_the_smoothed_model_votes_as_its_certificate_whatever_mode_its_base_is_i
     model, samples = watch
     few = samples.head(6)
     inputs = {m: torch.from_numpy(values) for m, values in few.modalities.items()}
-    votes = certify(model, few, keep=KEEP, draws=100, alpha=0.01).counts.votes
+    votes = certify(model, few, keep=KEEP, draws=100, alpha=0.01, seed=0).counts.votes
     smoothed, ids = Smoothed(model, keep=KEEP, draws=100, attack_draws=4), torch.arange(6)
     climbed = smoothed.log_probabilities(inputs, ids)
     model.train()  # with dropout

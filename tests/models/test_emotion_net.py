@@ -113,5 +113,5 @@ def test_wrong_inputs_are_refused(model, unchecked):
         model(values, {m: torch.ones(4, 9, dtype=torch.bool) for m in values})
     with pytest.raises(ValueError, match="two classes"):
         EmotionNet({"audio": (3, 2)}, ("calm",))
-    with pytest.raises(ValueError, match="Expected square frames"):
+    with pytest.raises(ValueError, match="Expected frames of 'video'"):
         EmotionNet({"video": (3, 100)}, CLASSES, frames=("video",))

@@ -195,7 +195,7 @@ def test_a_wrapped_classifier_is_certified_packed_as_it_is_overwritten(page, sch
         model.classes,
         np.arange(5),
     )
-    options = {"keep": dict.fromkeys(model.modalities, 2), "draws": 50, "alpha": 0.01, "scheme": scheme}
+    options = {"keep": dict.fromkeys(model.modalities, 2), "draws": 50, "alpha": 0.01, "scheme": scheme, "seed": 0}
     packed = certify(model, samples, **options)
     assert "dropped" in packed.ablation
     assert (packed.counts.votes == certify(model, samples, fill=0.0, **options).counts.votes).all()

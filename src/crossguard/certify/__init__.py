@@ -19,6 +19,7 @@ from crossguard.certify.preflight import Preflight, draws_to_reach, preflight
 from crossguard.certify.thresholds import JointMargins, Margins
 
 if TYPE_CHECKING:
+    from crossguard.certify.answers import predict
     from crossguard.certify.certificate import Certificate, Grid
     from crossguard.certify.classify import certify
     from crossguard.certify.early import EarlyDecision, certify_early
@@ -57,6 +58,7 @@ __all__ = [
     "maximal_radii",
     "overlap",
     "pixel_bounds",
+    "predict",
     "preflight",
     "worst_case",
 ]
@@ -74,6 +76,7 @@ _NEED_TORCH = {
     "certify_segmentation": "segment",
     "certify_segmentation_early": "early_segment",
     "draw_masks": "subsample",
+    "predict": "answers",
 }
 
 

@@ -45,6 +45,18 @@ def add_draws(
     return counts
 
 
+def looked_at(counts: Counts, path: Path | None) -> Counts:
+    """Return the counts with a look at all their draws, which the file keeps; without one there is no other look."""
+    if path is None:
+        return counts
+    looked = counts.looked_at()
+    if looked.looks != counts.looks and process_rank()[0] == 0:
+        looked.save(path)
+    if process_rank()[1] > 1:
+        torch.distributed.barrier()
+    return looked
+
+
 def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
     """Return the counts that a file holds, or `empty` where there is none.
 
@@ -75,7 +87,7 @@ def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
 
 def _checked(path: Path, empty: Counts, draws: int) -> Counts:
     found = Counts.load(path)
-    for name in ("source", "seed", "n", "k", "scheme"):
+    for name in ("n", "k", "scheme", "seed", "source"):
         if getattr(found, name) != getattr(empty, name):
             what = "model and data" if name == "source" else f"`{name}`"
             raise ValueError(

@@ -23,7 +23,7 @@ from scipy import special
 
 from crossguard.certify.arguments import probability, whole_number
 
-Bound = Literal["majority", "gap"]
+Bound = Literal["both", "majority", "gap"]
 OUTWARD = 1e-10
 _TINY = 1e-280  # below this the incomplete beta function loses digits to underflow
 
@@ -149,6 +149,40 @@ def gap_bounds(votes: Int64[np.ndarray, "*elements labels"], draws: int, alpha: 
     lower = clopper_pearson(top[..., 1], draws, alpha / labels, side="lower")
     upper = np.minimum(clopper_pearson(top[..., 0], draws, alpha / labels, side="upper"), 1 - lower)
     return np.asarray(lower - upper)
+
+
+def lead_bounds(
+    votes: Int64[np.ndarray, "*elements labels"],
+    chosen: Int64[np.ndarray, "*elements"],
+    draws: int,
+    alpha: float,
+    *,
+    bound: Bound = "both",
+    separate: bool = False,
+) -> Values:
+    """Return lower bounds on p_A - p_B that hold for every radius at once, below 0 where nothing is sure.
+
+    Args:
+        votes: of each label.
+        chosen: votes of the label that is certified.
+        draws: N.
+        alpha: per element.
+        bound: "majority" (p_B <= 1 - p_A), "gap" (a bound for every label), or "both": the better one, each at half of
+            alpha. Of two labels the majority says all that there is, and so it does of labels that were chosen apart.
+        separate: the label was chosen by separate draws; needs "majority" or "both".
+    """
+    bound = settled(bound, labels=votes.shape[-1], separate=separate)
+    if bound == "gap":
+        return gap_bounds(votes, draws, alpha)
+    if bound == "majority":
+        return np.asarray(2 * majority_bounds(chosen, draws, alpha, separate=separate) - 1)
+    majority = 2 * majority_bounds(chosen, draws, alpha / 2) - 1
+    return np.asarray(np.maximum(majority, gap_bounds(votes, draws, alpha / 2)))
+
+
+def settled(bound: Bound, *, labels: int, separate: bool) -> Bound:
+    """Return "majority" instead of "both" where that says all that there is, see `lead_bounds`."""
+    return "majority" if bound == "both" and (separate or labels == 2) else bound
 
 
 def _log_binomial(draws: int, counts: Values) -> Values:

@@ -3,15 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from crossguard.certify.bounds import Bound, gap_bounds, majority_bounds
+from crossguard.certify.bounds import Bound, lead_bounds
 from crossguard.certify.counts import Counts
-from crossguard.certify.decide import SCOPES, most_votes
+from crossguard.certify.decide import SCOPES
+from crossguard.certify.design import Ablation
+from crossguard.certify.ensemble import leads
 from crossguard.certify.frontier import maximal_radii, share_at_least
+from crossguard.certify.leaders import most_votes
+from crossguard.certify.looks import alpha_of_look
+from crossguard.certify.saved_design import SavedDesign
 from crossguard.certify.thresholds import RadiusMargins, Scheme
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
@@ -43,11 +49,13 @@ class Certificate:
         samples: what was certified.
         counts: int64 votes [samples, labels].
         selection: votes of separate draws that chose the labels, or None.
-        alpha: probability of a wrong certificate, per sample.
+        alpha: probability of a wrong certificate, per sample, over all looks at growing counts; 0 of a published
+            design.
         kinds: kind of edit by modality.
-        bound: "majority" or "gap".
+        bound: "majority", "gap" or "both".
         seconds: wall time of drawing and counting.
         ablation: what became of elements that were not kept, in words.
+        fill: the same, as `certify` was asked.
     """
 
     model: str
@@ -59,6 +67,7 @@ class Certificate:
     bound: Bound
     seconds: float
     ablation: str = ""
+    fill: Ablation | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -67,13 +76,34 @@ class Certificate:
 
     @property
     def scheme(self) -> Scheme:
-        """How sub-samples were drawn: "independent", or "joint" for the baseline."""
+        """How sub-samples were drawn: "independent", "joint" for the baseline, "fixed" or "product"."""
         return self.counts.scheme
+
+    def save_design(self, folder: Path | str) -> None:
+        """Keep the published design with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+
+        Raises:
+            ValueError: it is of random draws, or there is no such folder.
+        """
+        counts = self.counts
+        if not self.deterministic:
+            raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
+        SavedDesign(self.scheme, counts.n, counts.k, counts.draws, counts.seed, self.fill).save(folder)
 
     @property
     def scope(self) -> str:
         """What alpha covers, in words."""
-        return SCOPES["bonferroni"]
+        return SCOPES["published" if self.deterministic else "bonferroni"]
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it is of a published design, and so holds without any chance of error."""
+        return self.scheme in ("fixed", "product")
+
+    @property
+    def level(self) -> float:
+        """The part of alpha that this look at the counts has: all of it where they are looked at once."""
+        return alpha_of_look(self.alpha, self.counts.looks, self.counts.draws) if self.counts.looks else self.alpha
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " samples"]:
@@ -87,11 +117,20 @@ class Certificate:
 
     @cached_property
     def gaps(self) -> Float[np.ndarray, " samples"]:
-        """Lower bounds on p_A - p_B; a sample is certified wherever the margin of the radii is at most its gap."""
-        if self.bound == "gap":
-            return gap_bounds(self.counts.votes, self.counts.draws, self.alpha)
-        bounds = majority_bounds(self.votes, self.counts.draws, self.alpha, separate=self.selection is not None)
-        return 2 * bounds - 1
+        """Lower bounds on p_A - p_B; a sample is certified wherever the margin of the radii is at most its gap.
+
+        Of a published design the leads themselves, as shares of the votes.
+        """
+        if self.deterministic:
+            return leads(self.counts.votes) / self.counts.draws
+        return lead_bounds(
+            self.counts.votes,
+            self.votes,
+            self.counts.draws,
+            self.level,
+            bound=self.bound,
+            separate=self.selection is not None,
+        )
 
     @cached_property
     def margins(self) -> RadiusMargins:
@@ -199,7 +238,7 @@ class Certificate:
             "kind": dict(self.kinds),
             "scheme": self.scheme,
             "alpha": self.alpha,
-            "seed": self.counts.seed,
+            "seed": self.counts.told_seed,
             "draws": self.counts.draws,
         }
         classes = self.samples.classes
@@ -235,7 +274,9 @@ class Certificate:
             "bound": self.bound,
             "scope": self.scope,
             "ablation": self.ablation,
-            "seed": self.counts.seed,
+            "seed": self.counts.told_seed,
+            "looks": list(self.counts.looks),
+            "level": self.level,
             "clean_accuracy": self.clean_accuracy,
             "certified_accuracy_unattacked": self.accuracy(),
             "abstention": self.abstention,

@@ -14,7 +14,7 @@ from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 from crossguard.checks import check_choice
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 Span = tuple[int, int]
 
 
@@ -26,11 +26,13 @@ class Counts:
         votes: int64 [..., labels]; along the last axis they add up to the number of draws.
         spans: the draws that voted, as (first, after the last) of their indices; disjoint, ascending.
         seed: seed of the masks.
+        secret: the seed was drawn for these counts alone, and is told nowhere else.
+        looks: numbers of draws at which certificates were given, ascending; more draws are paid for, see `looks`.
         n: number of elements of each modality, by its name.
         k: number of elements kept of each modality, by its name.
         source: fingerprint of the model and the inputs; counts of different ones do not add.
-        scheme: how sub-samples were drawn: "independent" of each other, k_i of each modality, or "joint", the sum of
-            all k_i of all elements together.
+        scheme: how sub-samples were drawn: "independent" of each other, k_i of each modality; "joint", the sum of all
+            k_i of all elements together; "fixed" or "product", see `published`.
 
     Raises:
         ValueError: votes are negative, not whole, or do not add up to the number of draws; spans overlap; k > n; an
@@ -50,6 +52,8 @@ class Counts:
     k: Mapping[str, int]
     source: str
     scheme: Scheme = "independent"
+    secret: bool = False
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.votes).dtype, np.integer):
@@ -79,7 +83,16 @@ class Counts:
     def margins(self, kinds: Mapping[str, str]) -> RadiusMargins:
         """Return the margins that radii ask for, under edits of these kinds by modality."""
         n, k = tuple(self.n.values()), tuple(self.k.values())
-        return margins_of(self.scheme, n, k, tuple(kinds[modality] for modality in self.n))
+        return margins_of(self.scheme, n, k, tuple(kinds[modality] for modality in self.n), draws=self.draws)
+
+    def looked_at(self) -> "Counts":
+        """Return the counts with a look at all these draws."""
+        return self if self.draws in self.looks else replace(self, looks=(*self.looks, self.draws))
+
+    @property
+    def told_seed(self) -> int | None:
+        """The seed, or None if it is secret: what may be told of it."""
+        return None if self.secret else self.seed
 
     def __add__(self, other: "Counts") -> "Counts":
         """Return the votes of both.
@@ -93,7 +106,8 @@ class Counts:
                 raise ValueError(f"Expected counts of the same `{name}`, but got {mine!r} and {theirs!r}.")
         if self.votes.shape != other.votes.shape:
             raise ValueError(f"Expected votes of equal shape, but got {self.votes.shape} and {other.votes.shape}.")
-        return replace(self, votes=self.votes + other.votes, spans=self.spans + other.spans)
+        looks = tuple(sorted({*self.looks, *other.looks}))
+        return replace(self, votes=self.votes + other.votes, spans=self.spans + other.spans, looks=looks)
 
     def missing(self, start: int, stop: int) -> tuple[Span, ...]:
         """Return the draws of [start, stop) that have not voted, as disjoint ascending spans."""
@@ -116,6 +130,8 @@ class Counts:
             "k": dict(self.k),
             "source": self.source,
             "scheme": self.scheme,
+            "secret": self.secret,
+            "looks": self.looks,
         }
         write_atomically(path, npz_bytes(votes=self.votes, about=np.array(json.dumps(about))))
 
@@ -137,7 +153,8 @@ class Counts:
         if about["format"] != FORMAT:
             raise ValueError(f"Expected format {FORMAT}, but got {about['format']!r}.")
         spans = tuple((int(start), int(stop)) for start, stop in about["spans"])
-        return cls(votes, spans, about["seed"], about["n"], about["k"], about["source"], about["scheme"])
+        same = {name: about[name] for name in ("seed", "n", "k", "source", "scheme", "secret")}
+        return cls(votes, spans, **same, looks=tuple(about["looks"]))
 
 
 def share_of(span: Span, rank: int, processes: int) -> Span:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ from jaxtyping import Bool, Int64
 from crossguard.certify.arguments import probability, vote_counts
 from crossguard.certify.bounds import fewest_votes, log_p_values
 from crossguard.certify.families import holm_critical_counts
+from crossguard.certify.leaders import most_votes
 from crossguard.certify.thresholds import Scheme, margins_of
 from crossguard.checks import check_choice
 
 Correction = Literal["holm", "bonferroni"]
+CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class CountCertificate:
         needed: int64 [radii], the fewest votes with which an element of this input is certified; draws + 1: none is.
         draws: N.
         alpha: probability that any certificate of this input is wrong, within `scope`.
-        correction: "holm" or "bonferroni".
+        correction: "holm" or "bonferroni"; None of a published design.
         scope: what the probability covers, in words.
+        lead: int64 [...], of a published design: votes ahead of the next label, which `needed` is held against instead.
     """
 
     label: Int64[np.ndarray, "*elements"]
@@ -37,18 +40,25 @@ class CountCertificate:
     needed: Int64[np.ndarray, " radii"]
     draws: int
     alpha: float
-    correction: Correction
+    correction: Correction | None
     scope: str
+    lead: Int64[np.ndarray, "*elements"] | None = None
+
+    @property
+    def counted(self) -> Int64[np.ndarray, "*elements"]:
+        """What `needed` is held against: votes, or leads."""
+        return self.votes if self.lead is None else self.lead
 
     @cached_property
     def certified(self) -> Bool[np.ndarray, "*radii_elements"]:
         """Which elements are certified, [radii, ...]; False is an abstention, not a claim that an attack exists."""
-        return np.asarray(self.votes >= self.needed.reshape((-1,) + (1,) * self.votes.ndim))
+        return np.asarray(self.counted >= self.needed.reshape((-1,) + (1,) * self.votes.ndim))
 
 
 SCOPES = {
     "holm": "per input, for each radius vector taken alone",
     "bonferroni": "per input, for all radius vectors at once",
+    "published": "for all inputs and all radius vectors, without any chance of error",
 }
 
 
@@ -93,10 +103,11 @@ def certify_counts(
         (0, array([ True,  True, False]))
     """
     alpha = probability(alpha)
+    check_choice(scheme, ("independent", "joint"), "scheme")
     votes, draws = vote_counts(counts)
     thresholds = np.minimum(0.5 + margins_of(scheme, n, k, kind).at(radii) / 2, 1.0)
     correction = correction or ("holm" if len(thresholds) == 1 else "bonferroni")
-    check_choice(correction, tuple(SCOPES), "correction")
+    check_choice(correction, CORRECTIONS, "correction")
     if selection is None:
         label, top = most_votes(votes)
     else:
@@ -107,18 +118,6 @@ def certify_counts(
         top = np.take_along_axis(votes, label[..., None], axis=-1)[..., 0]
     needed = _critical_counts(top, draws, thresholds, alpha, correction, separate=selection is not None)
     return CountCertificate(np.asarray(label), np.asarray(top), needed, draws, alpha, correction, SCOPES[correction])
-
-
-def most_votes(
-    votes: Int64[np.ndarray, "*elements labels"],
-) -> tuple[Int64[np.ndarray, "*elements"], Int64[np.ndarray, "*elements"]]:
-    """Return the label with the most votes (the lowest among equals) and its votes."""
-    label, top = np.zeros(votes.shape[:-1], dtype=np.int64), votes[..., 0].copy()
-    for other in range(1, votes.shape[-1]):  # a pass per label is much faster than argmax along a short last axis
-        more = votes[..., other] > top
-        label[more] = other
-        np.maximum(top, votes[..., other], out=top)
-    return label, top
 
 
 def _critical_counts(

@@ -1,22 +1,31 @@
 """How sub-samples are drawn: `Design`, and the checks of what a caller asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from math import prod
 from typing import Literal, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from crossguard.certify.arguments import edit_kinds, whole_number
 from crossguard.certify.counts import Counts
+from crossguard.certify.published import PublishedDesign, best_draws, block_counts
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice, lookup
 from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
+from crossguard.models.inputs import input_values
 from crossguard.threat import EditKind
 
 Ablation = Fill | Literal["drop"]
+Drawing = Literal["random", "fixed", "product"]
+MOST_VALUES = 2**24
+"""Numbers in one forward pass by default: 64 MiB of float32, and the model's own memory on top."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,13 @@ class Design:
         keep: elements kept of each modality, by its name, in the model's order; of a joint scheme their sum counts.
         sizes: elements of each modality, by its name.
         seed: of the masks.
+        secret: the seed was drawn for this certificate, and nobody else knows it.
         fill: what ablated elements become before the model sees them.
         packs: modalities whose ablated elements are dropped instead.
-        scheme: "independent" keeps exactly k_i of modality i, "joint" the sum of all k_i of all elements together.
+        position_free: of these, modalities of which the model is not told where elements stood.
+        scheme: "independent" keeps exactly k_i of modality i, "joint" the sum of all k_i of all elements together;
+            "fixed" and "product" are published designs, the same for all inputs.
+        published: N of a published design; 0 of random draws.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
     """
@@ -37,9 +50,12 @@ class Design:
     keep: Mapping[str, int]
     sizes: Mapping[str, int]
     seed: int = 0
+    secret: bool = False
     fill: Fill = 0.0
     packs: tuple[str, ...] = ()
+    position_free: tuple[str, ...] = ()
     scheme: Scheme = "independent"
+    published: int = 0
     batch_size: int = 1
     device: torch.device | str = "cpu"
 
@@ -47,8 +63,37 @@ class Design:
     def ablation(self) -> str:
         """What becomes of ablated elements, in words."""
         dropped = f"{', '.join(self.packs)} dropped" if self.packs else ""
-        others = set(self.sizes) - set(self.packs)
-        return ", ".join([*([dropped] if dropped else []), *([f"filled with {self.fill}"] if others else [])])
+        others = f"filled with {self.fill}" if set(self.sizes) - set(self.packs) else ""
+        free = f"positions of {', '.join(self.position_free)} withheld" if self.position_free else ""
+        return ", ".join(part for part in (dropped, others, free) if part)
+
+    @cached_property
+    def plan(self) -> PublishedDesign | None:
+        """The published design; None of random draws."""
+        if self.scheme not in ("fixed", "product"):
+            return None
+        return PublishedDesign(self.scheme, self.sizes, self.keep, self.published, self.seed)
+
+    def shown_size(self, modality: str) -> int | None:
+        """Return the size that a model is told instead of n where places are withheld; None elsewhere."""
+        if modality not in self.position_free:
+            return None
+        return sum(self.keep.values()) if self.scheme == "joint" else max(1, self.keep[modality])
+
+    def names(self, values: Mapping[str, np.ndarray]) -> Int64[np.ndarray, " samples"]:
+        """Return what the samples are called where masks are drawn: a hash of the seed and of what the model takes.
+
+        So nobody who does not know the seed can foresee which elements are drawn of an input that he makes.
+        """
+        key, samples = str(self.seed).encode()[:64], len(next(iter(values.values())))
+        found = np.empty(samples, dtype=np.int64)
+        for i in range(samples):
+            told = blake2b(key=key, digest_size=8)
+            for modality, array in values.items():
+                told.update(f"{modality} {array.shape[1:]};".encode())
+                told.update(input_values(array[i]).data)
+            found[i] = int.from_bytes(told.digest(), "little", signed=True)
+        return found
 
     def draws_per_batch(self, samples: int) -> int:
         """Return how many draws of so many samples fill a forward pass, at least 1."""
@@ -64,6 +109,7 @@ class Design:
             k=self.keep,
             source=source,
             scheme=self.scheme,
+            secret=self.secret,
         )
 
     def file(self, name: str) -> str:
@@ -79,14 +125,31 @@ def design_for(
     scheme: Scheme,
     seed: int,
     fill: Ablation | None,
-    batch_size: int,
+    batch_size: int | None,
     device: torch.device | str,
+    secret: bool = False,
+    kinds: Sequence[str] = (),
+    published: int = 0,
 ) -> Design:
     """Check what a caller asked for.
 
+    Args:
+        model: the base model.
+        values: of its modalities.
+        keep: elements kept, by modality.
+        scheme: of the draws.
+        seed: of the masks.
+        fill: what ablated elements become.
+        batch_size: sub-samples per forward pass; None: as many as make `MOST_VALUES` numbers, 4,096 at most.
+        device: where masks are drawn and the model runs.
+        secret: nobody else knows the seed.
+        kinds: kind of edit of each modality; none: substitutions.
+        published: N of a published design.
+
     Raises:
         ValueError: `keep` names other modalities than the model's, k > n, an unknown scheme, a fill that is no finite
-            number, "mean" or "drop", "drop" with a model that takes nothing packed, or numbers that are not whole.
+            number, "mean" or "drop", "drop" with a model that takes nothing packed, numbers that are not whole, or
+            insertions or deletions in a modality of which the model may see where elements stand.
     """
     check_choice(scheme, get_args(Scheme), "scheme")
     sizes = {m: element_count(array) for m, array in values.items()}
@@ -101,16 +164,91 @@ def design_for(
         fill = 0.0
     elif fill != "mean" and not (isinstance(fill, int | float) and np.isfinite(fill)):
         raise ValueError(f"Expected `fill` to be a finite number, 'mean' or 'drop', but got {fill!r}.")
+    if batch_size is None:
+        batch_size = max(1, min(4096, MOST_VALUES // sum(prod(array.shape[1:]) for array in values.values())))
+    free = tuple(m for m in position_free(model) if m in packs)
+    check_kinds(model, dict(zip(model.modalities, kinds, strict=True)) if kinds else {}, free)
     return Design(
         keep=kept_counts(keep, sizes),
         sizes=sizes,
         seed=whole_number(seed, "seed"),
+        secret=secret,
         fill=fill,
         packs=packs,
+        position_free=free,
         scheme=scheme,
+        published=published,
         batch_size=whole_number(batch_size, "batch_size", least=1),
         device=device,
     )
+
+
+def scheme_for(design: Drawing, scheme: Scheme) -> Scheme:
+    """Return the scheme that a caller asked for by `design` and `scheme`.
+
+    Raises:
+        ValueError: an unknown one, or the joint baseline of a published design.
+    """
+    check_choice(design, get_args(Drawing), "design")
+    if design == "random":
+        return scheme
+    if scheme != "independent":
+        raise ValueError(f"Expected scheme 'independent' with a published design, but got {scheme!r}.")
+    return design
+
+
+def draws_of(
+    design: Drawing, draws: int | None, keep: Mapping[str, int], sizes: Mapping[str, int], *, usual: int = 1000
+) -> int:
+    """Return N: what was asked for, or what suits the design.
+
+    Args:
+        design: "random" takes `usual`, "fixed" the N up to `usual` that wastes least, "product" the number of tuples.
+        draws: what was asked for, or None.
+        keep: elements kept, by modality.
+        sizes: elements, by modality.
+        usual: N of random draws.
+
+    Raises:
+        ValueError: not whole, or another number than all tuples of a "product".
+    """
+    if design == "product":
+        tuples = prod(blocks or 1 for blocks in block_counts(sizes, kept_counts(keep, sizes)))
+        if draws is not None and draws != tuples:
+            raise ValueError(f"Expected no `draws`, or {tuples}, all tuples of blocks, but got {draws}.")
+        return tuples
+    if draws is None:
+        return best_draws(sizes, kept_counts(keep, sizes), usual) if design == "fixed" else usual
+    return whole_number(draws, "draws", least=1)
+
+
+def position_free(model: MultiModalClassifier | MultiModalSegmenter) -> tuple[str, ...]:
+    """Return the modalities of which a model does not ask where elements stood.
+
+    Raises:
+        ValueError: it names a modality that it does not take packed.
+    """
+    free = tuple(getattr(model, "position_free", ()))
+    for modality in free:
+        lookup(dict.fromkeys(packed_modalities(model)), modality, what=f"modality in `packs` of {model.name!r}")
+    return free
+
+
+def check_kinds(
+    model: MultiModalClassifier | MultiModalSegmenter, kinds: Mapping[str, str], free: tuple[str, ...]
+) -> None:
+    """Refuse kinds of edit that the proof does not hold for.
+
+    Raises:
+        ValueError: insertions or deletions where the model may see positions.
+    """
+    for modality, kind in kinds.items():
+        if kind != "substitution" and modality not in free:
+            raise ValueError(
+                f"Expected kind 'substitution' of {modality!r}, but got {kind!r}: an insertion or deletion moves other "
+                f"elements, and {model.name!r} may see where they stand. Others are proven for modalities that a model "
+                "takes packed and names in `position_free`, whose ablated elements are dropped."
+            )
 
 
 def packed_modalities(model: MultiModalClassifier | MultiModalSegmenter) -> tuple[str, ...]:
@@ -130,7 +268,7 @@ def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, 
     """Return `keep` in the order of `sizes`.
 
     Raises:
-        ValueError: a modality is missing or unknown, or a number is not in [1, size].
+        ValueError: a modality is missing or unknown, a number is not in [0, size], or nothing is kept of any.
     """
     for modality in keep:
         lookup(sizes, modality, what="modality in `keep`")
@@ -138,11 +276,13 @@ def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, 
     for modality, size in sizes.items():
         if modality not in keep:
             raise ValueError(f"Expected `keep` to name every modality of the model, but {modality!r} is missing.")
-        kept[modality] = whole_number(keep[modality], f"keep[{modality!r}]", least=1)
+        kept[modality] = whole_number(keep[modality], f"keep[{modality!r}]", least=0)
         if kept[modality] > size:
             raise ValueError(
                 f"Expected `keep[{modality!r}]` <= {size}, the number of elements, but got {keep[modality]}."
             )
+    if not any(kept.values()):
+        raise ValueError("Expected `keep` >= 1 for some modality, but nothing is kept of any.")
     return kept
 
 

@@ -19,9 +19,10 @@ from jaxtyping import Bool, Int64
 from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import clopper_pearson, log_p_values
-from crossguard.certify.decide import most_votes
 from crossguard.certify.design import Ablation, Design, design_for, kinds_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
+from crossguard.certify.leaders import most_votes
+from crossguard.certify.looks import choose_seed
 from crossguard.certify.preflight import draws_to_reach
 from crossguard.certify.sampling import class_votes, evaluation_mode
 from crossguard.certify.thresholds import Scheme, margins_of
@@ -67,11 +68,11 @@ def certify_early(
     radii: Mapping[str, int],
     draws: int = 1000,
     alpha: float = 0.001,
-    seed: int = 0,
+    seed: int | None = None,
     kind: EditKind | Mapping[str, EditKind] = "substitution",
     scheme: Scheme = "independent",
     fill: Ablation | None = None,
-    batch_size: int = 4096,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
     progress: Reporter | None = None,
@@ -85,7 +86,7 @@ def certify_early(
         radii: elements that may be edited, by modality; one that is not named is not attacked.
         draws: the most draws to spend on a sample.
         alpha: probability of a wrong certificate, per sample.
-        seed: of the masks, the same as in `certify`.
+        seed: of the masks; None: a secret one, as in `certify`.
         kind: the attacker's kind of edit, one for all modalities or by name.
         scheme: how sub-samples are drawn, as in `certify`.
         fill: what ablated elements become, as in `certify`.
@@ -99,18 +100,29 @@ def certify_early(
         ValueError: wrong names or numbers as in `certify`, radii that no number of draws reaches, or `draws` that do
             not reach them even with unanimous votes (the message names the number needed).
     """
-    values = input_arrays(model, samples)
+    values, kinds = input_arrays(model, samples), kinds_of(kind, model.modalities)
+    chosen, secret = choose_seed(seed, sorted(Path(folder).glob("early-*.npz")) if folder is not None else ())
     design = design_for(
-        model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
+        model,
+        values,
+        keep=keep,
+        scheme=scheme,
+        seed=chosen,
+        secret=secret,
+        fill=fill,
+        batch_size=batch_size,
+        device=device,
+        kinds=kinds,
     )
-    margin = required_margin(design, kinds_of(kind, model.modalities), radii)
+    names = design.names(values)
+    margin = required_margin(design, kinds, radii)
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
     weights = model_fingerprint(model, kept=folder is not None)
     total = len(samples) * schedule[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
 
         def vote(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
-            ask = partial(class_votes, model=model, values=values, ids=ids, design=design, task=task)
+            ask = partial(class_votes, model=model, values=values, names=names, ids=ids, design=design, task=task)
             # Which samples are still open is a part of what these counts are of.
             source = fingerprint(weights, values, design, hashlib.sha256(ids.tobytes()).hexdigest())
             empty = design.no_votes((len(ids), len(model.classes)), source)

@@ -22,8 +22,9 @@ from crossguard.certify.counts import Counts
 from crossguard.certify.decide import CountCertificate, certify_counts
 from crossguard.certify.design import design_for, kinds_of
 from crossguard.certify.early import GIVE_UP, required_margin, rounds_for
+from crossguard.certify.looks import choose_seed
 from crossguard.certify.sampling import evaluation_mode, pixel_votes
-from crossguard.certify.segment import counted_before, image_size
+from crossguard.certify.segment import counted_before, image_files, image_size
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
@@ -66,7 +67,7 @@ def certify_segmentation_early(
     draws: int = 1000,
     undecided: float = 0.01,
     alpha: float = 0.001,
-    seed: int = 0,
+    seed: int | None = None,
     kind: EditKind | Mapping[str, EditKind] = "substitution",
     scheme: Scheme = "independent",
     fill: Fill = 0.0,
@@ -86,7 +87,7 @@ def certify_segmentation_early(
         undecided: share of an image's pixels, in [0, 1], that may be left undecided when it stops; they are not
             certified. Borders of regions are never quite decided.
         alpha: probability that any pixel of an image is wrongly certified, per image.
-        seed: of the masks, the same as in `certify_segmentation`.
+        seed: of the masks; None: a secret one, as in `certify`.
         kind: the attacker's kind of edit, one for all modalities or by name.
         scheme: how sub-samples are drawn, as in `certify_segmentation`.
         fill: what ablated pixels become.
@@ -104,9 +105,20 @@ def certify_segmentation_early(
     if not 0 <= undecided <= 1:
         raise ValueError(f"Expected `undecided` in [0, 1], but got {undecided!r}.")
     kinds = kinds_of(kind, model.modalities)
+    chosen, secret = choose_seed(seed, image_files(folder, scheme))
     design = design_for(
-        model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
+        model,
+        values,
+        keep=keep,
+        scheme=scheme,
+        seed=chosen,
+        secret=secret,
+        fill=fill,
+        batch_size=batch_size,
+        device=device,
+        kinds=kinds,
     )
+    names = design.names(values)
     margin = required_margin(design, kinds, radii)
     level = probability(alpha) / (height * width)
     rounds = rounds_for(margin, whole_number(draws, "draws", least=1), level)
@@ -117,7 +129,7 @@ def certify_segmentation_early(
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
         for i, (place, counts) in enumerate(counted_before(model, values, design, folder, rounds[-1])):
             task.advance(counts.draws)
-            vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
+            vote = partial(pixel_votes, model=model, values=values, names=names, image=i, design=design, task=task)
             for stop in rounds:
                 if stop < counts.draws:
                     continue  # this round did not stop the image, or there would be no more draws

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Int64
 
 from crossguard.certify.arguments import Radii, radius_vectors, vote_counts, whole_number
-from crossguard.certify.decide import most_votes
+from crossguard.certify.leaders import most_votes
 
 
 def certify_votes(

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from crossguard.certify.arguments import probability, whole_number
-from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, log_p_values, majority_bounds
+from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, lead_bounds, log_p_values, settled
 from crossguard.certify.frontier import maximal_radii
-from crossguard.certify.thresholds import Scheme, margins_of
+from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Preflight:
             return f"{self.draws} draws can only abstain: {self.fewest_draws} are needed (alpha {self.alpha:g})"
         reach = ", ".join(map(str, self.reach))
         time = "" if self.seconds is None else f"; about {_duration(self.seconds)}"
+        if not self.alpha:
+            return f"{self.draws} published draws; unanimous votes reach radius {reach} for certain{time}"
         return (
             f"{self.draws} draws, alpha {self.alpha:g}: at least {self.fewest_votes} votes for a certificate; "
             f"unanimous votes reach radius {reach} (one modality attacked at a time){time}"
@@ -90,17 +92,20 @@ def preflight(
         draws: N.
         alpha: per input.
         kind: kind of edit, one word or one per modality.
-        scheme: "independent", or "joint" for the baseline, which keeps the sum of all k of all elements together.
+        scheme: "independent"; "joint" for the baseline, which keeps the sum of all k of all elements together; "fixed"
+            or "product" of a published design.
         elements: m, elements of an input that share alpha (1 for a classification, the pixels of a segmentation).
         labels: number of labels; only the "gap" bound depends on it.
-        bound: "majority" (p_B <= 1 - p_A) or "gap" (a bound for every label).
+        bound: "majority" (p_B <= 1 - p_A), "gap" (a bound for every label), or "both": the better of the two.
         separate: the label is chosen by separate draws.
 
     Raises:
         ValueError: k > n, alpha outside (0, 0.5), or numbers that are not whole.
     """
-    margins = margins_of(scheme, n, k, kind)
     draws, elements = whole_number(draws, "draws", least=1), whole_number(elements, "elements", least=1)
+    margins = margins_of(scheme, n, k, kind, draws=draws)
+    if scheme in ("fixed", "product"):
+        return _published(margins, draws)
     level = probability(alpha) / elements
     gap = best_gap(draws, level, labels=labels, bound=bound, separate=separate)
     sure = _fewest_votes(draws, level, labels=labels, bound=bound, separate=separate)
@@ -116,11 +121,24 @@ def preflight(
     )
 
 
+def _published(margins: RadiusMargins, draws: int) -> Preflight:
+    """Return what unanimous votes of a published design reach: no alpha, and more than half of the votes suffice."""
+    return Preflight(
+        draws=draws,
+        alpha=0.0,
+        elements=1,
+        fewest_votes=draws // 2 + 1,
+        fewest_draws=1,
+        gap=1.0,
+        reach=margins.reach(1.0),
+        frontier=maximal_radii(margins, 1.0),
+    )
+
+
 def best_gap(draws: int, level: float, *, labels: int = 2, bound: Bound = "majority", separate: bool = False) -> float:
     """Return the lower bound on p_A - p_B that `draws` unanimous votes give at error `level`."""
-    if bound == "gap":
-        return float(gap_bounds(np.array([draws] + [0] * (labels - 1)), draws, level))
-    return float(2 * majority_bounds(np.array(draws), draws, level, separate=separate) - 1)
+    votes = np.array([draws] + [0] * (labels - 1))
+    return float(lead_bounds(votes, np.array(draws), draws, level, bound=bound, separate=separate))
 
 
 def draws_to_reach(
@@ -144,7 +162,7 @@ def draws_to_reach(
 
 
 def _reaches(draws: int, *, margin: float, level: float, labels: int, bound: Bound, separate: bool) -> bool:
-    if bound == "gap":
+    if settled(bound, labels=labels, separate=separate) != "majority":
         return best_gap(draws, level, labels=labels, bound=bound) >= margin
     fewest = fewest_votes(draws, level, separate=separate)
     log_p = log_p_values(np.array(draws), draws, 0.5 + margin / 2, separate=separate, fewest=fewest)
@@ -152,8 +170,12 @@ def _reaches(draws: int, *, margin: float, level: float, labels: int, bound: Bou
 
 
 def _fewest_votes(draws: int, level: float, *, labels: int, bound: Bound, separate: bool) -> int:
+    bound = settled(bound, labels=labels, separate=separate)
     if bound == "majority":
         return fewest_votes(draws, level, separate=separate)
+    if bound == "both":
+        other = _fewest_votes(draws, level / 2, labels=labels, bound="gap", separate=False)
+        return min(fewest_votes(draws, level / 2), other)
     low, high = 0, draws + 1  # by bisection, with the other votes spread evenly: that leaves the best rival the fewest
     while high - low > 1:
         middle = (low + high) // 2

@@ -66,12 +66,13 @@ def _seconds_per_row(
     segments: bool,
 ) -> float:
     """Return the time that drawing, asking about and counting take, per sub-sample of one batch."""
+    names = design.names({m: array[:1] for m, array in values.items()}).repeat(len(next(iter(values.values()))))
     ids = np.arange(1 if segments else min(len(next(iter(values.values()))), design.batch_size))
     draws = design.batch_size // len(ids)
     with Silent().task("", total=1) as task:
         start = time.perf_counter()  # votes end on the CPU, so a GPU has done its work by then
         if segments:
-            pixel_votes((0, draws), model=model, values=values, image=0, design=design, task=task)
+            pixel_votes((0, draws), model=model, values=values, names=names, image=0, design=design, task=task)
         else:
-            class_votes((0, draws), model=model, values=values, ids=ids, design=design, task=task)
+            class_votes((0, draws), model=model, values=values, names=names, ids=ids, design=design, task=task)
         return (time.perf_counter() - start) / (draws * len(ids))

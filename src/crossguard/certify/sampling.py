@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor, nn
 
 from crossguard.certify.counts import Span
@@ -29,17 +29,18 @@ def class_votes(
     *,
     model: MultiModalClassifier,
     values: Mapping[str, np.ndarray],
+    names: Int64[np.ndarray, " samples"],
     ids: Int64[np.ndarray, " chosen"],
     design: Design,
     task: Task,
 ) -> Int64[np.ndarray, "chosen labels"]:
-    """Return the votes of the draws of `span` for the chosen samples."""
+    """Return the votes of the draws of `span` for the chosen samples; `names` are those of all, see `Design.names`."""
     draws, labels = span[1] - span[0], len(model.classes)
     votes = torch.zeros(len(ids) * labels, dtype=torch.int64, device=design.device)
     for start in range(0, len(ids) * draws, design.batch_size):
         row = torch.arange(start, min(start + design.batch_size, len(ids) * draws), device=design.device)
         position = row // draws
-        logits = class_logits(model, *sub_samples(values, ids, position, span[0] + row % draws, design))
+        logits = class_logits(model, *sub_samples(values, names, ids, position, span[0] + row % draws, design))
         votes.index_add_(0, position * labels + logits.argmax(dim=1), torch.ones_like(row))
         task.advance(len(row))
     return votes.reshape(len(ids), labels).cpu().numpy()
@@ -66,6 +67,7 @@ def pixel_votes(
     *,
     model: MultiModalSegmenter,
     values: Mapping[str, np.ndarray],
+    names: Int64[np.ndarray, " samples"],
     image: int,
     design: Design,
     task: Task,
@@ -75,7 +77,7 @@ def pixel_votes(
     votes = torch.zeros(labels, *shape, dtype=torch.int64, device=design.device)
     for start in range(span[0], span[1], design.batch_size):
         draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
-        inputs, kept = sub_samples(values, np.array([image]), torch.zeros_like(draw), draw, design)
+        inputs, kept = sub_samples(values, names, np.array([image]), torch.zeros_like(draw), draw, design)
         predicted = most_likely(pixel_logits(model, inputs, kept))
         for label in range(1, labels):
             votes[label] += (predicted == label).sum(dim=0, dtype=torch.int32)
@@ -118,6 +120,7 @@ def most_likely(logits: Float[Tensor, "rows labels height width"]) -> UInt8[Tens
 
 def sub_samples(
     values: Mapping[str, np.ndarray],
+    names: Int64[np.ndarray, " samples"],
     ids: Int64[np.ndarray, " chosen"],
     position: Int64[Tensor, " rows"],
     draw: Int64[Tensor, " rows"],
@@ -131,7 +134,7 @@ def sub_samples(
     """
     first, last = int(position[0]), int(position[-1]) + 1
     chosen, row = ids[first:last], position - first
-    masks = _masks(torch.from_numpy(chosen).to(position.device)[row], draw, design)
+    masks = draw_design(torch.from_numpy(names[chosen]).to(position.device)[row], draw, design)
     inputs: Inputs = {}
     kept: Masks = {}
     for modality, mask in masks.items():
@@ -144,7 +147,7 @@ def sub_samples(
         whole = input_tensor(picked, design.device)
         if modality in design.packs:
             elements = whole.flatten(2).transpose(1, 2) if whole.ndim == 4 else whole
-            inputs[modality] = pack_rows(elements, row, mask)
+            inputs[modality] = pack_kept(elements, row, mask, shown_size=design.shown_size(modality))
             continue
         # Overwritten here, whatever the model does with `kept`: the certificate must not rest on its good behaviour.
         rows = whole[row] if len(chosen) > 1 else whole.expand(len(row), *whole.shape[1:])
@@ -153,26 +156,56 @@ def sub_samples(
     return inputs, kept
 
 
-def _masks(
-    index: Int64[Tensor, " rows"], draw: Int64[Tensor, " rows"], design: Design
+def pack_kept(
+    elements: Shaped[Tensor, "samples elements *features"],
+    row: Int64[Tensor, " rows"],
+    mask: Bool[Tensor, "rows elements"],
+    *,
+    shown_size: int | None,
+) -> Packed:
+    """Pack what is kept.
+
+    Args:
+        elements: of the samples.
+        row: the sample that each row is of.
+        mask: what is kept.
+        shown_size: None tells the model where the elements stood of how many. A number is told instead of theirs, and
+            of the places the order alone.
+    """
+    packed = pack_rows(elements, row, mask)
+    if shown_size is None:
+        return packed
+    rank = torch.arange(packed.positions.shape[1], device=mask.device).expand_as(packed.positions)
+    if packed.real is not None:
+        rank = rank.masked_fill(~packed.real, 0)
+    return Packed(packed.values, rank, shown_size, packed.real)
+
+
+def draw_design(
+    names: Int64[Tensor, " rows"], draw: Int64[Tensor, " rows"], design: Design
 ) -> dict[str, Bool[Tensor, "rows _"]]:
-    """Draw masks of the samples `index`, and check them: k and n of the certificate are counted here."""
+    """Draw masks of samples, and check them: k and n of the certificate are counted here."""
     sizes, keep = tuple(design.sizes.values()), tuple(design.keep.values())
     if design.scheme == "joint":
-        together = _checked_masks(index, draw, design.seed, _JOINT, sum(sizes), sum(keep))
-        return dict(zip(design.sizes, together.split(sizes, dim=1), strict=True))
-    return {
-        modality: _checked_masks(index, draw, design.seed, i, n, k)
-        for i, (modality, n, k) in enumerate(zip(design.sizes, sizes, keep, strict=True))
-    }
+        mask = draw_masks(seed=design.seed, inputs=names, modality=_JOINT, draws=draw, n=sum(sizes), k=sum(keep))
+        return dict(zip(design.sizes, _checked(mask, sum(sizes), sum(keep)).split(sizes, dim=1), strict=True))
+    masks = {}
+    for i, (modality, n, k) in enumerate(zip(design.sizes, sizes, keep, strict=True)):
+        if design.plan is not None:
+            mask = design.plan.masks(modality, draw)
+        else:
+            mask = draw_masks(seed=design.seed, inputs=names, modality=i, draws=draw, n=n, k=k)
+        # Blocks of a product may be one element smaller than others, and their sizes play no part in its certificate.
+        masks[modality] = _checked(mask, n, k, fewest=0 if design.scheme == "product" else k)
+    return masks
 
 
-def _checked_masks(
-    index: Tensor, draw: Tensor, seed: int, modality: int, n: int, k: int
+def _checked(
+    mask: Bool[Tensor, "rows elements"], n: int, k: int, *, fewest: int | None = None
 ) -> Bool[Tensor, "rows elements"]:
-    mask = draw_masks(seed=seed, inputs=index, modality=modality, draws=draw, n=n, k=k)
     counted = mask.sum(dim=1)
-    if mask.shape[1] != n or bool((counted != k).any()):
+    fewest = k if fewest is None else fewest
+    if mask.shape[1] != n or bool(((counted > k) | (counted < fewest)).any()):
         raise RuntimeError(
             f"Expected masks that keep {k} of {n} elements, but got {int(counted.min())}..{int(counted.max())} of "
             f"{mask.shape[1]}."

@@ -11,21 +11,25 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from crossguard.certify.accumulate import add_draws, resume
-from crossguard.certify.arguments import probability, whole_number
+from crossguard.certify.accumulate import add_draws, looked_at, resume
+from crossguard.certify.arguments import probability
 from crossguard.certify.bounds import majority_bounds
 from crossguard.certify.counts import Counts
-from crossguard.certify.decide import SCOPES, Correction, CountCertificate, certify_counts, most_votes
-from crossguard.certify.design import Design, design_for, kinds_of
+from crossguard.certify.decide import SCOPES, Correction, CountCertificate, certify_counts
+from crossguard.certify.design import Ablation, Design, Drawing, design_for, draws_of, kinds_of, scheme_for
+from crossguard.certify.ensemble import leads
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
+from crossguard.certify.leaders import most_votes
+from crossguard.certify.looks import FIRST, alpha_of_look, choose_seed
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
 from crossguard.certify.rehearsal import show_preflight
 from crossguard.certify.sampling import evaluation_mode, pixel_votes
+from crossguard.certify.saved_design import SavedDesign
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
-from crossguard.data.samples import MultiModalSamples
+from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter, Silent
@@ -44,6 +48,7 @@ class SegmentationCertificate:
         kinds: kind of edit by modality.
         seconds: wall time of drawing and counting.
         ablation: what became of pixels that were not kept, in words.
+        fill: the same, as it was asked for.
     """
 
     model: str
@@ -53,11 +58,33 @@ class SegmentationCertificate:
     kinds: Mapping[str, str]
     seconds: float = 0.0
     ablation: str = ""
+    fill: Ablation | None = None
 
     @property
     def scheme(self) -> Scheme:
-        """How sub-samples were drawn: "independent", or "joint" for the baseline."""
+        """How sub-samples were drawn: "independent", "joint" for the baseline, "fixed" or "product"."""
         return self.counts[0].scheme
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it is of a published design, and so holds without any chance of error."""
+        return self.scheme in ("fixed", "product")
+
+    def save_design(self, folder: Path | str) -> None:
+        """Keep the published design with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+
+        Raises:
+            ValueError: it is of random draws, or there is no such folder.
+        """
+        counts = self.counts[0]
+        if not self.deterministic:
+            raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
+        SavedDesign(self.scheme, counts.n, counts.k, counts.draws, counts.seed, self.fill).save(folder)
+
+    def level(self, index: int) -> float:
+        """Return the part of alpha that this look at an image's counts has: all of it where they are looked at once."""
+        counts = self.counts[index]
+        return alpha_of_look(self.alpha, counts.looks, counts.draws) if counts.looks else self.alpha
 
     def image(
         self, index: int, radii: Sequence[Mapping[str, int]], *, correction: Correction | None = None
@@ -77,15 +104,33 @@ class SegmentationCertificate:
         for row in radii:
             for modality in row:
                 lookup(counts.n, modality, what="modality in `radii`")
+        vectors = [[row.get(m, 0) for m in counts.n] for row in radii]
+        if self.deterministic:
+            return self._published(index, vectors)
         return certify_counts(
             counts.votes,
             n=tuple(counts.n.values()),
             k=tuple(counts.k.values()),
-            radii=[[row.get(m, 0) for m in counts.n] for row in radii],
-            alpha=self.alpha,
+            radii=vectors,
+            alpha=self.level(index),
             kind=tuple(self.kinds.values()),
             scheme=counts.scheme,
             correction=correction,
+        )
+
+    def _published(self, index: int, vectors: Sequence[Sequence[int]]) -> CountCertificate:
+        counts = self.counts[index]
+        needed = counts.margins(self.kinds).at(vectors) * counts.draws
+        label, top = most_votes(counts.votes)
+        return CountCertificate(
+            label=label,
+            votes=top,
+            needed=needed.round().astype(np.int64),
+            draws=counts.draws,
+            alpha=0.0,
+            correction=None,
+            scope=SCOPES["published"],
+            lead=leads(counts.votes),
         )
 
     def bounds(
@@ -105,7 +150,7 @@ class SegmentationCertificate:
         totals = [PixelBounds() for _ in radii]
         for i, truth in enumerate(self.samples.labels):
             found = self.image(i, radii, correction=correction)
-            here = pixel_bounds_over(found.label, found.votes, truth, found.needed, positive=positive)
+            here = pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=positive)
             totals = [total + bounds for total, bounds in zip(totals, here, strict=True)]
         return totals
 
@@ -115,7 +160,9 @@ class SegmentationCertificate:
         A pixel is certified wherever the margin of the radii is at most its gap ("bonferroni"); below 0 it abstains.
         """
         label, top = most_votes(self.counts[index].votes)
-        bounds = majority_bounds(top, self.counts[index].draws, self.alpha / label.size)
+        if self.deterministic:
+            return leads(self.counts[index].votes) / self.counts[index].draws
+        bounds = majority_bounds(top, self.counts[index].draws, self.level(index) / label.size)
         return 2 * bounds - 1
 
     def radii(self) -> dict[str, float]:
@@ -157,9 +204,10 @@ class SegmentationCertificate:
             "scheme": self.scheme,
             "draws": counts.draws,
             "alpha": self.alpha,
-            "scope": SCOPES["bonferroni"],
+            "scope": SCOPES["published" if self.deterministic else "bonferroni"],
             "ablation": self.ablation,
-            "seed": counts.seed,
+            "seed": counts.told_seed,
+            "looks": list(counts.looks),
             "clean_accuracy": right / max(1, int(judged.sum())),
             "certified_unattacked": {
                 name: getattr(unattacked, name) for name in ("accuracy", "recall", "precision", "f_score", "iou")
@@ -175,9 +223,10 @@ def certify_segmentation(
     samples: MultiModalSamples,
     *,
     keep: Mapping[str, int],
-    draws: int = 100,
+    design: Drawing = "random",
+    draws: int | None = None,
     alpha: float = 0.001,
-    seed: int = 0,
+    seed: int | None = None,
     kind: EditKind | Mapping[str, EditKind] = "substitution",
     scheme: Scheme = "independent",
     fill: Fill = 0.0,
@@ -192,10 +241,11 @@ def certify_segmentation(
         model: the base segmenter; used in evaluation mode, moved to `device`.
         samples: images with masks [samples, height, width].
         keep: elements kept of each modality, by its name.
-        draws: N, sub-samples per image.
+        design: "random", or a published one, "fixed" or "product", as `certify`.
+        draws: N, sub-samples per image; None takes 100 at random, and what suits the design as `certify`.
         alpha: probability that any pixel of an image is wrongly certified, per image.
         seed: of the masks; as `certify`.
-        kind: the attacker's kind of edit, one for all modalities or by name.
+        kind: "substitution"; a segmenter sees where pixels stand, and others are refused.
         scheme: "independent" keeps exactly k_i pixels of every modality i, "joint" the sum of all k_i of the pixels of
             all modalities together: the baseline, see `certify`.
         fill: what ablated pixels become: a constant, or "mean" of those kept.
@@ -211,37 +261,54 @@ def certify_segmentation(
     started = time.perf_counter()
     values = input_arrays(model, samples)
     height, width = image_size(values, samples)
-    kinds = kinds_of(kind, model.modalities)
-    design = design_for(
-        model, values, keep=keep, scheme=scheme, seed=seed, fill=fill, batch_size=batch_size, device=device
+    kinds, scheme = kinds_of(kind, model.modalities), scheme_for(design, scheme)
+    published = design != "random"
+    draws = draws_of(design, draws, keep, {m: element_count(array) for m, array in values.items()}, usual=100)
+    if published:
+        seed = seed or 0
+    chosen, secret = choose_seed(seed, image_files(folder, scheme))
+    drawn = design_for(
+        model,
+        values,
+        keep=keep,
+        scheme=scheme,
+        seed=chosen,
+        secret=secret,
+        fill=fill,
+        batch_size=batch_size,
+        device=device,
+        kinds=kinds,
+        published=draws if published else 0,
     )
-    draws = whole_number(draws, "draws", least=1)
+    names = drawn.names(values)
     found = preflight(
-        n=tuple(design.sizes.values()),
-        k=tuple(design.keep.values()),
+        n=tuple(drawn.sizes.values()),
+        k=tuple(drawn.keep.values()),
         draws=draws,
-        alpha=probability(alpha),
+        alpha=probability(alpha) * (1.0 if folder is None or published else FIRST),
         kind=kinds,
         scheme=scheme,
         elements=height * width,
     ).require()
-    before = counted_before(model, values, design, folder, draws)
+    before = counted_before(model, values, drawn, folder, draws)
     total, done = len(samples) * draws, sum(earlier.draws for _, earlier in before)
     counts = []
     with evaluation_mode(model, device):
-        show_preflight(found, model, values, design, rows=total - done, progress=progress, segments=True)
+        show_preflight(found, model, values, drawn, rows=total - done, progress=progress, segments=True)
         with (progress or Silent()).task("certify", total=total, done=done) as task:
             for i, (place, earlier) in enumerate(before):
-                vote = partial(pixel_votes, model=model, values=values, image=i, design=design, task=task)
-                counts.append(add_draws(earlier, vote, (0, draws), path=place, least=design.batch_size))
+                vote = partial(pixel_votes, model=model, values=values, names=names, image=i, design=drawn, task=task)
+                votes = add_draws(earlier, vote, (0, draws), path=place, least=drawn.batch_size)
+                counts.append(looked_at(votes, None if published else place))
     return SegmentationCertificate(
         model=model.name,
         samples=samples,
         counts=tuple(counts),
-        alpha=alpha,
+        alpha=0.0 if published else alpha,
         kinds=dict(zip(model.modalities, kinds, strict=True)),
         seconds=time.perf_counter() - started,
-        ablation=design.ablation,
+        ablation=drawn.ablation,
+        fill=fill,
     )
 
 
@@ -274,6 +341,14 @@ def counted_before(
         empty = design.no_votes((*size, len(model.classes)), fingerprint(weights, image, design))
         found.append((place, resume(place, empty, draws)))
     return found
+
+
+def image_files(folder: Path | str | None, scheme: Scheme) -> list[Path]:
+    """Return the files of images that were counted under a scheme before."""
+    if folder is None:
+        return []
+    stem = "" if scheme == "independent" else f"-{scheme}"
+    return [path for path in sorted(Path(folder).glob("image-*.npz")) if path.stem.removeprefix("image-")[5:] == stem]
 
 
 def image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:

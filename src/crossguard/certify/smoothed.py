@@ -12,10 +12,18 @@ from torch.nn.functional import softmax
 from crossguard.attacks.noise import uniform
 from crossguard.certify.arguments import whole_number
 from crossguard.certify.design import Ablation, Design, design_for
-from crossguard.certify.sampling import Inputs, Masks, class_logits, evaluation_mode, most_likely, pixel_logits
-from crossguard.certify.subsample import ablate_elements, draw_masks
+from crossguard.certify.sampling import (
+    Inputs,
+    Masks,
+    class_logits,
+    draw_design,
+    evaluation_mode,
+    most_likely,
+    pack_kept,
+    pixel_logits,
+)
+from crossguard.certify.subsample import ablate_elements
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
-from crossguard.models.packing import pack_rows
 
 
 class Smoothed:
@@ -83,18 +91,10 @@ class Smoothed:
         """Return how many sub-samples get each label."""
         votes: Tensor | None = None
         design = self._design(inputs)
+        arrays = {m: inputs[m].detach().cpu().numpy() for m in self.modalities}
+        names = torch.from_numpy(design.names(arrays)).to(ids.device)
         for row, draw in self._parts(len(ids), ids.device):
-            masks = {
-                m: draw_masks(
-                    seed=self.seed,
-                    inputs=ids[row],
-                    modality=position,
-                    draws=draw,
-                    n=design.sizes[m],
-                    k=design.keep[m],
-                )
-                for position, m in enumerate(self.modalities)
-            }
+            masks = draw_design(names[row], draw, design)
             with evaluation_mode(self.module, ids.device):
                 logits = self._logits(inputs, row, masks, design)
             answer = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
@@ -124,7 +124,7 @@ class Smoothed:
             values = inputs[modality]
             if modality in design.packs:
                 elements = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values
-                given[modality] = pack_rows(elements, row, mask)
+                given[modality] = pack_kept(elements, row, mask, shown_size=design.shown_size(modality))
             else:
                 given[modality] = ablate_elements(values[row], mask, fill=design.fill)
                 kept[modality] = mask

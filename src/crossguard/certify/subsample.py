@@ -36,7 +36,7 @@ def draw_masks(
 
     Args:
         seed: of the certification.
-        inputs: the inputs' indices.
+        inputs: what the inputs are called, any whole numbers.
         modality: position of the modality.
         draws: index of the draw of each row; row i is draw `draws[i]` of input `inputs[i]`.
         n: number of elements.
@@ -51,9 +51,7 @@ def draw_masks(
     n, k = whole_number(n, "n", least=1), whole_number(k, "k")
     if k > n:
         raise ValueError(f"Expected k <= n, but got k = {k} kept of n = {n} elements.")
-    state = inputs.new_full(inputs.shape, whole_number(seed, "seed") % 2**63)
-    for part in (inputs, inputs.new_full(inputs.shape, modality), draws):
-        state = _mix(state + (part + 1) * _GOLDEN)
+    state = mixed(seed, inputs, inputs.new_full(inputs.shape, modality), draws)
     few = min(k, n - k)
     chosen = torch.zeros(len(inputs), n, dtype=torch.bool, device=inputs.device)
     used = torch.zeros_like(inputs)
@@ -71,6 +69,14 @@ def draw_masks(
         unfinished = missing > 0
         rows, used, missing = rows[unfinished], used[unfinished], missing[unfinished]
     return chosen if few == k else ~chosen
+
+
+def mixed(seed: int, *parts: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+    """Return a hash of the seed and of each row's numbers."""
+    state = torch.full_like(parts[0], whole_number(seed, "seed") % 2**63)
+    for part in parts:
+        state = _mix(state + (part + 1) * _GOLDEN)
+    return state
 
 
 def ablate(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from crossguard.certify.arguments import KINDS, Radii, edit_kinds, radius_vectors, sizes
+from crossguard.certify.ensemble import touched_by_blocks
 from crossguard.certify.overlap import ROUNDING, ULP, log_share_terms
 from crossguard.checks import check_choice
 
@@ -164,19 +165,78 @@ class JointMargins(RadiusMargins):
         return _margin(grown, _along(_removed, n, k, gone), vectors.sum(axis=1))
 
 
-Scheme = Literal["independent", "joint"]
+@dataclass(frozen=True)
+class PublishedMargins(RadiusMargins):
+    """Shares of its votes by which a label must lead in a published design: 2 T(r) / N, see `ensemble`.
+
+    Args:
+        n: number of elements of each modality.
+        k: number of elements kept of each modality.
+        kind: "substitution" alone.
+        draws: N.
+        product: all tuples of blocks vote; otherwise the design is balanced.
+
+    Raises:
+        ValueError: another kind, or as `Margins`.
+
+    Example:
+        >>> PublishedMargins((10,), (2,), draws=10).at([(0,), (1,), (2,)])
+        array([0. , 0.4, 0.8])
+    """
+
+    draws: int = field(default=1, kw_only=True)
+    product: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if set(self.kinds) != {"substitution"}:
+            raise ValueError(
+                f"Expected kind 'substitution' with a published design, which no other is proven for, but got "
+                f"{', '.join(self.kinds)}."
+            )
+
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
+        """Return 2 T(r) / N of each radius vector, exactly as votes are divided by N.
+
+        Raises:
+            ValueError: a vector of another length, a radius that is not whole or > n.
+        """
+        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
+        if self.product:
+            blocks = tuple(-(-n // k) if k else 0 for n, k in zip(self.n, self.k, strict=True))
+            touched = touched_by_blocks(blocks, vectors)
+        else:
+            touched = np.zeros(len(vectors), dtype=np.int64)
+            for n, k, r in zip(self.n, self.k, vectors.T, strict=True):
+                low, more = divmod(self.draws * k, n)  # `more` elements are in one draw more than the others
+                touched += r * low + np.minimum(r, more)
+        return 2 * np.minimum(touched, self.draws) / self.draws
+
+
+Scheme = Literal["independent", "joint", "fixed", "product"]
 
 
 def margins_of(
-    scheme: Scheme, n: Sequence[int], k: Sequence[int], kind: str | Sequence[str] = "substitution"
+    scheme: Scheme, n: Sequence[int], k: Sequence[int], kind: str | Sequence[str] = "substitution", *, draws: int = 0
 ) -> RadiusMargins:
-    """Return the margins of a scheme of sub-sampling: "independent" (`Margins`) or "joint" (`JointMargins`).
+    """Return the margins of a scheme of sub-sampling.
+
+    Args:
+        scheme: "independent" (`Margins`), "joint" (`JointMargins`), or of a published design (`PublishedMargins`).
+        n: as the classes.
+        k: as the classes.
+        kind: as the classes.
+        draws: N, of a published design.
 
     Raises:
         ValueError: an unknown scheme, or as the classes.
     """
     check_choice(scheme, get_args(Scheme), "scheme")
-    return Margins(n, k, kind) if scheme == "independent" else JointMargins(n, k, kind)
+    if scheme == "joint":
+        return JointMargins(n, k, kind)
+    if scheme == "independent":
+        return Margins(n, k, kind)
+    return PublishedMargins(n, k, kind, draws=draws, product=scheme == "product")
 
 
 def _along(path: Callable[[int, int, int], Log], n: int, k: int, r: Int64[np.ndarray, " radii"]) -> Log:

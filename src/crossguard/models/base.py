@@ -307,6 +307,10 @@ class PackingClassifier(MultiModalClassifier, Protocol):
 
     Attributes:
         packs: the modalities that `classify_kept` takes packed; the others are overwritten as for any classifier.
+
+    A model may name, in `position_free: tuple[str, ...]`, those of them in which it does not care where elements stand:
+    a bag of frames, the words of a text. Certificates then hold against insertions and deletions too. So that the claim
+    cannot be wrong, positions are withheld: the model is told the order of the elements, 0, 1, ..., and their number.
     """
 
     packs: tuple[str, ...]

@@ -33,7 +33,9 @@ class GalleryChoice(nn.Module):
         modalities: "image", "text" or both.
 
     Attributes:
-        packs: "image", if it is one of the modalities.
+        packs: both, as far as they are modalities.
+        position_free: "text", if it is one: the words that are kept make a text of their own, in their order, so that
+            certificates hold against insertions and deletions of words too.
 
     Raises:
         ValueError: a gallery of another number of entries than names, unknown modalities, no vocabulary where there are
@@ -63,7 +65,8 @@ class GalleryChoice(nn.Module):
         self.model = model
         self.name = f"{model.name} choice"
         self.modalities = modalities
-        self.packs = tuple(m for m in modalities if m == "image")
+        self.packs = modalities
+        self.position_free = tuple(m for m in modalities if m == "text")
         self.classes = tuple(classes)
         self.vocabulary = ("", *vocabulary)
         self.gallery: Tensor
@@ -83,31 +86,26 @@ class GalleryChoice(nn.Module):
         Raises:
             ValueError: a modality is missing.
         """
-        given: dict[str, Packed | Tensor] = {}
-        masks: dict[str, Tensor] = {}
+        given: dict[str, Packed] = {}
         for modality in self.modalities:
             if modality not in inputs:
                 raise ValueError(f"Expected an input {modality!r}, but got {', '.join(inputs)}.")
             values = inputs[modality]
             mask = values.new_ones(values.shape[:2], dtype=torch.bool) if kept is None else kept[modality]
-            if modality in self.packs:
-                given[modality] = pack(values, mask)
-            else:
-                given[modality], masks[modality] = values, mask
-        return self.classify_kept(given, masks)
+            given[modality] = pack(values, mask)
+        return self.classify_kept(given, {})
 
     def classify_kept(
-        self, inputs: Mapping[str, Packed | Tensor], kept: Mapping[str, Bool[Tensor, "samples _"]]
+        self, inputs: Mapping[str, Packed], kept: Mapping[str, Bool[Tensor, "samples _"]]
     ) -> Float[Tensor, "samples classes"]:
         """Return logits from the kept patches and words, see `PackingClassifier`."""
         total: Tensor | None = None
         for modality in self.modalities:
             given = inputs[modality]
-            if isinstance(given, Packed):
+            if modality == "image":
                 embedded = encode_patches(self.model, given)
-            else:
-                codes = given.reshape(len(given), -1).round().long()
-                embedded = self._texts(torch.where(kept[modality], codes, torch.zeros_like(codes)))
+            else:  # padding is 0, no word
+                embedded = self._texts(given.values.reshape(len(given), -1).round().long())
             cosine = normalize(embedded.float(), dim=-1) @ self.gallery.T
             total = cosine if total is None else total + cosine
         assert total is not None

@@ -1,5 +1,6 @@
 """What a classifier or segmenter of several modalities takes from samples, checked in one place."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,4 +50,35 @@ def input_tensor(values: Shaped[np.ndarray, "samples ..."], device: torch.device
         values: of one modality.
         device: where the model is.
     """
-    return torch.from_numpy(values.astype(np.float32, order="C")).to(device)
+    return torch.from_numpy(input_values(values)).to(device)
+
+
+def input_values(values: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Return a copy of values as models take them: float32, contiguous."""
+    return values.astype(np.float32, order="C")
+
+
+def mean_and_deviation(
+    values: Shaped[np.ndarray, "samples ..."], *, axis: int | tuple[int, ...], least: float
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Return float32 mean and standard deviation, worked out in float64: half precision overflows at the first sum.
+
+    Args:
+        values: of one modality.
+        axis: what they are taken over.
+        least: the smallest deviation, in place of 0 where all values are equal.
+    """
+    mean, deviation = values.mean(axis=axis, dtype=np.float64), values.std(axis=axis, dtype=np.float64)
+    return torch.from_numpy(np.asarray(mean)).float(), torch.from_numpy(np.asarray(deviation)).clamp_min(least).float()
+
+
+def chosen_modalities(names: Sequence[str], known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Return some of the modalities, in the order given.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    table = dict.fromkeys(known)
+    for name in names:
+        lookup(table, name, what=f"modality in `{what}`")
+    return tuple(names)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crossguard.checks import lookup, nearest
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.hole_filling import fill_holes
+from crossguard.models.named import NamedModules
 from crossguard.models.road_parts import ENCODERS, Decoder, Encoder
 from crossguard.models.storage import load_network, save_network
 
@@ -68,8 +69,8 @@ class RoadNet(nn.Module):
             "encoder": encoder,
             "reading": self.reading,
         }
-        self.scales = nn.ModuleDict({m: _Scale(size) for m, size in channels.items()})
-        self.encoders = nn.ModuleDict({m: Encoder(encoder, size + 3) for m, size in channels.items()})
+        self.scales = NamedModules({m: _Scale(size) for m, size in channels.items()})
+        self.encoders = NamedModules({m: Encoder(encoder, size + 3) for m, size in channels.items()})
         first = cast(Encoder, self.encoders[self.modalities[0]])
         self.decoder = Decoder(first.widths, first.decoder_widths, len(classes))
 

@@ -17,6 +17,8 @@ from crossguard.runs import atomic_folder
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+DESIGN = "design.json"
+"""A published design of sub-samples that a certified model answers by, see `crossguard.certify`."""
 
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
@@ -24,7 +26,7 @@ Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 _FILES = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(generation_|preprocessor_|tokenizer_)?config\.json"
-    r"|(tokenizer|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt|spiece\.model|chat_template\.jinja"
+    r"|(tokenizer|special_tokens_map|added_tokens|vocab|design)\.json|(vocab|merges)\.txt|spiece\.model|chat_template\.jinja"
 )
 """Names of the files that networks, tokenizers and pixel rules write."""
 

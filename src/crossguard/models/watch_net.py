@@ -1,7 +1,7 @@
 """`WatchNet`: a classifier of sensor streams that sees any subset of their time steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import Packed
+from crossguard.models.inputs import chosen_modalities, mean_and_deviation
+from crossguard.models.named import NamedModules
 from crossguard.models.packing import pack_all
 from crossguard.models.storage import load_network, save_network
 
@@ -31,6 +33,8 @@ class WatchNet(nn.Module):
         width: size of the embeddings.
         rate: time steps per second, which gives each step its moment.
         dropout: share of the pooled features dropped in training.
+        position_free: sensors whose steps are embedded without their moment, as a bag; certificates of these hold
+            against insertions and deletions too.
 
     Attributes:
         name: "watch-net".
@@ -49,12 +53,14 @@ class WatchNet(nn.Module):
         width: int = 128,
         rate: float = 50.0,
         dropout: float = 0.2,
+        position_free: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if not streams or len(classes) < 2:
             raise ValueError(f"Expected a stream and two classes or more, but got {dict(streams)} and {classes}.")
         self.name = MODEL_TYPE
         self.modalities = self.packs = tuple(streams)
+        self.position_free = chosen_modalities(position_free, streams, "position_free")
         self.classes = tuple(classes)
         self.config = {
             "model_type": MODEL_TYPE,
@@ -63,8 +69,11 @@ class WatchNet(nn.Module):
             "width": width,
             "rate": rate,
             "dropout": dropout,
+            "position_free": list(self.position_free),
         }
-        self.streams = nn.ModuleDict({m: _Stream(size, width, rate) for m, size in streams.items()})
+        self.streams = NamedModules(
+            {m: _Stream(size, width, rate, free=m in self.position_free) for m, size in streams.items()}
+        )
         self.head = nn.Sequential(
             nn.Linear(2 * width * len(streams), width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, len(classes))
         )
@@ -94,7 +103,14 @@ class WatchNet(nn.Module):
 
     @classmethod
     def for_samples(
-        cls, samples: MultiModalSamples, *, width: int = 128, rate: float = 50.0, dropout: float = 0.2, seed: int = 0
+        cls,
+        samples: MultiModalSamples,
+        *,
+        width: int = 128,
+        rate: float = 50.0,
+        dropout: float = 0.2,
+        position_free: Sequence[str] = (),
+        seed: int = 0,
     ) -> "WatchNet":
         """Return an untrained model for the samples' sensors and classes, normalised by their mean and deviation.
 
@@ -103,6 +119,7 @@ class WatchNet(nn.Module):
             width: as the class.
             rate: as the class.
             dropout: as the class.
+            position_free: as the class.
             seed: of the initial weights; PyTorch's global generator is left as it was.
 
         Raises:
@@ -114,11 +131,14 @@ class WatchNet(nn.Module):
         streams = {m: values.shape[2] for m, values in samples.modalities.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = cls(streams, tuple(samples.classes), width=width, rate=rate, dropout=dropout)
+            model = cls(
+                streams, tuple(samples.classes), width=width, rate=rate, dropout=dropout, position_free=position_free
+            )
         for modality, values in samples.modalities.items():
             stream = cast(_Stream, model.streams[modality])
-            stream.mean.copy_(torch.from_numpy(values.mean(axis=(0, 1))))
-            stream.scale.copy_(torch.from_numpy(values.std(axis=(0, 1))).clamp_min(1e-6))
+            mean, scale = mean_and_deviation(values, axis=(0, 1), least=1e-6)
+            stream.mean.copy_(mean)
+            stream.scale.copy_(scale)
         return model
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -145,6 +165,7 @@ class WatchNet(nn.Module):
                 width=config["width"],
                 rate=config["rate"],
                 dropout=config["dropout"],
+                position_free=config["position_free"],
             )
 
         model = load_network(make, source)
@@ -157,14 +178,15 @@ class _Stream(nn.Module):
     scale: Tensor
     angular: Tensor
 
-    def __init__(self, features: int, width: int, rate: float) -> None:
+    def __init__(self, features: int, width: int, rate: float, *, free: bool) -> None:
         super().__init__()
+        self.free = free
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         periods = torch.tensor(_PERIODS)
         self.register_buffer("angular", 2 * math.pi / (periods * rate), persistent=False)  # radians per time step
         self.embed = nn.Sequential(
-            nn.Linear(features + 2 * len(_PERIODS), width),
+            nn.Linear(features + (0 if free else 2 * len(_PERIODS)), width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
@@ -172,8 +194,11 @@ class _Stream(nn.Module):
         )
 
     def forward(self, kept: Packed) -> Float[Tensor, "samples twice_width"]:
-        phase = kept.positions[..., None] * self.angular
-        embedded = self.embed(torch.cat([(kept.values - self.mean) / self.scale, phase.sin(), phase.cos()], dim=-1))
+        values = (kept.values - self.mean) / self.scale
+        if not self.free:
+            phase = kept.positions[..., None] * self.angular
+            values = torch.cat([values, phase.sin(), phase.cos()], dim=-1)
+        embedded = self.embed(values)
         if kept.real is None:
             return torch.cat([embedded.mean(dim=1), embedded.amax(dim=1)], dim=-1)
         weight = kept.real[..., None].to(embedded.dtype)

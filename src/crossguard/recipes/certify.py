@@ -256,7 +256,7 @@ def _image_rows(
     rows = []
     for index, (counts, truth) in enumerate(zip(certificate.counts, samples.labels, strict=True)):
         found = certificate.image(index, curve or [{}], correction=recipe.correction)
-        bounds = pixel_bounds_over(found.label, found.votes, truth, found.needed, positive=positive)
+        bounds = pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=positive)
         rows.append(
             {
                 "model": certificate.model,
@@ -268,7 +268,7 @@ def _image_rows(
                 "alpha": certificate.alpha,
                 "correction": found.correction,
                 "scope": found.scope,
-                "seed": counts.seed,
+                "seed": counts.told_seed,
                 "draws": counts.draws,
                 "sample": index,
                 "group": int(samples.groups[index]),

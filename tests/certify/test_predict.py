@@ -1,0 +1,118 @@
+"""Answers of the smoothed model: those of the saved design for certain, those of fresh draws where a test is sure."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from certify_toys import KEEP, SignNet
+from scipy.stats import binomtest
+from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
+
+import crossguard as cg
+from crossguard.certify import certify, certify_segmentation
+from crossguard.certify.answers import sure
+from crossguard.data import MultiModalSamples
+from crossguard.models import WatchNet
+
+
+@pytest.fixture
+def watch():
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 2
+    values = {
+        m: (rng.normal(size=(12, 16, 3)) + 2 * labels[:, None, None]).astype(np.float32)
+        for m in ("accelerometer", "gyroscope")
+    }
+    data = MultiModalSamples("toy", "test", values, labels, ("walk", "run"), np.arange(12))
+    return WatchNet.for_samples(data, width=8).eval(), data
+
+
+@pytest.mark.parametrize("kind", ["fixed", "product"])
+def test_a_folder_with_a_design_answers_as_it_was_certified(watch, tmp_path, kind):
+    model, data = watch
+    found = certify(model, data, keep={"accelerometer": 3, "gyroscope": 2}, design=kind, seed=5)
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="Expected `keep`"):
+        cg.predict(tmp_path / "model", data)
+    found.save_design(tmp_path / "model")
+    labels = cg.predict(tmp_path / "model", data)
+    assert labels.dtype == np.int64
+    assert (labels == found.labels).all()
+    assert (cg.predict(tmp_path / "model", data.select([7])) == found.labels[7]).all()
+    for changes in ({"keep": {"accelerometer": 3}}, {"draws": 5}, {"alpha": 0.1}, {"seed": 0}, {"scheme": "joint"}):
+        with pytest.raises(ValueError, match=f"no `{next(iter(changes))}` beside a saved design"):
+            cg.predict(tmp_path / "model", data, **changes)
+    longer = {m: np.repeat(values, 2, axis=1) for m, values in data.modalities.items()}
+    other = MultiModalSamples("toy", "test", longer, data.labels, data.classes, data.groups)
+    with pytest.raises(ValueError, match="as many elements as the saved design's"):
+        cg.predict(tmp_path / "model", other)
+    model.save_pretrained(tmp_path / "model")  # another model takes the folder: the design goes with the old one
+    assert not (tmp_path / "model" / "design.json").exists()
+    (tmp_path / "model" / "design.json").write_text("{}")
+    with pytest.raises(ValueError, match="could not be read"):
+        cg.predict(tmp_path / "model", data)
+
+
+def test_random_draws_have_no_design_to_save(watch, tmp_path):
+    model, data = watch
+    found = certify(model, data, keep=dict.fromkeys(model.modalities, 3), draws=100)
+    with pytest.raises(ValueError, match="drawn at random"):
+        found.save_design(tmp_path)
+    fixed = certify(model, data, keep=dict.fromkeys(model.modalities, 3), design="fixed")
+    with pytest.raises(ValueError, match="Expected the folder of a model"):
+        fixed.save_design(tmp_path / "nothing")
+
+
+def test_it_answers_where_it_is_sure(sign_net, sensors):
+    found = certify(sign_net, sensors, keep=KEEP, draws=400, alpha=0.01, seed=3)
+    answers = cg.predict(sign_net, sensors, keep=KEEP, draws=400, alpha=0.01, seed=3)
+    assert set(answers[answers >= 0].tolist()) <= {0, 1}
+    said = answers >= 0
+    assert said.any()
+    assert (answers[said] == found.labels[said]).all()
+    two = np.sort(found.counts.votes, axis=1)[:, -2:]
+    for i, (second, top) in enumerate(two.tolist()):
+        assert said[i] == (binomtest(top, top + second).pvalue <= 0.01)
+    assert (cg.predict(sign_net, sensors, keep=KEEP, draws=3) == -1).all()  # three votes are never sure
+    seen = []
+
+    class Watching(SignNet):
+        def forward(self, inputs, kept=None):
+            seen.append(kept["left"].clone())
+            return super().forward(inputs, kept)
+
+    for _ in range(2):  # drawn anew every time
+        cg.predict(Watching(), sensors, keep=KEEP, draws=30, batch_size=360)
+    assert (seen[0] != seen[1]).any()
+
+
+def test_wrong_answers_are_as_rare_as_promised():
+    rng, alpha = np.random.default_rng(0), 0.05
+    for chances in ([0.48, 0.52], [0.34, 0.33, 0.33], [0.5, 0.5]):
+        votes = np.sort(rng.multinomial(200, chances, size=40_000) * 100 + np.arange(len(chances)), axis=1)
+        label, top, second = votes[:, -1] % 100, votes[:, -1] // 100, votes[:, -2] // 100
+        wrong = sure(top, second, alpha) & (label != int(np.argmax(chances)))
+        assert wrong.mean() <= alpha + 4 * np.sqrt(alpha / 40_000)
+
+
+def test_pixels_abstain_too(samples):  # noqa: F811
+    keep = {"image": 2, "depth": 1}
+    answers = cg.predict(TwoRegions(), samples, keep=keep, draws=100, alpha=0.01, seed=0)
+    assert answers.shape == samples.labels.shape
+    found = certify_segmentation(TwoRegions(), samples, keep=keep, draws=100, alpha=0.01, seed=0)
+    for i, y, x in product(range(5), range(2), range(3)):
+        first, second = np.sort(found.counts[i].votes[y, x])[::-1][:2]
+        expected = found.image(i, [{}]).label[y, x] if binomtest(first, first + second).pvalue <= 0.01 / 6 else -1
+        assert answers[i, y, x] == expected
+
+
+def test_what_certify_refuses_is_refused(unchecked, sign_net, sensors):
+    for changes, message in (
+        ({"keep": {"left": 1}}, "'right' is missing"),
+        ({"alpha": 0}, "alpha"),
+        ({"draws": 0}, "draws"),
+        ({"scheme": "fixed"}, "scheme"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cg.predict(sign_net, sensors, **({"keep": KEEP} | changes))
+    assert sign_net.calls == 0
