@@ -149,6 +149,8 @@ def regular_forms(word: str, form: str) -> tuple[str, ...]:
             return (word[:-2] + "es",)
         if word.endswith("o") and after_consonant:
             return (word + "es", word + "s")
+        if re.search(r"(?:[^aeiou]|qu)[aeiou]z$", word) and syllables(word) == 1:
+            return (word + "zes",)
         return (word + "es",) if word.endswith(("s", "x", "z", "ch", "sh")) else (word + "s",)
     if word.endswith("ie") and form == "ing":
         return (word[:-2] + "ying",)

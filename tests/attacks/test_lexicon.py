@@ -40,7 +40,7 @@ leaf leaves; loaf loaves; thief thieves; wife wives; knife knives; life lives; h
 shelf shelves; self selves; elf elves; sheaf sheaves; tomato tomatoes; potato potatoes; hero heroes; echo echoes;
 piano pianos; photo photos; zoo zoos; radio radios; crisis crises; thesis theses; analysis analyses; oasis oases;
 axis axes; criterion criteria; fireman firemen; policeman policemen; snowman snowmen;
-fisherman fishermen; human humans; roof roofs; cliff cliffs; chief chiefs; quiz quizzes; bus buses;
+fisherman fishermen; human humans; roof roofs; cliff cliffs; chief chiefs; quiz quizzes; whiz whizzes; topaz topazes; bus buses;
 church churches; box boxes; city cities; monkey monkeys; grandchild grandchildren;
 scissors scissors; furniture furniture; stairs stairs; goldfish goldfish; midwife midwives; mosquito mosquitoes
 """
@@ -69,7 +69,7 @@ MISSPELT = """
 finded shutted viing runned sheeps tomatos abhored submited defering permiting controling fulfiling upseting flinged
 hurted falled cutted drawed beared standed throwed goed forsweared diing stomaches womans childs mans mouses foots
 holded weared writed sitted swimmed catched teached buyed breaked drived eated readed peoples furnitures heros potatos
-biger hoter happyer gooder baddest occuring refering begining geting puting stoped planed-out
+biger hoter happyer gooder baddest occuring refering begining geting puting stoped whizes quizes
 """
 
 
@@ -161,7 +161,7 @@ def test_the_rules_of_the_tool():
     for form, rows in {
         "ing": "blit blitting; blerp blerping; blie blying; blee bleeing; blype blyping; bleec bleecking; blay blaying",
         "ed": "blit blitted; blerp blerped; blie blied; blee bleed; quib quibbed; bly blied; blay blayed; bloin bloined",
-        "s": "blit blits; bly blies; blay blays; blush blushes; bloz blozes; bleeman bleemen; blesis bleses; bleo bleos",
+        "s": "blit blits; bly blies; blay blays; blush blushes; bloz blozzes; waltz waltzes; bleeman bleemen; blesis bleses; bleo bleos",
         "er": "blit blitter; bly blier; blosey blosier; blue bluer; grey greyer",
     }.items():
         assert {word: tool.regular_forms(word, form)[0] for word, _ in table(rows)} == dict(table(rows))
