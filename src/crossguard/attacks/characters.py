@@ -1,6 +1,7 @@
 """Character edits: one letter inserted, deleted or replaced inside a word (LEAF, 2025: Levenshtein distance one)."""
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from string import ascii_lowercase
 
 import torch
@@ -9,7 +10,7 @@ from crossguard.attacks.candidates import Candidates, attackable
 from crossguard.attacks.lexicon import is_known
 from crossguard.attacks.noise import uniform
 from crossguard.attacks.stopwords import is_stop_word
-from crossguard.attacks.words import split_words
+from crossguard.attacks.words import split_letters, split_words
 from crossguard.models import VisionLanguageModel
 
 
@@ -63,14 +64,16 @@ class Characters:
 
 
 def one_edit(word: str, *, first: int = 0) -> list[str]:
-    """Return every different string at Levenshtein distance one with letters a-z, changed from position `first` on.
+    """Return every different string at Levenshtein distance one with letters a-z, changed from letter `first` on.
+
+    The marks on a letter go with it.
 
     Example:
         >>> len(one_edit("ab"))  # 2 deletions, 2 * 25 replacements, 3 * 26 insertions less 2 doubles
         128
     """
-    places = range(first, len(word))
-    deleted = [word[:i] + word[i + 1 :] for i in places]
-    replaced = [word[:i] + letter + word[i + 1 :] for i in places for letter in ascii_lowercase]
-    inserted = [word[:i] + letter + word[i:] for i in range(first, len(word) + 1) for letter in ascii_lowercase]
+    ends = [0, *accumulate(map(len, split_letters(word)))][first:]
+    deleted = [word[:a] + word[b:] for a, b in pairwise(ends)]
+    replaced = [word[:a] + letter + word[b:] for a, b in pairwise(ends) for letter in ascii_lowercase]
+    inserted = [word[:a] + letter + word[a:] for a in ends for letter in ascii_lowercase]
     return [edit for edit in dict.fromkeys(deleted + replaced + inserted) if edit not in (word, "")]

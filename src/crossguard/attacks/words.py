@@ -1,10 +1,12 @@
 """Words of a text: white-space pieces, their cores without attached punctuation, and replacing one of them."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _PIECE = re.compile(r"\S+")
-_EDGE = re.compile(r"^\W+|\W+$")
+_CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Word:
     Args:
         start: where its core begins in the text.
         end: where its core ends.
-        core: the piece without punctuation at its ends; may be empty.
+        core: the piece without punctuation and signs at its ends; may be empty. The marks of its last letter (an
+            accent that is a character of its own, a vowel sign) belong to it.
     """
 
     start: int
@@ -32,10 +35,34 @@ def split_words(text: str) -> tuple[Word, ...]:
     words = []
     for match in _PIECE.finditer(text):
         piece = match.group()
-        core = _EDGE.sub("", piece)
-        start = match.start() + (piece.find(core) if core else 0)
-        words.append(Word(start, start + len(core), core))
+        inner = _CORE.search(piece)
+        begin, end = (inner.start(), _after_marks(piece, inner.end())) if inner else (0, 0)
+        words.append(Word(match.start() + begin, match.start() + end, piece[begin:end]))
     return tuple(words)
+
+
+def split_letters(word: str) -> list[str]:
+    """Cut a word into letters, each with the marks that stand on it.
+
+    Example:
+        >>> [len(letter) for letter in split_letters("cafe\u0301s")]
+        [1, 1, 1, 2, 1]
+    """
+    letters: list[str] = []
+    at = 0
+    while at < len(word):
+        end = _after_marks(word, at + 1)
+        letters.append(word[at:end])
+        at = end
+    return letters
+
+
+def _after_marks(text: str, at: int) -> int:
+    """Return where the combining marks end that begin at a place, with a joiner that gives the last one its form."""
+    end = at
+    while end < len(text) and unicodedata.category(text[end]).startswith("M"):
+        end += 1
+    return end + (at < end < len(text) and text[end] in _JOINERS)
 
 
 def replace_word(text: str, word: Word, new: str) -> str:
