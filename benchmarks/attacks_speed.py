@@ -1,6 +1,9 @@
-"""Speed of attacks, as ratios measured in one run.
+"""Speed of attacks, as ratios of CPU seconds, each between two measurements one after the other.
 
-    python benchmarks/attacks_speed.py [--captions 512] [--images 64] [--threads 2] [--device cuda]
+    python benchmarks/attacks_speed.py [--captions 512] [--images 64] [--rounds 5] [--threads 1] [--device cuda]
+
+CPU seconds of the process: other work on the machine disturbs them little. Ratios are taken anew in every round; the
+least, the median and the greatest are printed.
 
 1. word-swap, batched, against the same attack caption by caption (one forward per caption for the masked variants, one
    per visited word; and one per variant), at identical outputs, on captions of the emoji data.
@@ -21,7 +24,7 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -88,32 +91,35 @@ def build_batch(model: CLIP, pairs: OneToManyPairs, *, images: int, captions: in
     )
 
 
-def seconds(run: Callable[[], object], *, repeats: int = 3) -> float:
-    """The least of several runs: other work on the machine only adds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def seconds(run: Callable[[], object]) -> float:
+    """CPU seconds of the process, all threads together."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
-def word_swap(model: CLIP, batch: PairBatch) -> None:
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """The least, the median and the greatest."""
+    return " / ".join(f"{value:.{digits}f}" for value in np.quantile(values, (0, 0.5, 1)))
+
+
+def word_swap(model: CLIP, batch: PairBatch, rounds: int) -> None:
     features = model.encode_image(batch.pixels).detach()
     given = (model, batch.texts, features, batch.positives)
+    references = {"one forward per word": swap_words_by_caption, "one forward per variant": swap_words_slowly}
     for words in (1, 2):
         options = {"words": words, "source": Thesaurus()}
         fast = swap_words(*given, **options)
-        fast_time = seconds(lambda options=options: swap_words(*given, **options))
-        print(f"word-swap, {len(batch.texts)} captions, {words} word(s): {fast_time:.2f} s batched")
-        for name, reference in (
-            ("one forward per word", swap_words_by_caption),
-            ("one forward per variant", swap_words_slowly),
-        ):
-            start = time.perf_counter()
-            same = reference(*given, **options) == fast
-            took = time.perf_counter() - start
-            print(f"  caption by caption, {name}: {took:.2f} s, {took / fast_time:.1f} x, identical: {same}")
+        same = {name: reference(*given, **options) == fast for name, reference in references.items()}
+        times: dict[str, list[float]] = {name: [] for name in ("batched", *references)}
+        for _ in range(rounds):
+            times["batched"].append(seconds(partial(swap_words, *given, **options)))
+            for name, reference in references.items():
+                times[name].append(seconds(partial(reference, *given, **options)))
+        print(f"word-swap, {len(batch.texts)} captions, {words} word(s): {np.median(times['batched']):.2f} s batched")
+        for name in references:
+            ratios = np.divide(times[name], times["batched"])
+            print(f"  caption by caption, {name}: {spread(ratios)} x, identical: {same[name]}")
 
 
 def gradient_ranking(model: CLIP, batch: PairBatch) -> None:
@@ -135,7 +141,7 @@ def bare(model: CLIP, pixels: torch.Tensor) -> None:
     torch.autograd.grad(model.encode_image(leaf).float().sum(), leaf)
 
 
-def pgd_step(model: CLIP, batch: PairBatch) -> None:
+def pgd_step(model: CLIP, batch: PairBatch, rounds: int) -> None:
     loss = image_loss(model, batch, batch.texts)
 
     def passes() -> None:
@@ -146,8 +152,8 @@ def pgd_step(model: CLIP, batch: PairBatch) -> None:
         maximise(loss, batch.pixels, eps=EPS, steps=STEPS, step_size=EPS / 4, keep_best=False)
 
     passes(), attack()
-    ratios = [seconds(attack, repeats=1) / seconds(passes, repeats=1) for _ in range(9)]
-    print(f"pgd step over a bare forward and backward, {len(batch.pixels)} images: {np.median(ratios):.3f} x")
+    ratios = [seconds(attack) / seconds(passes) for _ in range(rounds)]
+    print(f"pgd step over a bare forward and backward, {len(batch.pixels)} images: {spread(ratios, 2)} x")
 
 
 def plain_sga(model: CLIP, batch: PairBatch, source: Thesaurus) -> None:
@@ -172,21 +178,20 @@ def plain_sga(model: CLIP, batch: PairBatch, source: Thesaurus) -> None:
         swap_words_by_caption(model, texts, model.encode_image(pixels).detach(), own, words=1, source=source)
 
 
-def sga(model: CLIP, batch: PairBatch) -> None:
+def sga(model: CLIP, batch: PairBatch, rounds: int) -> None:
     attack, threat = make_attack("sga"), ThreatModel(image=LInf(EPS), text=WordEdits(1))
-    fast = seconds(lambda: attack(model, batch, threat=threat, seed=0), repeats=2)
-    plain = seconds(lambda: plain_sga(model, batch, Thesaurus()), repeats=1)
 
     def views_alone() -> None:
         for _ in range(5 * STEPS):
             bare(model, batch.pixels)
 
-    floor = seconds(views_alone, repeats=1)
+    runs = (lambda: attack(model, batch, threat=threat, seed=0), lambda: plain_sga(model, batch, Thesaurus()))
+    fast, plain, floor = np.transpose([[seconds(run) for run in (*runs, views_alone)] for _ in range(rounds)])
     print(
-        f"sga, {len(batch.pixels)} images x {len(batch.texts) / len(batch.pixels):.1f} captions: {fast:.2f} s, "
-        f"plain {plain:.2f} s, {plain / fast:.1f} x\n"
-        f"  the passes of its {5 * STEPS} views alone {floor:.2f} s: none that runs them can be more than "
-        f"{plain / floor:.1f} x as fast as the plain one"
+        f"sga, {len(batch.pixels)} images x {len(batch.texts) / len(batch.pixels):.1f} captions: "
+        f"{np.median(fast):.2f} s, plain over it {spread(plain / fast, 2)} x\n"
+        f"  plain over the passes of its {5 * STEPS} views alone, which bound what anything can save: "
+        f"{spread(plain / floor, 2)} x"
     )
 
 
@@ -198,8 +203,7 @@ def growth(model: CLIP, batch: PairBatch) -> None:
             seconds(
                 lambda n=n, w=w: swap_words(
                     model, batch.texts[:n], features, batch.positives[:, :n], words=w, source=Thesaurus()
-                ),
-                repeats=2,
+                )
             )
             for w in (1, 2, 4)
         ]
@@ -210,7 +214,7 @@ def growth_of_sga(model: CLIP, pairs: OneToManyPairs, images: int) -> None:
     attack, threat = make_attack("sga"), ThreatModel(image=LInf(EPS), text=WordEdits(1))
     for n in (max(1, images // 4), max(1, images // 2), images):
         batch = build_batch(model, pairs, images=n)
-        took = seconds(lambda batch=batch: attack(model, batch, threat=threat, seed=0), repeats=1)
+        took = seconds(lambda batch=batch: attack(model, batch, threat=threat, seed=0))
         print(f"sga of {n} images, {len(batch.texts)} captions: {took:.2f} s")
 
 
@@ -254,7 +258,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=512)
     parser.add_argument("--images", type=int, default=64, help="for pgd and sga")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="in which ratios are taken anew")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", help="measure a ViT-B/16 there, e.g. cuda, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -267,10 +272,10 @@ def main() -> None:
     captions = build_batch(model, pairs, images=len(pairs.images), captions=options.captions)
     images = build_batch(model, pairs, images=options.images)
     with frozen(model):
-        word_swap(model, captions)
+        word_swap(model, captions, options.rounds)
         gradient_ranking(model, captions)
-        pgd_step(model, images)
-        sga(model, images)
+        pgd_step(model, images, options.rounds)
+        sga(model, images, options.rounds)
         growth(model, captions)
         growth_of_sga(model, pairs, options.images)
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

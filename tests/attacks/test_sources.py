@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from masked_lm_files import TEXTS, WORDS, write_bert
 
 from crossguard.attacks import SOURCES, Characters, EmbeddingNeighbours, MaskedLM, Thesaurus, make_source
 from crossguard.attacks.candidates import attackable
@@ -15,34 +16,10 @@ from crossguard.attacks.words import replace_word, split_words
 from crossguard.data import load_pairs
 from crossguard.evaluate.fingerprint import describe
 
-TEXTS = ("A small picture, of a red disc!", "the disc is not on the left side", "two plain drawings - 12 \t sofas")
-WORDS = [w for text in TEXTS for word in split_words(text) if (w := word.core.lower()).isalpha()]
-WORDS += ["large", "bright", "blue", "right", "green", "dog", "house", "tree", "water", "paper"]
-
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """A BERT of a few thousand random weights, saved as a folder."""
-    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("bert")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "pic", "dra", "dis", "##ture", "##wing", "##s", "##c"]
-    pieces += [word for word in WORDS if word not in {"picture", "drawings"}]
-    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))})
-    tokenizer.save_pretrained(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=32,
-            initializer_range=0.5,
-        )
-        BertForMaskedLM(config).save_pretrained(folder)
-    return folder
+    return write_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(params=["thesaurus", "embedding", "characters", "masked-lm"])

@@ -23,6 +23,8 @@ class DRA(Attack):
     For the victim itself it is no stronger than SGA: within a small budget the loss is nearly linear, the gradients at
     the mixes have nearly the signs of that at the present image, and both end within a few pixels of each other.
 
+    `compat=True` builds on the published form of `SGA`.
+
     Args:
         draws: mixes per step (5 in the paper).
         steps: as for `SGA`.
@@ -32,6 +34,7 @@ class DRA(Attack):
         objective: as for `SGA`.
         source: as for `SGA`.
         order: as for `SGA`.
+        compat: as for `SGA`.
 
     Raises:
         ValueError: an option out of range.
@@ -51,12 +54,20 @@ class DRA(Attack):
         objective: str = "cosine",
         source: SourceLike = "thesaurus",
         order: str = "importance",
+        compat: bool = False,
     ) -> None:
         if draws < 1:
             raise ValueError(f"Expected `draws` of at least one, but got {draws}.")
         self.draws = draws
         self.sga = SGA(
-            steps=steps, step=step, scales=scales, noise=noise, objective=objective, source=source, order=order
+            steps=steps,
+            step=step,
+            scales=scales,
+            noise=noise,
+            objective=objective,
+            source=source,
+            order=order,
+            compat=compat,
         )
 
     def run(

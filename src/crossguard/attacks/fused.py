@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample, Pixels
-from crossguard.attacks.objectives import divergence
+from crossguard.attacks.objectives import divergence, unit
 from crossguard.attacks.ranking import image_states, text_states
 from crossguard.attacks.text_score import Scores, own_mean, score_in_parts, spread
 from crossguard.data import PairBatch
@@ -58,7 +58,9 @@ class FusedScore:
 
 
 @torch.no_grad()
-def fused_loss(model: FusedEmbeddingModel, batch: PairBatch, texts: Sequence[str], *, alpha: float) -> LossPerSample:
+def fused_loss(
+    model: FusedEmbeddingModel, batch: PairBatch, texts: Sequence[str], *, alpha: float, unit_length: bool = False
+) -> LossPerSample:
     """Return how far (image, changed text) is from the clean pair, and from the clean image with the changed text.
 
     KL(clean image, clean text || image, text) + alpha * KL(clean image, text || image, text), mean over own texts.
@@ -68,6 +70,7 @@ def fused_loss(model: FusedEmbeddingModel, batch: PairBatch, texts: Sequence[str
         batch: gives the clean images and texts, and the links.
         texts: the changed texts.
         alpha: weight of the second term.
+        unit_length: scale both embeddings of the second term to length one.
     """
     positives, pairs = batch.positives, batch.positives.nonzero()
     clean_images, changed = image_states(model, batch.pixels), text_states(model, texts)
@@ -76,7 +79,8 @@ def fused_loss(model: FusedEmbeddingModel, batch: PairBatch, texts: Sequence[str
 
     def loss(pixels: Pixels) -> Float[Tensor, " images"]:
         fused = fuse(model, image_states(model, pixels), changed, pairs)
-        moved = divergence(clean, fused) + alpha * divergence(half, fused)
+        from_text = divergence(unit(half), unit(fused)) if unit_length else divergence(half, fused)
+        moved = divergence(clean, fused) + alpha * from_text
         total = moved.new_zeros(len(pixels)).index_add(0, pairs[:, 0], moved)
         return total / positives.sum(dim=1).clamp(min=1)
 

@@ -12,6 +12,8 @@ from crossguard.models import VisionLanguageModel
 class Sep(Attack):
     """PGD against the clean texts, and word-swap under the clean images.
 
+    `compat=True` repeats the published word-swap (see `WordSwap`), and keeps PGD's last iterate.
+
     Args:
         steps: as for `PGD`.
         step: as for `PGD`.
@@ -20,6 +22,7 @@ class Sep(Attack):
         objective: of images and of texts, see `image_loss` and `text_score`.
         source: as for `WordSwap`.
         order: as for `WordSwap`.
+        compat: repeat the published attack instead of our form of it.
 
     Raises:
         ValueError: an option out of range.
@@ -38,9 +41,12 @@ class Sep(Attack):
         objective: str = "cosine",
         source: SourceLike = "thesaurus",
         order: str = "importance",
+        compat: bool = False,
     ) -> None:
-        self.image = PGD(steps=steps, step=step, start=start, restarts=restarts, objective=objective)
-        self.text = WordSwap(source=source, order=order, objective=objective)
+        self.image = PGD(
+            steps=steps, step=step, start=start, restarts=restarts, objective=objective, keep_best=not compat
+        )
+        self.text = WordSwap(source=source, order=order, objective=objective, compat=compat)
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int

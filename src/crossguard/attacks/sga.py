@@ -35,6 +35,12 @@ class SGA(Attack):
 
     Without a text budget this is the image step against the clean captions; without an image budget, word-swap.
 
+    `compat=True` is the published attack: words are ranked without the image (see `WordSwap`), noise is added to the
+    image at its full size **before** it is resized there and back, and the last iterate is kept. The descriptions
+    that this follows leave open whether the noisy image is clipped before it is resized (here it is clipped
+    to [0, 1] once, at the end) and whether scales share a draw of noise (here each has its own). That the last
+    iterate is kept follows PGD as it was published.
+
     Args:
         steps: PGD steps.
         step: as for `PGD`; SGA uses 0.5/255 at eps 2/255, which is "co-attack" times two at 10 steps.
@@ -43,6 +49,7 @@ class SGA(Attack):
         objective: of images and texts, see `image_loss` and `text_score`; the paper's is "cosine".
         source: candidate source of word-swap, see `make_source`.
         order: visits of word-swap, see `swap_words`.
+        compat: repeat the published attack instead of our form of it.
 
     Raises:
         ValueError: an option out of range.
@@ -61,6 +68,7 @@ class SGA(Attack):
         objective: str = "cosine",
         source: SourceLike = "thesaurus",
         order: str = "importance",
+        compat: bool = False,
     ) -> None:
         check_steps(steps)
         if any(not 0 < scale <= 8 for scale in scales):
@@ -70,7 +78,8 @@ class SGA(Attack):
         self.steps, self.scales, self.noise = steps, tuple(scales), noise
         self.step: StepRule | float = check_step_rule(step)
         self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
-        self.words = WordSwap(source=source, order=order, objective=objective)
+        self.words = WordSwap(source=source, order=order, objective=objective, compat=compat)
+        self.compat = compat
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
@@ -102,9 +111,10 @@ class SGA(Attack):
             steps=self.steps,
             step_size=step_size(self.step, eps=budget.eps, steps=self.steps),
             start=random_start(batch, eps=budget.eps, seed=seed),
+            keep_best=not self.compat,
         )
         return pixels, self.words.texts(model, batch, pixels, words=budget.words, kinds=budget.kinds)
 
     def gradient(self, loss: LossPerSample, batch: PairBatch, *, seed: int) -> LossAndGradient:
         """Return the sum of gradients over scales."""
-        return scaled_gradient(loss, batch, scales=self.scales, noise=self.noise, seed=seed)
+        return scaled_gradient(loss, batch, scales=self.scales, noise=self.noise, seed=seed, noise_first=self.compat)

@@ -1,6 +1,7 @@
 """Word substitution after BERT-Attack (Li et al., EMNLP 2020), for a whole batch of texts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.candidates import CandidateSource
+from crossguard.attacks.candidates import CandidateSource, propose
 from crossguard.attacks.first_order import FirstOrder
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.sources import SourceLike, make_source
-from crossguard.attacks.text_score import EmbeddingScore, TextScore, text_score
+from crossguard.attacks.text_score import DivergenceScore, EmbeddingScore, TextScore, text_score
 from crossguard.attacks.word_variants import EditedText
 from crossguard.checks import check_choice
 from crossguard.data import PairBatch
@@ -40,6 +41,7 @@ def swap_words(
     kinds: Sequence[WordEdit] = ("substitution",),
     ranking: WordRanking = "mask",
     shortlist: int | None = None,
+    importance: TextScore | None = None,
 ) -> tuple[str, ...]:
     """Edit up to `words` words of every text, so that its score with its own images falls.
 
@@ -63,6 +65,7 @@ def swap_words(
             one forward and backward, which is faster and less sure.
         shortlist: score only so many candidates per word, the first by a first-order estimate (HotFlip; Ebrahimi et
             al., ACL 2018); None: all.
+        importance: how texts with a hidden word are scored to rank words by "mask"; None: by `score`.
 
     Returns:
         One text per original, at most `words` edits of the given kinds away (Levenshtein, in words), never empty.
@@ -75,7 +78,9 @@ def swap_words(
         if image_features is None:
             raise ValueError("Expected `image_features` or a `score`, but got neither.")
         score = EmbeddingScore(model, image_features, positives, among_all=False)
-    proposals = source.candidates(texts, model=model) if words else [() for _ in texts]
+    # Deletions need no candidates.
+    ask = source.candidates if set(kinds) == {"deletion"} else partial(propose, source)
+    proposals = ask(texts, model=model) if words else [() for _ in texts]
     linked = positives.any(dim=0).tolist()
     active = [j for j, proposed in enumerate(proposals) if linked[j] and proposed]
     slope = None
@@ -92,7 +97,7 @@ def swap_words(
             fall = slope.of_mask(j)
             states[j].open.sort(key=fall.__getitem__)
     masked = order == "importance" and ranking == "mask"
-    _rank(score, states, active, mask=model.mask_token if masked else None)
+    _rank(score, importance or score, states, active, mask=model.mask_token if masked else None)
     changes = np.zeros(len(states), dtype=np.int64)
     while active:
         variants = [states[j].variants(every=order == "all") for j in active]
@@ -113,13 +118,18 @@ def swap_words(
     return tuple(state.text for state in states)
 
 
-def _rank(score: TextScore, states: list[EditedText], active: list[int], *, mask: str | None) -> None:
+def _rank(
+    score: TextScore, importance: TextScore, states: list[EditedText], active: list[int], *, mask: str | None
+) -> None:
     """Score the unchanged texts and, given a mask token, sort the open words of each by importance."""
     # The order of a single word is known.
     hidden = [states[j].masked(mask) if mask is not None and len(states[j].open) > 1 else [] for j in active]
-    flat = [states[j].text for j in active] + [text for group in hidden for text in group]
-    owners = active + [j for j, group in zip(active, hidden, strict=True) for _ in group]
-    scores = score(flat, owners)
+    texts, masked = [states[j].text for j in active], [text for group in hidden for text in group]
+    owners = [j for j, group in zip(active, hidden, strict=True) for _ in group]
+    if importance is score or not masked:
+        scores = score(texts + masked, active + owners)
+    else:
+        scores = np.concatenate([score(texts, active), importance(masked, owners)])
     at = len(active)
     for position, (j, group) in enumerate(zip(active, hidden, strict=True)):
         states[j].score = float(scores[position])
@@ -150,15 +160,24 @@ def _argmin(
 class WordSwap(Attack):
     """BERT-Attack on texts alone, against the clean images.
 
+    `compat=True` is the published attack, as Co-Attack and its descendants run it: words are ranked by
+    KL(softmax(embedding of the text with the word hidden) || softmax(embedding of the text)), without the image, and
+    visited in that order; candidates are chosen by `objective`, as here. The source "masked-lm", given by its name and
+    options, is read as published too, unless it says `compat` itself. The descriptions that this follows leave open
+    whether those embeddings are scaled to length one (here they are not) and what hides a word of a model without
+    a mask token (here `model.mask_token`).
+
     Args:
         source: a name of the table of candidate sources, a mapping of its name and options, or a source of your own.
         order: "importance" or "all", see `swap_words`.
         objective: "cosine", "contrastive", "ranking", "match" or "distance", see `text_score`.
         ranking: how words are ranked, "mask" or "gradient", see `swap_words`.
         shortlist: how many candidates per word are scored, see `swap_words`; None: all.
+        compat: repeat the published attack instead of our form of it.
 
     Raises:
-        ValueError: an unknown source, order, objective or ranking, or a `shortlist` below one.
+        ValueError: an unknown source, order, objective or ranking, a `shortlist` below one, or `compat` with another
+            order or ranking than the published one or with a `shortlist`.
     """
 
     name = "word-swap"
@@ -172,14 +191,20 @@ class WordSwap(Attack):
         objective: str = "cosine",
         ranking: str = "mask",
         shortlist: int | None = None,
+        compat: bool = False,
     ) -> None:
         if shortlist is not None and shortlist < 1:
             raise ValueError(f"Expected `shortlist` >= 1 or None, but got {shortlist}.")
-        self.source = make_source(source)
         self.order: Order = check_choice(order, get_args(Order), "order")
         self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
         self.ranking: WordRanking = check_choice(ranking, get_args(WordRanking), "ranking")
-        self.shortlist = shortlist
+        if compat and (order, ranking, shortlist) != ("importance", "mask", None):
+            raise ValueError(
+                "Expected order='importance', ranking='mask' and shortlist=None with compat=True, which repeats the "
+                f"published attack, but got {order!r}, {ranking!r} and {shortlist}."
+            )
+        self.source = make_source(as_published(source) if compat else source)
+        self.shortlist, self.compat = shortlist, compat
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
@@ -215,4 +240,12 @@ class WordSwap(Attack):
             kinds=kinds,
             ranking=self.ranking,
             shortlist=self.shortlist,
+            importance=DivergenceScore(model, batch.texts) if self.compat else None,
         )
+
+
+def as_published(source: SourceLike) -> SourceLike:
+    """Let "masked-lm", given by its name and options, be read as published, unless it says `compat` itself."""
+    if isinstance(source, Mapping) and source.get("name") == "masked-lm":
+        return {"compat": True, **source}
+    return source

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.encode import encode_images, encode_texts, encode_unit_texts
-from crossguard.attacks.objectives import Objective, linked_mean, product, unit
+from crossguard.attacks.objectives import Objective, divergence, linked_mean, product, unit
 from crossguard.attacks.ranking import (
     NEGATIVES,
     contested,
@@ -132,6 +132,25 @@ class DistanceScore:
     def __call__(self, texts: Sequence[str], owners: Sequence[int]) -> Scores:
         """Score variants, see `TextScore`."""
         return -embedding_l2(encode_texts(self.model, texts), self.clean[list(owners)]).cpu().numpy()
+
+
+class DivergenceScore:
+    """Minus KL(softmax(embedding of a variant) || softmax(embedding of its original)), in nats; asks for no image.
+
+    The loss of texts in Co-Attack, and what ranks words in the published attacks that descend from it. Embeddings are
+    taken as the model gives them, not scaled to length one (the descriptions that this follows do not say).
+
+    Args:
+        model: the victim, in evaluation mode.
+        originals: the unchanged texts.
+    """
+
+    def __init__(self, model: VisionLanguageModel, originals: Sequence[str]) -> None:
+        self.model, self.clean = model, encode_texts(model, originals)
+
+    def __call__(self, texts: Sequence[str], owners: Sequence[int]) -> Scores:
+        """Score variants, see `TextScore`."""
+        return -divergence(encode_texts(self.model, texts), self.clean[list(owners)]).cpu().numpy()
 
 
 class MatchScore:

@@ -13,15 +13,37 @@ from crossguard.attacks.noise import normal, uniform
 from crossguard.data import PairBatch
 
 
-def rescale(pixels: Pixels, noise: Float[Tensor, "images 3 scaled_height scaled_width"]) -> Pixels:
-    """Resize pixels to the size of `noise`, add it, and resize back; bicubic both ways, clipped to [0, 1]."""
-    there = interpolate(pixels, size=noise.shape[-2:], mode="bicubic", align_corners=False)
-    back = interpolate(there + noise, size=pixels.shape[-2:], mode="bicubic", align_corners=False)
-    return back.clamp(0, 1)
+def rescale(
+    pixels: Pixels,
+    noise: Float[Tensor, "images 3 noise_height noise_width"],
+    size: tuple[int, int] | None = None,
+) -> Pixels:
+    """Resize noisy pixels to another size and back, bicubic both ways; the result is clipped to [0, 1].
+
+    Args:
+        pixels: in [0, 1].
+        noise: added at the other size, which is its own; or, given a `size`, to the pixels before they are resized.
+        size: height and width of the other size.
+    """
+    if size is None:
+        there = _resized(pixels, (noise.shape[-2], noise.shape[-1])) + noise
+    else:
+        there = _resized(pixels + noise, size)
+    return _resized(there, (pixels.shape[-2], pixels.shape[-1])).clamp(0, 1)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    return interpolate(pixels, size=size, mode="bicubic", align_corners=False)
 
 
 def scaled_gradient(
-    loss: LossPerSample, batch: PairBatch, *, scales: Sequence[float], noise: float, seed: int
+    loss: LossPerSample,
+    batch: PairBatch,
+    *,
+    scales: Sequence[float],
+    noise: float,
+    seed: int,
+    noise_first: bool = False,
 ) -> LossAndGradient:
     """Sum the gradients of the image itself and of noisy views at other scales (SGA); the loss is the image's own.
 
@@ -31,9 +53,11 @@ def scaled_gradient(
         scales: of the views beside the image.
         noise: standard deviation in [0, 1] pixel units.
         seed: of the noise; every call of what is returned draws anew.
+        noise_first: add noise to the image at its full size, before it is resized (as published), instead of to the
+            resized one.
     """
     height, width = batch.pixels.shape[-2:]
-    sizes = [(3, max(1, math.floor(height * scale)), max(1, math.floor(width * scale))) for scale in scales]
+    sizes = [(max(1, math.floor(height * scale)), max(1, math.floor(width * scale))) for scale in scales]
     step = 0
 
     def gradient(pixels: Pixels) -> tuple[Float[Tensor, " images"], Pixels]:
@@ -41,16 +65,19 @@ def scaled_gradient(
         value, total = with_gradient(loss)(pixels)
         for view, size in enumerate(sizes, start=1):
             stream = view + (len(sizes) + 1) * step
-            draw = noise * normal(batch.image_ids, size, seed=seed, stream=stream, device=pixels.device)
-            total = total + with_gradient(_at_scale(loss, draw))(pixels)[1]
+            shape = (3, height, width) if noise_first else (3, *size)
+            draw = noise * normal(batch.image_ids, shape, seed=seed, stream=stream, device=pixels.device)
+            total = total + with_gradient(_at_scale(loss, draw, size if noise_first else None))(pixels)[1]
         step += 1
         return value, total
 
     return gradient
 
 
-def _at_scale(loss: LossPerSample, noise: Float[Tensor, "images 3 scaled_height scaled_width"]) -> LossPerSample:
-    return lambda pixels: loss(rescale(pixels, noise))
+def _at_scale(
+    loss: LossPerSample, noise: Float[Tensor, "images 3 height width"], size: tuple[int, int] | None
+) -> LossPerSample:
+    return lambda pixels: loss(rescale(pixels, noise, size))
 
 
 def diverse_gradient(

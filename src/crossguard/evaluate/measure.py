@@ -21,7 +21,7 @@ from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, R
 from crossguard.evaluate.result import RetrievalResult
 from crossguard.evaluate.retrieval_job import Job, Shared
 from crossguard.evaluate.retrieval_rows import Edits, finished_result, keep_rows, query_rows, summarised
-from crossguard.evaluate.sanity import FEWEST, warn_of_ignored, warn_of_masking
+from crossguard.evaluate.sanity import FEWEST, warn_of_few_words, warn_of_ignored, warn_of_masking
 from crossguard.evaluate.saving import save_found
 from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store, stored_pixels
 from crossguard.models import VisionLanguageModel
@@ -235,6 +235,10 @@ def _warnings(job: Job, clean: Side, groups: Sequence[np.ndarray], shared: Share
         if modality in (job.threat or ()):
             masking = partial(warn_of_masking, job.model, few.to(clean.images.device), modalities=(modality,))
             found = found + shared.get(f"masked {modality}", masking)
+    words = job.threat.get("text") if job.threat is not None else None
+    if words is not None and getattr(words, "kinds", None) != ("deletion",):
+        few_words = partial(warn_of_few_words, job.attack, job.pairs.texts, job.model)
+        found = found + shared.get("words", few_words)
     return tuple(found)
 
 

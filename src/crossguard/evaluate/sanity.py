@@ -13,15 +13,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossguard.attacks.ascent import Pixels
+from crossguard.attacks.base import Attack
+from crossguard.attacks.candidates import CandidateSource, coverage, uncovered
 from crossguard.attacks.noise import uniform
 from crossguard.attacks.objectives import mean_partner, misalignment
 from crossguard.attacks.text_gradients import token_gradients
 from crossguard.data import PairBatch
 from crossguard.evaluate.result import RetrievalResult
+from crossguard.evaluate.sample_examples import spread_evenly
 from crossguard.models import VisionLanguageModel
 
 FEWEST = 8
 """Fewer items than this say nothing about what a model ignores."""
+_TEXTS_ASKED = 512
 _SAME = 0.9
 _FLAT = 1e-6  # a change of a cosine that float32 does not resolve
 _STEP = 2 / 255
@@ -139,6 +143,31 @@ def _broken(what: str, count: int, total: int, how: str) -> str:
         f"Gradients to the {what} are {how} for {count} of {total} samples looked at: attacks by gradients cannot "
         "work, and figures from them say nothing about robustness (gradient masking)."
     )
+
+
+def warn_of_few_words(attack: Attack, texts: Sequence[str], model: VisionLanguageModel) -> list[str]:
+    """Return a warning if an attack's source has candidates for fewer than half the words of (some) texts.
+
+    Args:
+        attack: any attack; one that substitutes no words is not warned of.
+        texts: those of the data; 512 evenly spread ones are looked at.
+        model: the victim, for sources that look into it.
+    """
+    source = _source_of(attack)
+    if source is None:
+        return []
+    asked = spread_evenly(texts, count=_TEXTS_ASKED)
+    covered, words = coverage(asked, source.candidates(asked, model=model))
+    return [uncovered(source, covered, words)] if covered < words / 2 else []
+
+
+def _source_of(attack: Attack) -> CandidateSource | None:
+    """Return the source of an attack, or of an attack that it is made of."""
+    for part in vars(attack).values():
+        found = _source_of(part) if isinstance(part, Attack) else part
+        if isinstance(found, CandidateSource):
+            return found
+    return None
 
 
 def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, list[str]]:

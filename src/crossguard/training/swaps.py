@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from crossguard.attacks.candidates import CandidateSource
+from crossguard.attacks.candidates import CandidateSource, propose
 from crossguard.attacks.words import replace_word, split_words
 from crossguard.models import Captioner, VisionLanguageModel
 
@@ -38,7 +38,7 @@ class Swaps:
         """Return, per text, all (word index, new word) that the source proposes."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            for text, candidates in zip(new, self._source.candidates(new, model=self._model), strict=True):
+            for text, candidates in zip(new, propose(self._source, new, model=self._model), strict=True):
                 self._known[text] = tuple((index, word) for index, words in enumerate(candidates) for word in words)
         return [self._known[text] for text in texts]
 
