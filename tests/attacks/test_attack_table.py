@@ -146,7 +146,7 @@ def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeyp
     monkeypatch.setattr("crossguard.attacks.base.fast_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
     half = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1, name), seed=0)
     assert half.pixels.dtype == torch.float32
-    assert float(half.text_drop.mean()) == pytest.approx(float(full.text_drop.mean()), rel=0.1)
+    assert float(half.text_drop.mean()) >= 0.9 * float(full.text_drop.mean())
     if name == "word-swap":
         assert half.texts == full.texts
 

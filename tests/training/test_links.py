@@ -118,4 +118,4 @@ def test_augmented_pairs_by_name(augmented, tmp_path):
     assert isinstance(again, AugmentedPairs)
     assert again.original_images == 12
     with pytest.raises(ValueError, match="Expected split 'test'"):
-        cg.load_pairs("augmented", folder=tmp_path / "made")
+        cg.load_pairs("augmented", split="test", folder=tmp_path / "made")
