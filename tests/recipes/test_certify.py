@@ -147,8 +147,8 @@ def test_figures_of_a_segmentation_follow_from_counts_and_truth(correction, tmp_
     samples, vectors = found.samples, [(step, 2 * step) for step in range(4)]
 
     def certified(index, radii):
-        counts = found.certificate.counts[index]
-        return certify_counts(counts.votes, n=(2048, 2048), k=(60, 20), radii=radii, alpha=0.001, correction=correction)
+        counts, level = found.certificate.counts[index], found.certificate.level(index)  # kept counts: the first look
+        return certify_counts(counts.votes, n=(2048, 2048), k=(60, 20), radii=radii, alpha=level, correction=correction)
 
     right = hits = alarms = 0
     for index, truth in enumerate(samples.labels):
