@@ -1,28 +1,31 @@
 """What a training step of each defence costs, beside a clean step and beside the passes it cannot do without.
 
-    python benchmarks/training_cost.py [--model emoji-clip] [--batch-size 64] [--steps 8] [--threads 2]
+    python benchmarks/training_cost.py [--model emoji-clip] [--batch-size 64] [--steps 8] [--rounds 5] [--threads 1]
     python benchmarks/training_cost.py --defences mat "mat pgd_steps=4" "mat order=alternating clean_weight=0.5"
     python benchmarks/training_cost.py --device cuda --vit-b16 --batch-size 128 --defences clean mat
 
-On a CPU, seconds are processor time of this process (all threads), so that a busy machine disturbs them little, and
-each defence is measured in turn with clean steps. On a GPU they are wall time, in bfloat16. The *floor* of a mat step
-is its forward and backward passes alone: scoring the text candidates, two gradient steps on the pixels, and the loss
-with its gradient. Memory is the peak of this process on a CPU (it only grows: name one defence to see its own), of the
-device's allocator on a GPU.
+On a CPU, seconds are processor time of this process (all threads), so that a busy machine disturbs them less. Each
+defence is measured in turn with clean steps, and a ratio is that of one round: its median, lowest and highest are
+printed. Operations are counted (`FlopCounterMode`) and come out the same every time. On a GPU seconds are wall time, in
+bfloat16. The passes of a mat step are its forward and backward passes alone: scoring the text candidates, two gradient
+steps on the pixels, and the loss with its gradient. Memory is the peak of this process on a CPU (it only grows: name
+one defence to see its own), of the device's allocator on a GPU.
 """
 
 import argparse
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import normalize
+from torch.utils.flop_counter import FlopCounterMode
 
 import crossguard as cg
 from crossguard.attacks import frozen, make_source, maximise
@@ -53,7 +56,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--chunk-size", type=int, default=None)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
@@ -77,37 +81,52 @@ def main() -> None:
         "compile": options.compile,
     }
 
-    def seconds(asked: str, steps: int) -> float:
+    def run(asked: str, steps: int) -> None:
         defence, *changes = asked.split()
         changed = {key: yaml.safe_load(value) for key, value in (change.split("=") for change in changes)}
-        start = now(device)
         train(model, pairs, defence=defence, steps=steps, **common | changed)
+
+    def seconds(asked: str, steps: int) -> float:
+        start = now(device)
+        run(asked, steps)
         return now(device) - start
+
+    def operations(asked: str) -> int:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run(asked, 2)
+        return counter.get_total_flops()
 
     def per_step(asked: str) -> float:
         return (seconds(asked, options.steps + 2) - seconds(asked, 2)) / options.steps
 
     print(f"{model.name}, batch {options.batch_size}, {device}, {options.threads} threads, {THREAT}")
     width = max(9, *map(len, options.defences)) + 1
-    print(f"{'defence':<{width}}{'s/step':>9}{'x clean':>9}{'images/s':>10}{'peak GiB':>10}")
+    head = ("x clean (lowest to highest)", "operations x clean", "peak GiB")
+    print(f"{'defence':<{width}}{'s/step':>8}{head[0]:>30}{head[1]:>20}{head[2]:>10}")
+    least = operations("clean")
     for name in dict.fromkeys(["clean", *options.defences]):
         seconds(name, 1)
         reset_peak(device)
         # In turn, so that both see the same machine.
-        rounds = [(per_step("clean"), per_step(name)) for _ in range(3)]
-        clean, each = (statistics.median(column) for column in zip(*rounds, strict=True))
+        rounds = [(per_step("clean"), per_step(name)) for _ in range(options.rounds)]
         print(
-            f"{name:<{width}}{each:>9.3f}{each / clean:>9.2f}{options.batch_size / each:>10.1f}{peak(device):>10.2f}",
+            f"{name:<{width}}{statistics.median(each for _, each in rounds):>8.3f}{ratio(rounds):>30}"
+            f"{operations(name) / least:>20.2f}{peak(device):>10.2f}",
             flush=True,
         )
     if "mat" in options.defences:
         batch = StepBatches(pairs, pictures, Composition(options.batch_size), seed=0)[0].to(device)
         passes = floor(model, batch.batch, batch.targets, device=device)
-        rounds = [(timed(passes, options.steps, device), per_step("mat")) for _ in range(3)]
-        least, each = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{'mat floor':<10}{least:>9.3f}   the passes of a mat step alone; the step takes {each / least:.2f} x")
+        rounds = [(timed(passes, options.steps, device), per_step("mat")) for _ in range(options.rounds)]
+        print(f"a mat step takes {ratio(rounds)} times its passes alone")
         rate = text_rate(model, pairs, batch.batch, device=device, repeats=options.steps)
         print(f"inner text attack: {rate:.0f} texts/s")
+
+
+def ratio(rounds: Sequence[tuple[float, float]]) -> str:
+    """The median of the second over the first, and in brackets the lowest and the highest."""
+    found = sorted(each / other for other, each in rounds)
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
 
 
 def vit_b16(small: CLIP) -> CLIP:

@@ -1,17 +1,27 @@
 """A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from crossguard.attacks import make_attack
+from crossguard.cli import app
+from crossguard.evaluate import evaluate
 from crossguard.models import CLIP, load_model
 from crossguard.progress import Silent
 from crossguard.recipes import RecipeError, parse_recipe
-from crossguard.recipes.study import arms, perform, perform_study
-from crossguard.recipes.study.judge import trials
+from crossguard.recipes.study import arms, perform, perform_study, plan_study, work
+from crossguard.recipes.study.cost import TrainingCost
+from crossguard.recipes.study.judge import held_out, trials
+from crossguard.recipes.study.passes import count_passes
 from crossguard.report.study import study_markdown, write_study
 from crossguard.runs import RunBusy, read_rows
 from shared import write_annotations
@@ -60,13 +70,13 @@ def study_of(settings):
 
 
 def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_path, monkeypatch):
-    counted, step_cost = [], perform.step_cost
+    counted, training_cost = [], work.training_cost
 
     def counting(recipe, arm, material, pairs, **others):
         counted.append(arm)
-        return step_cost(recipe, arm, material, pairs, **others)
+        return training_cost(recipe, arm, material, pairs, **others)
 
-    monkeypatch.setattr(perform, "step_cost", counting)
+    monkeypatch.setattr(work, "training_cost", counting)
     found = study_of(settings)
     assert found.missing == 0
     trained = [arm for arm in recipe_of(settings).arms.values() if arm.defence is not None]
@@ -80,6 +90,11 @@ def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_p
     assert by_name["tecoa"].cells["sga, joint"]["ir@10"].seeds == 2
     assert by_name["mat"].gains["sga, joint"].mean == 0
     assert set(by_name["mat+"].measures) == {"alignment", "diversity", "gap"}
+    assert by_name["mat"].images.mean == 8
+    assert by_name["mat+"].texts.mean > by_name["mat"].texts.mean
+    assert more.rows[-1].images.mean == 16  # new originals
+    assert set(main.passes) == {"pgd, image", "sga, joint"}
+    assert main.passes["sga, joint"].per_text > main.passes["pgd, image"].per_text
     # Equal cost: steps of an arm times its cost are the reference's, up to half a step.
     cost = {name: row.gflop_per_step.mean * row.steps.mean for name, row in by_name.items() if row.steps}
     for name in ("tecoa", "mat+"):
@@ -181,10 +196,10 @@ def test_a_step_costs_what_training_does_and_not_what_is_logged(settings):
     recipe = recipe_of(settings)
     material = arms.draw_material(recipe, 0)
     arm, model = recipe.arms["mat"], load_model(recipe.model)
-    cost = arms.step_cost(recipe, arm, material, material.originals, device="cpu")
+    cost = arms.training_cost(recipe, arm, material, material.originals, device="cpu").per_step
     often, never = (arm.model_copy(update={"options": {"log_every": n}}) for n in (1, 0))
-    assert arms.step_cost(recipe, often, material, material.originals, device="cpu") == cost
-    assert arms.step_cost(recipe, never, material, material.originals, device="cpu") == cost
+    for other in (often, never):
+        assert arms.training_cost(recipe, other, material, material.originals, device="cpu").per_step == cost
 
     # Two gradient steps on the images and the loss: three forward and, of the images, three backward passes.
     pixels = torch.rand(recipe.batch_size, 3, *model.image_size, requires_grad=True)
@@ -201,7 +216,8 @@ def test_attention_counts_whatever_kernel_would_do_it(settings):
     for way in ("sdpa", "eager"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(arms, "load_model", lambda source, way=way: set_attention(load_model(source), way))
-            costs.append(arms.step_cost(recipe, recipe.arms["mat"], material, material.originals, device="cpu"))
+            cost = arms.training_cost(recipe, recipe.arms["mat"], material, material.originals, device="cpu")
+            costs.append(cost.per_step)
     assert costs[0] == pytest.approx(costs[1], rel=1e-3)
 
 
@@ -252,3 +268,157 @@ def test_too_few_images_are_told_before_any_work(settings):
 def test_trials_of_an_arm_in_several_tables_are_run_once(settings):
     recipe = recipe_of(settings)
     assert trials(recipe, recipe.arms["mat"]) == [("pgd", "image"), ("sga", "joint")]
+
+
+class Thoughtful:
+    """A source that computes: a square product for every text it was not asked about before."""
+
+    name, side = "thoughtful", 128
+
+    def candidates(self, texts, *, model):
+        for _ in texts:
+            torch.eye(self.side) @ torch.eye(self.side)
+        return [tuple(("fox",) for _ in text.split()) for text in texts]
+
+
+def flop_of(recipe, arm, material, steps):
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        arms.train_arm(
+            recipe,
+            arm,
+            material,
+            material.originals,
+            steps=steps,
+            seed=0,
+            run=None,
+            device="cpu",
+            progress=Silent(),
+        )
+    return counter.get_total_flops()
+
+
+def test_what_is_found_once_is_counted_once(settings):
+    """Images in steps of half of them: candidates of all texts are found in the first two steps, and known later."""
+    recipe = recipe_of(settings)
+    material = arms.draw_material(recipe, 0)
+    arm = recipe.arms["mat"].model_copy(update={"options": {"source": Thoughtful(), "log_every": 0}})
+    cost = arms.training_cost(recipe, arm, material, material.originals, device="cpu")
+    assert cost.per_text == 2 * Thoughtful.side**3
+    assert cost.texts == len(material.originals.texts)
+    assert 2 * cost.new_texts == cost.texts
+    for steps in (2, 4, 6):  # whole rounds of the images
+        assert cost.of(steps) == pytest.approx(flop_of(recipe, arm, material, steps), rel=0.05)
+    plain = arms.training_cost(
+        recipe,
+        arm.model_copy(update={"options": {"log_every": 0}}),
+        material,
+        material.originals,
+        device="cpu",
+    )
+    assert plain.per_text == 0
+
+
+@given(
+    per_step=st.floats(1, 100),
+    per_text=st.floats(0, 100),
+    texts=st.integers(1, 50),
+    new_texts=st.floats(0, 20),
+    steps=st.integers(1, 60),
+)
+def test_steps_within_turn_the_cost_around(per_step, per_text, texts, new_texts, steps):
+    cost = TrainingCost(per_step, per_text, texts, new_texts)
+    assert cost.steps_within(cost.of(steps)) == steps
+    assert replace(cost, per_text=0.0).steps_within(per_step / 10) == 1
+
+
+def test_passes_are_what_the_attack_says(settings, toy_pairs):
+    """One step of PGD: embedded clean and adversarial, there and back for the step, and again for its result."""
+    recipe = recipe_of(settings)
+    model, test = load_model(recipe.model), held_out(recipe)
+    threat = recipe.threat.build().only("image")
+    counted = []
+    for steps in (1, 4):
+        with count_passes(model) as passes:
+            evaluate(model, test, attack=make_attack("pgd", steps=steps), threat=threat, device="cpu", examples=0)
+        counted.append(passes.images / len(test.images))
+    assert counted[1] - counted[0] == 3 * 2
+    assert "encode_image" not in vars(model)
+
+
+def test_the_plan_tells_what_is_left_and_leaves_the_folder_alone(settings):
+    recipe = recipe_of(settings)
+    plan = plan_study(recipe, progress=Silent())
+    assert not Path(settings["run"]).exists()
+    by_name = {arm.name: arm for arm in plan.arms}
+    assert list(by_name) == list(settings["arms"])
+    assert (by_name["undefended"].trainings, by_name["undefended"].trials) == (0, 2)
+    assert (by_name["mat"].trainings, by_name["mat"].trials, by_name["mat"].steps) == (2, 4, 3)
+    assert by_name["new"].images == 16
+    assert plan.seconds > 0
+    assert "8 trainings and 16 trials" in str(plan)
+
+    told = []
+    found = perform_study(recipe, progress=Silent(), command=["test"], announce=told.append)
+    steps = {row.name: row.steps for table in found.tables for row in table.rows if row.steps}
+    assert {arm.name: arm.steps for arm in told[0].arms if arm.steps} == {n: s.mean for n, s in steps.items()}
+    assert plan_study(recipe, progress=Silent()).arms == ()
+    more = recipe_of({**settings, "seeds": [0, 1, 2]})
+    assert [(arm.name, arm.trainings, arm.trials) for arm in plan_study(more, progress=Silent()).arms] == [
+        ("tecoa", 1, 2),
+        ("mat", 1, 2),
+        ("mat+", 1, 2),
+        ("new", 1, 1),
+    ]
+
+
+def test_a_dry_run_prints_the_plan(settings, tmp_path):
+    settings["arms"] = {"mat": settings["arms"]["mat"]}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(settings))
+    done = CliRunner().invoke(app, ["study", str(file), "--dry-run", "--quiet"])
+    assert done.exit_code == 0
+    assert "2 trainings and 4 trials: about" in done.stdout
+    assert not Path(settings["run"]).exists()
+
+
+def test_a_study_computes_with_its_own_threads(settings, monkeypatch):
+    settings["arms"], settings["seeds"] = {"mat": settings["arms"]["mat"]}, [0]
+    used = []
+
+    def trained(*args, **options):
+        used.append(torch.get_num_threads())
+        return train(*args, **options)
+
+    train = arms.train
+    monkeypatch.setattr(arms, "train", trained)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        study_of({**settings, "threads": 2})
+        assert set(used) == {2}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ValueError, match="`threads` is 2 there and 1 now"):
+        study_of(settings)
+
+
+def test_an_attack_has_options_and_a_name_of_its_own(settings):
+    table = settings["tables"]["more"]
+    table["attacks"] = {
+        "pgd": ["image"],
+        "letters": {"attack": "word-swap", "options": {"source": "characters"}, "parts": ["text"]},
+    }
+    settings["arms"], settings["seeds"] = {"mat": settings["arms"]["mat"]}, [0]
+    found = study_of(settings)
+    assert found.tables[1].columns == ("clean", "pgd, image", "letters, text")
+    assert found.missing == 0
+    table["attacks"]["letters"]["options"] = {"source": "thesaurus"}
+    with pytest.raises(ValueError, match="`attack letters"):
+        study_of(settings)
+    table["attacks"]["letters"]["options"] = {"sauce": "characters"}
+    with pytest.raises(RecipeError, match="tables.more.attacks.letters.options: .*did you mean 'source'"):
+        study_of(settings)
+    settings["tables"]["main"]["attacks"]["letters"] = {"attack": "sep", "parts": ["text"]}
+    with pytest.raises(RecipeError, match="attacks.letters: expected the same attack in all tables"):
+        recipe_of(settings)

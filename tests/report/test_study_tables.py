@@ -22,11 +22,12 @@ def settings():
         "test": {"name": "d", "split": "test"},
         "originals": 10,
         "steps": 5,
+        "batch_size": 4,
         "seeds": [0, 1, 2],
         "reference": "mat",
         "tables": {
-            "one": {"title": "One", "figure": "samples", "attacks": {"sga": ["joint"]}},
-            "two": {"title": "Two", "figure": "measures", "attacks": {"sga": ["joint"]}},
+            "one": {"title": "One", "figure": "samples", "attacks": {"sga": {"parts": ["joint"]}}},
+            "two": {"title": "Two", "figure": "measures", "attacks": {"sga": {"parts": ["joint"]}}},
         },
         "arms": {
             "none": {"tables": ["one"], "defence": None, "sources": [], "per_sample": 4},
@@ -47,6 +48,7 @@ def rows():
         for seed, value in enumerate(values):
             row = {"arm": arm, "seed": seed, "section": "study", "attack": "sga", "part": "joint"}
             known = {"alignment": 0.5 + seed / 10, "diversity": 0.1, "gap": 0.2} if "eda" in arm else {}
+            row["passes"] = {"image": 10.0 + seed, "text": 3.0}
             found.append({**row, **known, "images": 6, "texts": 9, "clean": recalls(70.0), "robust": recalls(value)})
     return found
 
@@ -79,7 +81,7 @@ def test_what_is_missing_is_counted(settings, rows):
 
 
 def test_trials_that_the_recipe_has_no_more_do_not_make_up_for_missing_ones(settings, rows):
-    settings["tables"]["one"]["attacks"] = settings["tables"]["two"]["attacks"] = {"pgd": ["image"]}
+    settings["tables"]["one"]["attacks"] = settings["tables"]["two"]["attacks"] = {"pgd": {"parts": ["image"]}}
     assert collect_study(settings, rows).missing == 10
 
 
@@ -94,6 +96,22 @@ def test_markdown_holds_every_number_once_per_cut(settings, rows):
     assert "| none | 70.0 / 80.0 | 20.0 / 30.0 |" in text
     assert "| mat | 70.0 ± 0.0 / 80.0 ± 0.0 | 44.0 ± 9.9 / 54.0 ± 9.9 |" in text
     assert "| eda 1 | 0.600 | 0.100 | 0.200 |" in text
+
+
+def test_passes_are_means_over_arms_and_seeds(settings, rows):
+    one, two = collect_study(settings, rows).tables
+    assert one.passes["sga, joint"].per_image == pytest.approx(np.mean([10, 10, 11, 12, 10, 11, 12, 10, 11]))
+    assert two.passes["sga, joint"].per_image == pytest.approx(np.mean([10, 11, 12, 10, 11]))
+    text = study_markdown(collect_study(settings, rows))
+    assert "| per image | 11 |" in text
+    assert "| per text | 3 |" in text
+
+
+def test_what_was_learnt_from_and_how_often(settings, rows):
+    cost = {"section": "training", "flop_per_step": 2e9, "flop": 1e10, "steps": 30, "images": 12, "texts": 1500}
+    trained = [{"arm": "mat", "seed": seed, **cost} for seed in (0, 1, 2)]
+    text = study_markdown(collect_study(settings, [*rows, *trained]))
+    assert "| mat | 12 | 1,500 | 2.0 | 30 | 10.0 |" in text
 
 
 def test_figures_stand_where_the_numbers_are(settings, rows):

@@ -129,13 +129,19 @@ def _sample_threat(recipe: EvaluateRecipe) -> Iterator[str]:
 
 def _study(recipe: StudyRecipe) -> Iterator[str]:
     for name, table in recipe.tables.items():
-        for attack, parts in table.attacks.items():
-            yield from _row(ATTACKS, attack, f"tables.{name}.attacks")
-            uses = ATTACKS[attack].uses if attack in ATTACKS else frozenset({"image", "text"})
-            for part in parts:
+        for shown, judging in table.attacks.items():
+            key, attack = f"tables.{name}.attacks.{shown}", judging.named(shown)
+            if judging.attack is None:
+                yield from _row(ATTACKS, attack.name, f"tables.{name}.attacks")
+            else:
+                yield from _row(ATTACKS, attack.name, f"{key}.attack")
+            if attack.name not in ATTACKS:
+                continue
+            yield from _options(ATTACKS[attack.name].build, attack.options, key, what=f"attack {attack.name!r}")
+            uses = ATTACKS[attack.name].uses
+            for part in judging.parts:
                 if not {"image", "text"} & uses >= ({"image", "text"} if part == "joint" else {part}):
-                    can = ", ".join(sorted(uses))
-                    yield f"tables.{name}.attacks.{attack}: {part!r} is more than it attacks ({can})"
+                    yield f"{key}: {part!r} is more than it attacks ({', '.join(sorted(uses))})"
     for name, arm in recipe.arms.items():
         if arm.defence is not None:
             yield from _row(DEFENCES, arm.defence, f"arms.{name}.defence")

@@ -364,13 +364,33 @@ class AugmentRecipe(_Recipe):
     batch_size: PositiveInt = 64
 
 
+def _parts(value: object) -> object:
+    """Read `sga: [joint]` as `sga: {parts: [joint]}`."""
+    return {"parts": value} if isinstance(value, list) else value
+
+
+class JudgingAttack(_Section):
+    """An attack of a table, by its name in the table of attacks unless `attack` says another, and its own options."""
+
+    parts: Annotated[
+        list[Literal["image", "text", "joint"]],
+        Field(min_length=1, description="parts of the threat that it is run under"),
+    ]
+    attack: Annotated[str | None, Field(description="`crossguard list attacks`; default: its own name here")] = None
+    options: Options = Field(default_factory=dict)
+
+    def named(self, name: str) -> Attack:
+        """Return the attack that has this name in a table of a study."""
+        return Attack(name=self.attack or name, options=self.options)
+
+
 class Judged(_Section):
     """A table of a study: how its arms are judged, and what its figure shows."""
 
     title: str
     attacks: Annotated[
-        dict[str, list[Literal["image", "text", "joint"]]],
-        Field(min_length=1, description="attacks of the table, each with the parts of the threat it is run under"),
+        dict[str, Annotated[JudgingAttack, BeforeValidator(_parts)]],
+        Field(min_length=1, description="`sga: [joint]`, or `letters: {attack: ..., options: ..., parts: [text]}`"),
     ]
     figure: Annotated[
         Literal["samples", "measures"] | None,
@@ -419,6 +439,9 @@ class StudyRecipe(_Section):
     steps: Annotated[PositiveInt, Field(description="training steps of the reference")]
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    threads: Annotated[
+        PositiveInt, Field(description="of PyTorch on a CPU, on which rounding depends; start more processes instead")
+    ] = 1
     tables: Annotated[dict[str, Judged], Field(min_length=1)]
     arms: Annotated[dict[str, StudyArm], Field(min_length=1, description="in the order of the tables' rows")]
 
@@ -429,9 +452,20 @@ class StudyRecipe(_Section):
         for name, arm in self.arms.items():
             if unknown := sorted(set(arm.tables) - set(self.tables)):
                 raise ValueError(f"arms.{name}.tables: expected names among {sorted(self.tables)}, but got {unknown}")
+        known: dict[str, Attack] = {}
+        for name, table in self.tables.items():
+            for attack, judging in table.attacks.items():
+                if known.setdefault(attack, judging.named(attack)) != judging.named(attack):
+                    raise ValueError(f"tables.{name}.attacks.{attack}: expected the same attack in all tables")
         if self.new_originals <= self.originals:
             raise ValueError(f"new_originals: expected more than {self.originals}, but got {self.new_originals}")
         return self
+
+    @property
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks of all tables, by their names there."""
+        tables = self.tables.values()
+        return {name: judging.named(name) for table in tables for name, judging in table.attacks.items()}
 
 
 AnyRecipe = EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe | StudyRecipe

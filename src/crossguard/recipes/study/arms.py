@@ -9,13 +9,16 @@ import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from crossguard.attacks.sources import make_source
 from crossguard.augment import augment, thin
 from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.models import VisionLanguageModel, load_model
 from crossguard.progress import Reporter, Silent
 from crossguard.recipes.schema import StudyArm, StudyRecipe
+from crossguard.recipes.study.cost import CountedSource, TrainingCost
 from crossguard.runs import RunBusy, RunFolder
-from crossguard.training import train
+from crossguard.training import DEFENCES, train
+from crossguard.training.links import arrange
 
 _COUNTED_STEPS = 2
 _PATIENCE = 2.0  # seconds between looks at what another process has open
@@ -121,15 +124,30 @@ def train_arm(
     )
 
 
-def step_cost(recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str) -> float:
-    """Return the floating-point operations of a training step, inner attack included, as PyTorch's counter sees them.
+def learnt_pairs(arm: StudyArm, material: Material, pairs: OneToManyPairs) -> OneToManyPairs:
+    """Return what an arm learns from: its pairs as its links arrange them."""
+    more = material.new_originals if arm.links == "new-originals" else None
+    return arrange(pairs, arm.links, one_to_many=DEFENCES[str(arm.defence)].one_to_many, new_originals=more).pairs
 
-    Two steps are taken and thrown away, without what is measured for the log. Counting, unlike timing, gives the same
-    number on every machine; attention is written out for it, since the counter misses some of its fused kernels.
+
+def training_cost(
+    recipe: StudyRecipe, arm: StudyArm, material: Material, pairs: OneToManyPairs, *, device: str
+) -> TrainingCost:
+    """Count the operations of an arm's training, as PyTorch's counter sees them.
+
+    Two steps are taken and thrown away, without what is measured for the log. What finding candidates takes, which
+    these steps do for texts that all are new to them, is counted apart: a training does it once a text. Attention is
+    written out for the counter, since it misses some of its fused kernels.
     """
-    bare = arm.model_copy(update={"options": {**arm.options, "log_every": 0}})
+    source = CountedSource(make_source(arm.options.get("source", DEFENCES[str(arm.defence)].source)))
+    bare = arm.model_copy(update={"options": {**arm.options, "log_every": 0, "source": source}})
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         train_arm(
             recipe, bare, material, pairs, steps=_COUNTED_STEPS, seed=0, run=None, device=device, progress=Silent()
         )
-    return counter.get_total_flops() / _COUNTED_STEPS
+    return TrainingCost(
+        per_step=(counter.get_total_flops() - source.flop) / _COUNTED_STEPS,
+        per_text=source.flop / max(1, source.asked),
+        texts=len(learnt_pairs(arm, material, pairs).texts),
+        new_texts=source.asked / _COUNTED_STEPS,
+    )

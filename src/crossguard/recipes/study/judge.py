@@ -1,13 +1,15 @@
 """How an arm of a study is judged: clean, and under every attack of its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from crossguard.attacks import make_attack
 from crossguard.data import OneToManyPairs, load_pairs
 from crossguard.evaluate import evaluate
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.recipes.schema import StudyArm, StudyRecipe
+from crossguard.recipes.study.passes import count_passes
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
@@ -22,8 +24,8 @@ def trials(recipe: StudyRecipe, arm: StudyArm) -> list[Trial]:
     wanted = [
         (attack, part)
         for table in arm.tables
-        for attack, parts in recipe.tables[table].attacks.items()
-        for part in parts
+        for attack, judging in recipe.tables[table].attacks.items()
+        for part in judging.parts
     ]
     return list(dict.fromkeys(wanted))
 
@@ -46,26 +48,30 @@ def judge(
 ) -> None:
     """Run the missing trials and append a row of each to the arm's run."""
     threat = recipe.threat.build()
-    for attack, part in missing:
-        result = evaluate(
-            model,
-            test,
-            attack=attack,
-            threat=_part(threat, part),
-            seed=recipe.seed,
-            batch_size=recipe.batch_size,
-            progress=progress,
-            device=device,
-            examples=0,
-        )
-        row = {"section": SECTION, "attack": attack, "part": part, "images": len(test.images)}
-        run.rows.append({**row, "texts": len(test.texts), "clean": result.clean, "robust": result.robust})
+    for name, part in missing:
+        asked = recipe.attacks[name]
+        with count_passes(model) as passes:
+            result = evaluate(
+                model,
+                test,
+                attack=make_attack(asked.name, **asked.options),
+                threat=part_of(threat, part),
+                seed=recipe.seed,
+                batch_size=recipe.batch_size,
+                progress=progress,
+                device=device,
+                examples=0,
+            )
+        row = {"section": SECTION, "attack": name, "part": part, "images": len(test.images), "texts": len(test.texts)}
+        per = {"image": passes.images / len(test.images), "text": passes.texts / len(test.texts)}
+        run.rows.append({**row, "clean": result.clean, "robust": result.robust, "passes": per})
 
 
-def done_trials(rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> set[Trial]:
+def done_trials(rows: Iterable[dict[str, Any]]) -> set[Trial]:
     """Return the trials that have a row."""
     return {(row["attack"], row["part"]) for row in rows if row.get("section") == SECTION}
 
 
-def _part(threat: ThreatModel, part: str) -> ThreatModel:
+def part_of(threat: ThreatModel, part: str) -> ThreatModel:
+    """Return what a part of the threat allows: "image", "text" or "joint"."""
     return threat if part == "joint" else threat.only(part)

@@ -6,8 +6,7 @@ other one has open.
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +18,29 @@ from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
 from crossguard.recipes.perform import choose_device
 from crossguard.recipes.schema import StudyArm, StudyRecipe
-from crossguard.recipes.study.arms import Material, arm_pairs, augmentation_folder, draw_material, step_cost, train_arm
-from crossguard.recipes.study.judge import SECTION, Trial, done_trials, held_out, judge, trials
+from crossguard.recipes.study.arms import augmentation_folder, learnt_pairs, train_arm
+from crossguard.recipes.study.judge import SECTION, held_out, judge
+from crossguard.recipes.study.plan import StudyPlan, plan_work
+from crossguard.recipes.study.threads import given_threads
+from crossguard.recipes.study.work import Task, Work, tasks_of
 from crossguard.report.study import Study, collect_study
 from crossguard.runs import RunBusy, RunFolder, differences, read_rows, write_json
 
 
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    arm: StudyArm
-    seed: int
-
-    def folder(self, recipe: StudyRecipe) -> Path:
-        return Path(recipe.run) / "arms" / self.name.replace("/", "-") / f"seed-{self.seed}"
-
-
-@dataclass(frozen=True)
-class _Study:
-    """What all tasks of a study have in common; what depends on the seed is made once for each."""
-
-    recipe: StudyRecipe
-    test: OneToManyPairs
-    device: str
-    progress: Reporter
-    command: Sequence[str] | None
-    materials: dict[int, Material] = field(default_factory=dict)
-    reference_costs: dict[int, float] = field(default_factory=dict)
-
-    def material(self, seed: int) -> Material:
-        if seed not in self.materials:
-            self.materials[seed] = draw_material(self.recipe, seed)
-        return self.materials[seed]
-
-
-def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[str] | None = None) -> Study:
+def perform_study(
+    recipe: StudyRecipe,
+    *,
+    progress: Reporter,
+    command: Sequence[str] | None = None,
+    announce: Callable[[StudyPlan], None] = lambda plan: None,
+) -> Study:
     """Train and judge what is still missing of a study, and put its tables together as far as it got.
+
+    Args:
+        recipe: of the study.
+        progress: counts the trainings.
+        command: what was typed; default: `sys.argv`.
+        announce: is told what will be done and what it costs, before the first training.
 
     Returns:
         The tables; arms that another process has open are not in them yet.
@@ -66,19 +52,14 @@ def perform_study(recipe: StudyRecipe, *, progress: Reporter, command: Sequence[
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
-    study = _Study(recipe, held_out(recipe), choose_device(recipe.device), progress, command)
-    study.material(recipe.seeds[0])  # too few images are told before the folder is begun
+    work, test = Work(recipe, choose_device(recipe.device), progress), held_out(recipe)
+    work.material(recipe.seeds[0])  # too few images are told before the folder is begun
     _take_up(recipe)
-    tasks = [
-        _Task(name, arm, seed)
-        for seed in recipe.seeds
-        for name, arm in recipe.arms.items()
-        # The model as it came is the same for every seed.
-        if arm.defence is not None or seed == recipe.seeds[0]
-    ]
-    with progress.task("study", total=len(tasks)) as bar:
+    announce(plan_work(recipe, work))
+    tasks = tasks_of(recipe)
+    with given_threads(recipe, work.device), progress.task("study", total=len(tasks)) as bar:
         for task in tasks:
-            _carry_out(study, task)
+            _carry_out(work, task, test, command)
             bar.advance(note=f"{task.name}, seed {task.seed}")
     return read_study(recipe)
 
@@ -88,7 +69,7 @@ def read_study(recipe: StudyRecipe) -> Study:
     rows = []
     for name, arm in recipe.arms.items():
         for seed in recipe.seeds:
-            folder = _Task(name, arm, seed).folder(recipe)
+            folder = Task(name, arm, seed).folder(recipe)
             measures = _measures(recipe, arm, seed)
             rows += [
                 {**row, "arm": name, "seed": seed, **measures}
@@ -100,16 +81,19 @@ def read_study(recipe: StudyRecipe) -> Study:
 
 
 def _take_up(recipe: StudyRecipe) -> None:
-    """Begin the study's folder, or check that it holds this one; arms and tables may have been added since."""
+    """Begin the study's folder, or check that it holds this one; arms, tables and seeds may have been added since."""
     path = Path(recipe.run) / "study.json"
     wanted = recipe.model_dump(mode="json", exclude={"device", "run"})
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
+        attacks = [_attacks(study["tables"]) for study in (there, wanted)]
+        both = attacks[0].keys() & attacks[1].keys()
         free = {"tables", "arms", "seeds"}
-        changed = differences(
-            {key: value for key, value in there.items() if key not in free},
-            {key: value for key, value in wanted.items() if key not in free},
-        )
+        fixed = [
+            {key: value for key, value in study.items() if key not in free} | {name: known[name] for name in both}
+            for study, known in zip((there, wanted), attacks, strict=True)
+        ]
+        changed = differences(*fixed)
         if changed:
             raise ValueError(
                 f"Expected the settings of the study in {recipe.run}, but they differ: {'; '.join(changed)}."
@@ -117,57 +101,61 @@ def _take_up(recipe: StudyRecipe) -> None:
     write_json(path, wanted)
 
 
-def _carry_out(study: _Study, task: _Task) -> None:
+def _attacks(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return what the attacks of a study are: a name must not come to mean another attack."""
+    return {
+        f"attack {name}": {"attack": judging["attack"], "options": judging["options"]}
+        for table in tables.values()
+        for name, judging in table["attacks"].items()
+    }
+
+
+def _carry_out(work: Work, task: Task, test: OneToManyPairs, command: Sequence[str] | None) -> None:
     """Train and judge one arm and seed, as far as that is missing and no other process is at it."""
-    recipe, device = study.recipe, study.device
+    recipe, device = work.recipe, work.device
     folder = task.folder(recipe)
-    if not _missing(recipe, task, read_rows(folder / "rows.jsonl")):
+    if not task.missing(recipe):
         return
     try:
-        run = RunFolder.open(
-            folder, settings=_settings(recipe, task), seed=task.seed, device=device, command=study.command
-        )
+        run = RunFolder.open(folder, settings=_settings(recipe, task), seed=task.seed, device=device, command=command)
     except RunBusy:
         return
     with run:
-        missing = _missing(recipe, task, run.read_rows())
+        missing = task.missing(recipe, run.read_rows())
         if task.arm.defence is not None:
-            if not (run.path / "model").is_dir():
-                _train(study, task, run)
+            if task.untrained(recipe):
+                _train(work, task, run)
             shutil.rmtree(run.file(f"checkpoint-{task.arm.defence}"), ignore_errors=True)
         if missing:
             model = load_model(recipe.model if task.arm.defence is None else run.path / "model", device=device)
-            judge(recipe, model, study.test, missing, run=run, progress=study.progress, device=device)
+            judge(recipe, model, test, missing, run=run, progress=work.progress, device=device)
         run.finish()
 
 
-def _missing(recipe: StudyRecipe, task: _Task, rows: list[dict[str, Any]]) -> list[Trial]:
-    done = done_trials(rows)
-    return [trial for trial in trials(recipe, task.arm) if trial not in done]
-
-
-def _train(study: _Study, task: _Task, run: RunFolder) -> None:
+def _train(work: Work, task: Task, run: RunFolder) -> None:
     """Train an arm for as many steps as cost what the reference's cost."""
-    recipe, seed = study.recipe, task.seed
-    material = study.material(seed)
-    common: dict[str, Any] = {"seed": seed, "device": study.device, "progress": study.progress}
-    reference = recipe.arms[recipe.reference]
-    if seed not in study.reference_costs:
-        pairs = arm_pairs(recipe, reference, material, **common)
-        study.reference_costs[seed] = step_cost(recipe, reference, material, pairs, device=study.device)
-    allowed = study.reference_costs[seed]
-    pairs = arm_pairs(recipe, task.arm, material, **common)
-    cost = allowed if task.arm == reference else step_cost(recipe, task.arm, material, pairs, device=study.device)
-    steps = max(1, round(recipe.steps * allowed / cost))
-    model = train_arm(recipe, task.arm, material, pairs, steps=steps, run=run, **common)
+    recipe, material, pairs = work.recipe, work.material(task.seed), work.pairs(task)
+    cost, steps = work.cost(task), work.steps(task)
+    model = train_arm(
+        recipe,
+        task.arm,
+        material,
+        pairs,
+        steps=steps,
+        seed=task.seed,
+        run=run,
+        device=work.device,
+        progress=work.progress,
+    )
     # Before the model: an arm with a model is not trained again.
     if not any(row.get("section") == "training" for row in run.read_rows()):
-        row = {"section": "training", "flop_per_step": cost, "steps": steps}
-        run.rows.append({**row, "images": len(pairs.images), "texts": len(pairs.texts)})
+        learnt = learnt_pairs(task.arm, material, pairs)
+        row = {"section": "training", "flop_per_step": cost.per_step, "flop": cost.of(steps), "steps": steps}
+        run.rows.append({**row, "images": len(learnt.images), "texts": len(learnt.texts)})
     model.save_pretrained(run.path / "model")
 
 
-def _settings(recipe: StudyRecipe, task: _Task) -> dict[str, Any]:
+def _settings(recipe: StudyRecipe, task: Task) -> dict[str, Any]:
     """Return what decides an arm's outcome; in which tables it stands does not."""
     shared = recipe.model_dump(mode="json", exclude={"run", "device", "tables", "arms", "seeds"})
     return {**shared, "arm": task.arm.model_dump(mode="json", exclude={"tables"})}

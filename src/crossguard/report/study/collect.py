@@ -1,6 +1,6 @@
 """A study's rows, put together: means and intervals over seeds, and differences from the reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,8 @@ class StudyRow:
         measures: alignment, diversity and gap of its one source, as far as known.
         steps: training steps, mean over the seeds.
         gflop_per_step: billions of floating-point operations of a step, mean over the seeds.
+        images: that it learnt from, mean over the seeds.
+        texts: likewise.
     """
 
     name: str
@@ -64,17 +66,37 @@ class StudyRow:
     measures: Mapping[str, Estimate]
     steps: Estimate | None
     gflop_per_step: Estimate | None
+    images: Estimate | None
+    texts: Estimate | None
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What judging took: how often an image and a text went through the model, ways back included, mean over arms."""
+
+    per_image: float
+    per_text: float
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """One table: its arms, in order, by what they were judged by."""
+    """One table: its arms, in order, by what they were judged by.
+
+    Args:
+        name: of the table.
+        title: for people.
+        figure: what its figure shows, if it has one.
+        columns: "clean", then attacks.
+        rows: arms.
+        passes: what judging an arm took, by column; without "clean".
+    """
 
     name: str
     title: str
     figure: str | None
     columns: tuple[str, ...]
     rows: tuple[StudyRow, ...]
+    passes: Mapping[str, Passes]
 
 
 @dataclass(frozen=True)
@@ -101,8 +123,9 @@ def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 
     Args:
         settings: the study's recipe as JSON values.
-        rows: of all arms; each with `arm`, `seed` and `section`: "study" (`attack`, `part`, `clean`, `robust`) or
-            "training" (`steps`, `flop_per_step`); `alignment`, `diversity`, `gap` where known.
+        rows: of all arms; each with `arm`, `seed` and `section`: "study" (`attack`, `part`, `clean`, `robust`,
+            `passes`) or "training" (`steps`, `flop_per_step`, `images`, `texts`); `alignment`, `diversity`, `gap`
+            where known.
     """
     judged = [row for row in rows if row["section"] == "study"]
     tables = tuple(_table(settings, name, rows) for name in settings["tables"])
@@ -119,7 +142,8 @@ def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 
 
 def _trials(settings: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
-    return [(attack, part) for attack, parts in settings["tables"][table]["attacks"].items() for part in parts]
+    attacks = settings["tables"][table]["attacks"]
+    return [(attack, part) for attack, judging in attacks.items() for part in judging["parts"]]
 
 
 def _table(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> StudyTable:
@@ -132,7 +156,24 @@ def _table(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, A
         if name in spec["tables"] and values[arm][CLEAN]:
             mine = [row for row in rows if row["arm"] == arm]
             found.append(_row(arm, spec, mine, values[arm], values[settings["reference"]]))
-    return StudyTable(name, table["title"], table["figure"], columns, tuple(found))
+    passes = _passes(rows, {row.name for row in found}, trials)
+    return StudyTable(name, table["title"], table["figure"], columns, tuple(found), passes)
+
+
+def _passes(
+    rows: Sequence[Mapping[str, Any]], arms: Collection[str], trials: Sequence[tuple[str, str]]
+) -> dict[str, Passes]:
+    found = {}
+    for trial in trials:
+        taken = [
+            row["passes"]
+            for row in rows
+            if row["section"] == "study" and row["arm"] in arms and (row["attack"], row["part"]) == trial
+        ]
+        if taken:
+            per_image, per_text = (float(np.mean([each[side] for each in taken])) for side in ("image", "text"))
+            found[", ".join(trial)] = Passes(per_image, per_text)
+    return found
 
 
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]
@@ -188,6 +229,8 @@ def _row(
         },
         steps=estimate([float(row["steps"]) for row in trained]),
         gflop_per_step=estimate([row["flop_per_step"] / 1e9 for row in trained]),
+        images=estimate([float(row["images"]) for row in trained]),
+        texts=estimate([float(row["texts"]) for row in trained]),
     )
 
 

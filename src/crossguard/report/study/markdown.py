@@ -6,23 +6,23 @@ from crossguard.report.study.collect import Estimate, Study, StudyRow, StudyTabl
 
 
 def study_markdown(study: Study) -> str:
-    """Return every table: cost, recalls at 1, 5 and 10 by attack, differences from the reference, and measures."""
+    """Return every table: recalls at 1, 5 and 10 by attack, differences from the reference, cost, and measures."""
     settings = study.settings
     seeds = ", ".join(str(seed) for seed in settings["seeds"])
     lines = [
         f"Model {settings['model']}; {settings['originals']} originals of {settings['data']['name']} "
-        f"({settings['data']['split']}), one text each; judged on {study.images} images and {study.texts} texts of "
-        f"{settings['test']['name']} ({settings['test']['split']}). Seeds {seeds}: mean ± half of the 95 % interval "
-        "over seeds (Student's t); the images that judge are the same for all.",
+        f"({settings['data']['split']}), a text drawn for each; judged on {study.images} images and {study.texts} "
+        f"texts of {settings['test']['name']} ({settings['test']['split']}). Seeds {seeds}: mean ± half of the 95 % "
+        "interval over seeds (Student's t); the images that judge are the same for all.",
     ]
     if study.missing:
         lines += ["", f"{study.missing} trials are still missing."]
     for table in study.tables:
-        lines += ["", f"## {table.title}", *_table(table, settings["reference"])]
+        lines += ["", f"## {table.title}", *_table(table, settings["reference"], settings["batch_size"])]
     return "\n".join(lines) + "\n"
 
 
-def _table(table: StudyTable, reference: str) -> Iterator[str]:
+def _table(table: StudyTable, reference: str, batch_size: int) -> Iterator[str]:
     if not table.rows:
         yield from ("", "No result yet.")
         return
@@ -41,10 +41,28 @@ def _table(table: StudyTable, reference: str) -> Iterator[str]:
         ],
     )
     if trained := [row for row in table.rows if row.steps is not None]:
-        yield from ("", "Cost", "")
+        yield from ("", "What was learnt from, and cost", "")
         yield from _grid(
-            ("", "GFLOP per step", "steps"),
-            [[row.name, f"{_mean(row.gflop_per_step):.1f}", f"{_mean(row.steps):.0f}"] for row in trained],
+            ("", "images", "texts", "GFLOP per step", "steps", "visits of an image"),
+            [
+                [
+                    row.name,
+                    *(f"{_mean(count):,.0f}" for count in (row.images, row.texts)),
+                    f"{_mean(row.gflop_per_step):.1f}",
+                    f"{_mean(row.steps):.0f}",
+                    f"{_mean(row.steps) * batch_size / _mean(row.images):.1f}",
+                ]
+                for row in trained
+            ],
+        )
+    if table.passes:
+        yield from ("", "Passes of the attacks through the encoders, ways back included, mean over arms", "")
+        yield from _grid(
+            ("", *table.passes),
+            [
+                ["per image", *(f"{passes.per_image:,.0f}" for passes in table.passes.values())],
+                ["per text", *(f"{passes.per_text:,.0f}" for passes in table.passes.values())],
+            ],
         )
     if measured := [row for row in table.rows if row.measures]:
         keys = ("alignment", "diversity", "gap")
