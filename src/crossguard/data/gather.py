@@ -236,7 +236,7 @@ class Gathering:
             notes.append(f"{len(rows) - len(links)} {self._value}s of {self._source} repeat one of the same image")
         images, rows = np.unique(links // width, return_inverse=True)
         captions, columns, owners = np.unique(links % width, return_inverse=True, return_counts=True)
-        texts = tuple(self._texts)
+        texts, self._texts = tuple(self._texts), {}  # a large file's texts take much room
         chosen = tuple(pictures if len(images) == len(pictures) else (pictures[i] for i in images))
         shared = int((owners > 1).sum())
         if shared and self._value == "caption":

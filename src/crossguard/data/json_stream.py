@@ -10,6 +10,7 @@ from typing import Any
 _CHUNK = 2**20
 _LARGEST = 2**26
 """Characters of the largest single element (64 million); a file may hold any number of them."""
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _CUT = re.compile(r"[-+.eE\d]*")
 _LINES = {".jsonl", ".ndjson", ".jl"}
 
@@ -104,7 +105,10 @@ class _Text:
             return
         while True:
             yield self._value()
-            if self._take(",", "]") == "]":
+            comma = _COMMA.match(self._text, self._at)
+            if comma and comma.end() < len(self._text):
+                self._at = comma.end()
+            elif self._take(",", "]") == "]":
                 return
 
     def members(self) -> Iterator[tuple[str, Any]]:
@@ -149,7 +153,8 @@ class _Text:
         return found
 
     def _value(self) -> Any:
-        self.peek()
+        if self._text[self._at : self._at + 1] != "{":
+            self.peek()
         size = _CHUNK
         while True:
             try:
