@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 SIZES, KEEP = {"left": 6, "right": 5}, {"left": 1, "right": 2}
+PROBING = 8
+"""Calls by which a model is told from others where counts are kept: four inputs, twice."""
 
 
 class SignNet(nn.Module):

@@ -1,14 +1,17 @@
 """Kept counts are those of one model: whatever changes its votes changes its fingerprint."""
 
+import functools
+import threading
+
 import pytest
 import torch
 from certify_toys import KEEP, SignNet
 from torch import nn
 
 from crossguard.certify import certify
-from crossguard.certify.fingerprint import model_fingerprint
 from crossguard.models import EmotionNet, RoadNet, WatchNet
 from crossguard.models.gallery_choice import GalleryChoice
+from crossguard.models.identity import model_identity
 from shared import make_clip
 
 
@@ -48,7 +51,7 @@ def gallery_choice(words=("red", "blue")):
 
 
 def told(model):
-    return model_fingerprint(model, kept=True)
+    return model_identity(model, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +102,35 @@ def test_counts_of_another_rule_are_refused(sensors, tmp_path):
         certify(Rule(-1), sensors, **options)
 
 
-def test_a_model_that_cannot_be_told_keeps_no_counts(sensors, tmp_path):
-    rule = Rule(1, {"choose": lambda score: score})
-    with pytest.raises(ValueError, match=r"Expected a model whose attributes .* `more\.choose` is <function"):
-        certify(rule, sensors, keep=KEEP, draws=50, alpha=0.01, folder=tmp_path)
-    assert certify(rule, sensors, keep=KEEP, draws=50, alpha=0.01).counts.draws == 50
+def test_a_model_that_cannot_be_told_keeps_no_counts_unless_it_is_named(sensors, tmp_path):
+    rule = Rule(1, {"lock": threading.Lock()})
+    options = {"keep": KEEP, "draws": 50, "alpha": 0.01}
+    with pytest.raises(ValueError, match=r"`more\.lock` is <unlocked"):
+        certify(rule, sensors, folder=tmp_path, **options)
+    assert certify(rule, sensors, **options).counts.draws == 50
+    found = certify(rule, sensors, folder=tmp_path, identity="rule 1", **options)
+    again = certify(Rule(1, {"lock": threading.Lock()}), sensors, folder=tmp_path, identity="rule 1", **options)
+    assert (again.counts.votes == found.counts.votes).all()
+    with pytest.raises(ValueError, match="same model and data"):
+        certify(rule, sensors, folder=tmp_path, identity="rule 2", **options)
+    with pytest.raises(ValueError, match="same model and data"):  # the word says the same, the answers do not
+        certify(Rule(-1, {"lock": threading.Lock()}), sensors, folder=tmp_path, identity="rule 1", **options)
+
+
+@pytest.mark.parametrize("hide", [lambda sign: lambda x: sign * x, lambda sign: functools.partial(torch.mul, sign)])
+def test_modules_with_opposite_rules_share_no_counts(sensors, tmp_path, hide):
+    class Hidden(SignNet):
+        def __init__(self, sign):
+            super().__init__()
+            self._rule = hide(sign)
+
+        def forward(self, inputs, kept=None):
+            return self._rule(super().forward(inputs, kept)[:, :2].repeat(1, 2)[:, :3])
+
+    options = {"keep": KEEP, "draws": 50, "alpha": 0.01, "folder": tmp_path}
+    found = certify(Hidden(1), sensors, **options)
+    renamed = Hidden(1)
+    renamed.name = "another name"
+    assert (certify(renamed, sensors, **options).counts.votes == found.counts.votes).all()
+    with pytest.raises(ValueError, match="same model and data"):
+        certify(Hidden(-1), sensors, **options)

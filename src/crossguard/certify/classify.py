@@ -47,6 +47,7 @@ def certify(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
+    identity: str | None = None,
     progress: Reporter | None = None,
 ) -> Certificate:
     """Certify a classifier by sub-sampling of every modality.
@@ -88,9 +89,10 @@ def certify(
         device: where masks are drawn and the model runs.
         folder: where counts are kept; what is there is not drawn again, and more draws can be added later. Since that
             is a second look, the first has nine tenths of alpha and the others share the rest; without a folder there
-            is one look. The counts are those of the model as it
-            is: weights, buffers and attributes without a leading underscore; a model that is no `torch.nn.Module` is
-            told by all that pickling it would write. Under torch.distributed, on a disk that all processes share.
+            is one look. The counts are those of the model as it is, by all
+            state that can be reached and its answers to a few probes (`models.identity`). Under torch.distributed, on
+            a disk that all processes share.
+        identity: the caller's word for which model this is, where its own state cannot be read; used with `folder`.
         progress: shows sub-samples counted and the time left.
 
     Raises:
@@ -137,7 +139,9 @@ def certify(
         bound=bound,
         separate=selecting > 0,
     ).require()
-    source = fingerprint(model_fingerprint(model, kept=folder is not None), values, drawn)
+    source = fingerprint(
+        model_fingerprint(model, values, drawn, kept=folder is not None, identity=identity), values, drawn
+    )
     empty = drawn.no_votes((len(samples), len(model.classes)), source)
     votes, chosen = resume(paths[0], empty, draws), resume(paths[1], empty, selecting)
     total, done = len(samples) * (draws + selecting), len(samples) * (votes.draws + chosen.draws)

@@ -75,6 +75,7 @@ def certify_early(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
+    identity: str | None = None,
     progress: Reporter | None = None,
 ) -> EarlyDecision:
     """Decide for each sample whether its smoothed label is certified at `radii`, with as few draws as it takes.
@@ -94,6 +95,7 @@ def certify_early(
         device: where masks are drawn and the model runs.
         folder: where the counts of each round are kept. A call that was interrupted goes on where it stopped, and
             decides what it would have decided; under torch.distributed processes share the draws of each round.
+        identity: the caller's word for which model this is, where its own state cannot be read; used with `folder`.
         progress: shows sub-samples counted.
 
     Raises:
@@ -117,7 +119,7 @@ def certify_early(
     names = design.names(values)
     margin = required_margin(design, kinds, radii)
     schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
-    weights = model_fingerprint(model, kept=folder is not None)
+    weights = model_fingerprint(model, values, design, kept=folder is not None, identity=identity)
     total = len(samples) * schedule[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
 

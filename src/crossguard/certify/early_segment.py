@@ -74,6 +74,7 @@ def certify_segmentation_early(
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
+    identity: str | None = None,
     progress: Reporter | None = None,
 ) -> EarlySegmentation:
     """Decide for each pixel whether its smoothed label is certified at `radii`, with as few draws as that takes.
@@ -94,6 +95,7 @@ def certify_segmentation_early(
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
         folder: where counts are kept, one file per image, the same as those of `certify_segmentation`.
+        identity: the caller's word for which model this is, where its own state cannot be read; used with `folder`.
         progress: shows sub-samples counted.
 
     Raises:
@@ -127,7 +129,7 @@ def certify_segmentation_early(
     found, spent = [], []
     total = len(samples) * rounds[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
-        for i, (place, counts) in enumerate(counted_before(model, values, design, folder, rounds[-1])):
+        for i, (place, counts) in enumerate(counted_before(model, values, design, folder, rounds[-1], identity)):
             task.advance(counts.draws)
             vote = partial(pixel_votes, model=model, values=values, names=names, image=i, design=design, task=task)
             for stop in rounds:

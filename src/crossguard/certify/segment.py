@@ -233,6 +233,7 @@ def certify_segmentation(
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
+    identity: str | None = None,
     progress: Reporter | None = None,
 ) -> SegmentationCertificate:
     """Certify every pixel of a segmentation by sub-sampling of every modality.
@@ -252,6 +253,7 @@ def certify_segmentation(
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
         folder: where counts are kept, one file per image; what is there is not drawn again.
+        identity: the caller's word for which model this is, where its own state cannot be read; used with `folder`.
         progress: shows sub-samples counted and the time left.
 
     Raises:
@@ -290,7 +292,7 @@ def certify_segmentation(
         scheme=scheme,
         elements=height * width,
     ).require()
-    before = counted_before(model, values, drawn, folder, draws)
+    before = counted_before(model, values, drawn, folder, draws, identity)
     total, done = len(samples) * draws, sum(earlier.draws for _, earlier in before)
     counts = []
     with evaluation_mode(model, device):
@@ -318,6 +320,7 @@ def counted_before(
     design: Design,
     folder: Path | str | None,
     draws: int,
+    identity: str | None,
 ) -> list[tuple[Path | None, Counts]]:
     """Return where the counts of each image are kept, and what was counted in an earlier call, no draws if nothing.
 
@@ -327,12 +330,13 @@ def counted_before(
         design: how sub-samples are drawn.
         folder: where counts are kept, one file per image; None: nowhere.
         draws: the most that an image may have.
+        identity: the caller's word for which model this is.
 
     Raises:
         ValueError: a file is broken, its counts are not of this model, image and design, or has more than `draws`; or
             a `folder` for a model that cannot be told from others.
     """
-    weights = model_fingerprint(model, kept=folder is not None)
+    weights = model_fingerprint(model, values, design, kept=folder is not None, identity=identity, segments=True)
     images, _, *size = next(iter(values.values())).shape
     found = []
     for i in range(images):

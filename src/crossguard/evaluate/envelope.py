@@ -14,10 +14,10 @@ from jaxtyping import Bool, Int64
 from crossguard.attacks import Storage, attack_samples
 from crossguard.attacks.storage import storages
 from crossguard.certify import PixelBounds, Smoothed, pixel_bounds
-from crossguard.certify.fingerprint import model_fingerprint
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.evaluate.fingerprint import samples_fingerprint
+from crossguard.models.identity import model_identity
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
@@ -168,7 +168,7 @@ def sparse_envelope(
         "segments": victim.segments,
         "storage": {m: vars(stored) for m, stored in how.items()},
         "seed": seed,
-        "weights": model_fingerprint(victim.module, kept=folder is not None),
+        "weights": model_identity(victim.module, strict=folder is not None),
     }
     answers = []
     clean: np.ndarray | None = None

@@ -1,0 +1,180 @@
+"""Two models that may answer differently are told apart; the same model is the same one, whatever it is called."""
+
+import functools
+import pickle
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crossguard.models.identity import model_identity
+from shared import make_clip
+
+SCALE = 1.0
+
+
+@dataclass
+class Blur:
+    """A purifier that is no module."""
+
+    strength: float = 1.0
+
+    def __call__(self, pixels):
+        return pixels * self.strength
+
+
+class Purified(nn.Module):
+    """A purifier in front of a model."""
+
+    def __init__(self, model, purify):
+        super().__init__()
+        self.name, self.model, self.purify = "purified", model, purify
+
+
+class Holding(nn.Module):
+    """Holds something, in the open or in private."""
+
+    def __init__(self, thing, *, private=False):
+        super().__init__()
+        self.name, self._calls = "holding", 0
+        setattr(self, "_thing" if private else "thing", thing)
+
+
+def told(model, **options):
+    return model_identity(model, strict=True, **options)
+
+
+def threshold(value):
+    return lambda x: x > value
+
+
+def stump(depth):
+    tree = pytest.importorskip("sklearn.tree")
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    return tree.DecisionTreeClassifier(max_depth=depth, random_state=0).fit(values, values[:, 0] * values[:, 1] > 0)
+
+
+def neighbours(turned):
+    found = pytest.importorskip("sklearn.neighbors")
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    return found.KNeighborsClassifier().fit(values, (values[:, 0] > 0) != turned)
+
+
+def boosted(turned):
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    return ensemble.HistGradientBoostingClassifier(max_iter=3, random_state=0).fit(values, (values[:, 0] > 0) != turned)
+
+
+def scaled():
+    return lambda x: x * SCALE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: lambda x: x, lambda: lambda x: -x),
+        (lambda: threshold(0.5), lambda: threshold(0.6)),
+        (lambda: -1, lambda: 1),
+        (lambda: {"a": [1, {2}]}, lambda: {"a": [1, {3}]}),
+        (lambda: Blur(1.0), lambda: Blur(2.0)),
+        (lambda: functools.partial(max, 1), lambda: functools.partial(max, 2)),
+        (lambda: functools.partial(max, 1), lambda: functools.partial(min, 1)),
+        (lambda: torch.ones(3), lambda: torch.ones(3, dtype=torch.float64)),
+        (lambda: np.array([{"a": 1}], dtype=object), lambda: np.array([{"a": 2}], dtype=object)),
+        (lambda: Blur(1.0).__call__, lambda: Blur(2.0).__call__),
+        (lambda: [nn.Linear(2, 2, bias=False)], lambda: [nn.Linear(2, 2)]),
+        (lambda: stump(1), lambda: stump(3)),
+        (lambda: neighbours(False), lambda: neighbours(True)),
+        (lambda: boosted(False), lambda: boosted(True)),
+    ],
+    ids=[
+        *("lambda", "closure", "number", "nested", "dataclass", "partial", "partial of another", "dtype"),
+        *("objects", "method", "modules in a list", "tree", "neighbours", "boosting"),
+    ],
+)
+@pytest.mark.parametrize("private", [False, True])
+def test_what_is_held_tells_models_apart(one, other, private):
+    def made(thing):
+        torch.manual_seed(0)
+        return told(Holding(thing(), private=private))
+
+    assert made(one) == made(one)
+    assert made(one) != made(other)
+
+
+def test_the_same_estimator_read_again_is_the_same():
+    for estimator in (stump(2), neighbours(False), boosted(False)):
+        assert told(Holding(pickle.loads(pickle.dumps(estimator)))) == told(Holding(estimator))
+
+
+def test_a_purifier_in_front_of_a_model_counts_and_names_do_not():
+    clip = make_clip()
+    before = told(Purified(clip, Blur(1.0)))
+    assert told(Purified(clip, Blur(0.5))) != before
+    assert told(Purified(clip, lambda x: x)) != before
+    renamed = Purified(clip, Blur(1.0))
+    renamed.name, clip.name = "another", "clip of mine"
+    assert told(renamed) == before
+    clip.logit_scale_parameter = None
+    with torch.no_grad():
+        next(clip.parameters()).add_(1e-3)
+    assert told(Purified(clip, Blur(1.0))) != before
+
+
+def test_globals_that_a_function_uses_count(monkeypatch):
+    before = told(Holding(scaled()))
+    assert told(Holding(scaled())) == before
+    monkeypatch.setitem(globals(), "SCALE", -1.0)
+    assert told(Holding(scaled())) != before
+
+
+@pytest.mark.parametrize("thing", [threading.Lock, lambda: (i for i in range(3)), lambda: sys.stderr.buffer])
+def test_what_cannot_be_read_is_refused_unless_the_caller_says_what_it_is(thing):
+    holding = Holding({"session": [thing()]})
+    with pytest.raises(ValueError, match=r"`thing\.session\.0` is .*: say which model it is, identity="):
+        told(holding)
+    assert told(holding, identity="mine, version 1") == told(Holding(3), identity="mine, version 1")
+    assert told(holding, identity="mine, version 1") != told(holding, identity="mine, version 2")
+    assert model_identity(holding, strict=False)  # nothing is kept
+
+
+def test_answers_to_probes_count_in_every_case():
+    def asked(*answers):
+        return lambda: iter([torch.tensor(answers)])
+
+    holding = Holding(1)
+    for options in ({}, {"identity": "mine"}):
+        assert told(holding, probe=asked(0, 1), **options) == told(holding, probe=asked(0, 1), **options)
+        assert told(holding, probe=asked(0, 1), **options) != told(holding, probe=asked(1, 1), **options)
+
+
+def test_use_is_no_part_of_it():
+    class Counting(Holding):
+        def forward(self, x):
+            self._calls += 1
+            return x
+
+    def told_when_asked(model):
+        return told(model, probe=lambda: [model(torch.zeros(1, dtype=torch.int64))])
+
+    model = Counting(3)
+    before = told_when_asked(model)
+    model(torch.zeros(1))
+    model.train()
+    assert told_when_asked(model) == before != told_when_asked(Counting(4))
+    assert told_when_asked(Counting(3)) == before
+
+
+def test_an_object_may_hold_itself():
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert told(Holding(loop)) == told(Holding(loop)) != told(Holding([1, [1]]))
+    holding = Holding(1)
+    object.__setattr__(holding, "itself", [holding])
+    assert told(holding) != told(Holding(1))
