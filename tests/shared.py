@@ -79,3 +79,20 @@ def write_annotations(pairs, file):
     file.write_text(json.dumps(rows))
     options = {"annotations": str(file), "root": str(pairs.images[0].path.parent)}
     return {"name": "json", "split": "test", "options": options}
+
+
+def fit_clip(pairs, *, seed: int = 0, ridge: float = 0.1) -> CLIP:
+    """A tiny CLIP that knows pairs, so that an attack has something to break: its images' projection is fitted."""
+    import torch
+
+    model = make_clip(seed).requires_grad_(False)
+    vision = model.network.vision_model
+    pixels = model.preprocess([pairs.image(i) for i in range(len(pairs.images))])
+    seen = vision(pixel_values=model.normalise(pixels)).pooler_output
+    texts = torch.nn.functional.normalize(model.encode_text(list(pairs.texts)), dim=-1)
+    texts = texts - texts.mean(dim=0)
+    own = torch.stack([texts[pairs.texts_of(i).tolist()].mean(dim=0) for i in range(len(pairs.images))])
+    own = torch.nn.functional.normalize(own, dim=-1)
+    gram = seen.T @ seen + ridge * torch.eye(seen.shape[1])
+    model.network.visual_projection.weight.copy_(torch.linalg.solve(gram, seen.T @ own).T)
+    return model

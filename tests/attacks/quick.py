@@ -13,7 +13,7 @@ QUICK = {
     "co-attack": {"steps": 3},
     "sga": {"steps": 2, "scales": (0.5, 1.5)},
     "dra": {"steps": 2, "scales": (0.5,), "draws": 2},
-    "adaptive": {"steps": 3, "rounds": 1},
+    "adaptive": {"steps": 5, "rounds": 1},
     "sparse": {"steps": 2, "trials": 1},
 }
 

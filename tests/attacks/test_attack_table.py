@@ -104,7 +104,6 @@ def closed_parts(batch):
 
 
 UNBOUND = {name: quick(name) for name in sorted(set(EVERY) - BATCH_BOUND)}
-UNBOUND["adaptive"] = make_attack("adaptive", steps=3, rounds=2, objectives=("cosine",), judge="cosine")
 
 
 @pytest.mark.parametrize("name", UNBOUND)
@@ -146,7 +145,9 @@ def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeyp
     monkeypatch.setattr("crossguard.attacks.base.fast_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
     half = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1, name), seed=0)
     assert half.pixels.dtype == torch.float32
-    assert float(half.text_drop.mean()) >= 0.9 * float(full.text_drop.mean())
+    # Adaptive goes for the ranks: the cosines fall by the way.
+    least = 0.7 if name == "adaptive" else 0.9
+    assert float(half.text_drop.mean()) >= least * float(full.text_drop.mean())
     if name == "word-swap":
         assert half.texts == full.texts
 
@@ -178,9 +179,9 @@ def test_the_table_says_what_it_holds():
         ("pgd", {"step": 2.0}, r"Expected `step` in \(0, 1\]"),
         ("pgd", {"restarts": 2, "start": "clean"}, "Expected `restarts` >= 1"),
         ("pgd", {"objective": "distance", "start": "clean"}, "Expected start='uniform'"),
-        ("adaptive", {"rounds": 0}, "Expected `rounds` of at least one"),
-        ("adaptive", {"objectives": ()}, "Expected `objectives` of at least one"),
-        ("adaptive", {"judge": "distance"}, "Unknown `judge`"),
+        ("adaptive", {"rounds": 0}, "Expected `rounds` >= 1, but got 0"),
+        ("adaptive", {"steps": 4}, "Expected `steps` >= 5, but got 4"),
+        ("adaptive", {"objectives": ("cosin",)}, "did you mean 'cosine'"),
         ("pgd", {"objective": "cosin"}, "did you mean 'cosine'"),
         ("apgd", {"start": "unifrom"}, "did you mean 'uniform'"),
         ("co-attack", {"alpha": -1.0}, "Expected `alpha` >= 0"),

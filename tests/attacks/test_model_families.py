@@ -7,7 +7,7 @@ from quick import QUICK, quick, threat
 from crossguard.attacks import count_word_edits
 from crossguard.attacks.co_attack import unimodal_loss
 from crossguard.attacks.image_loss import image_loss
-from crossguard.attacks.mixture import failure
+from crossguard.attacks.mixture import Links, standing
 from crossguard.attacks.ranking import contested, cosines, image_states, ranking_scores, text_states
 from crossguard.data import PairBatch
 from families import FAMILIES, FUSION
@@ -51,7 +51,10 @@ def harm(model, batch, pixels, texts, name, options):
         images, words = image_states(model, pixels), text_states(model, texts)
         clean = cosines(image_states(model, batch.pixels), text_states(model, batch.texts))
         scored = contested(clean, batch.positives, negatives=99)
-        return float(failure(ranking_scores(model, images, words, scored), batch.positives))
+        scores = ranking_scores(model, images, words, scored)
+        links = Links(batch.links, images=len(pixels), texts=len(texts))
+        own = standing(lambda i, j: scores[i][:, j], torch.arange(len(pixels)), torch.arange(len(texts)), links)
+        return sum(float(side.margins.sigmoid().mean()) for side in own)
     if name == "co-attack" and not options:
         return float(unimodal_loss(model, batch, texts, alpha=3.0)(pixels).mean())
     objective = options.get("objective", "match" if options else "cosine")

@@ -119,7 +119,7 @@ def test_edits_find_their_words_after_others_moved():
 
 @pytest.mark.parametrize("name", ["word-swap", "sga", "co-attack", "sep", "adaptive"])
 def test_attacks_use_the_kinds_of_their_budget(toy_batch, name):
-    options = {} if name == "word-swap" else {"steps": 1}
+    options = {} if name == "word-swap" else {"steps": 5 if name == "adaptive" else 1}
     attack = make_attack(name, source=Fixed("green", "cross"), **options)
     for kinds in (("deletion",), ("insertion",)):
         threat = ThreatModel(image=LInf(2 / 255), text=WordEdits(1, kinds))

@@ -128,7 +128,7 @@ def test_modalities_touch_what_they_say_and_share_clean_answers(model, data):
 @pytest.mark.parametrize("attack", ["pgd", "word-swap", "sga", "adaptive"])
 def test_attacks_of_the_table(model, data, attack):
     threat = {"pgd": THREAT.only("image"), "word-swap": THREAT.only("text")}.get(attack, THREAT)
-    options = {} if attack == "word-swap" else {"steps": 2}
+    options = {} if attack == "word-swap" else {"steps": 5 if attack == "adaptive" else 2}
     result = measure(model, data, attack=attack, threat=threat, attack_options=options)
     assert all(row["linf"] <= 128 / 255 + 1e-6 and row["words"] <= 1 for row in result.rows)
     assert any(row["linf"] > 0 for row in result.rows) == (attack != "word-swap")

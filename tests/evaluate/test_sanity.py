@@ -105,7 +105,7 @@ def test_emoji_clip_trips_nothing():
         name: evaluate_modalities(
             cg.load_model("emoji-clip"), pairs, attack=make_attack(name, steps=steps), threat=threat
         )
-        for name, steps in (("sep", 4), ("adaptive", 4))
+        for name, steps in (("sep", 4), ("adaptive", 5))
     }
     for part in ("image", "text", "joint"):
         assert all(result[part].warnings == () for result in results.values())
@@ -115,7 +115,11 @@ def test_emoji_clip_trips_nothing():
 def a_result(before, after, queries=100):
     """A result with the given percent of first places before and after an attack, in both directions."""
     rows = [
-        {"direction": d, "clean_rank": 1 if i < before else 2, "robust_rank": 1 if i < after else 2}
+        {
+            "direction": d,
+            "clean_rank": 1 if i < before else 2,
+            **dict.fromkeys(("robust_rank", "shared_rank"), 1 if i < after else 2),
+        }
         for d in ("tr", "ir")
         for i in range(queries)
     ]

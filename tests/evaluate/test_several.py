@@ -70,7 +70,7 @@ def test_an_attack_that_is_too_weak_is_told(tmp_path):
 
 def test_a_probe_tries_adaptive_beside(monkeypatch):
     model, pairs = cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(32)
-    monkeypatch.setattr("crossguard.attacks.adaptive.Adaptive", lambda: make_attack("adaptive", steps=3, rounds=1))
+    monkeypatch.setattr("crossguard.attacks.adaptive.Adaptive", lambda: make_attack("adaptive", steps=5, rounds=1))
     threat = cg.ThreatModel(image=cg.LInf(16 / 255))
     results = evaluate_attacks(model, pairs, attacks={"idle": Idle()}, threat=threat, probe=32)
     assert any("breaks under adaptive" in w and "(first 32 images)" in w for w in results["idle"]["image"].warnings)

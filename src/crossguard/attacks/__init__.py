@@ -9,9 +9,9 @@ from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
+from crossguard.attacks.gallery import Gallery
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
-from crossguard.attacks.mixture import worst_mixture
 from crossguard.attacks.neighbours import EmbeddingNeighbours
 from crossguard.attacks.pgd import PGD
 from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS, SampleAttackRow, make_sample_attack
@@ -49,6 +49,7 @@ __all__ = [
     "Characters",
     "CoAttack",
     "EmbeddingNeighbours",
+    "Gallery",
     "MaskedLM",
     "Plain",
     "SampleAttackRow",
@@ -80,5 +81,4 @@ __all__ = [
     "swap_words",
     "text_score",
     "within_words",
-    "worst_mixture",
 ]

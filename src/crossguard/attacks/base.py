@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossguard.attacks.budget import count_word_edits, project_pixels
 from crossguard.attacks.encode import encode_images, encode_unit_texts
+from crossguard.attacks.gallery import Gallery
 from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
@@ -50,14 +51,24 @@ class Attack(ABC):
         name: its name in the table.
         uses: the modalities it can attack; others in the threat model are left clean.
         takes: the types of budget it can work within, by modality.
+        ranks_galleries: whether it looks at a whole gallery (see `GalleryAttack`).
     """
 
     name: str
     uses: frozenset[str]
+    ranks_galleries: ClassVar[bool] = False
     takes: ClassVar[dict[str, tuple[type[Any], ...]]] = {"image": (LInf,), "text": (WordEdits,)}
 
     @final
-    def __call__(self, model: VisionLanguageModel, batch: PairBatch, *, threat: ThreatModel, seed: int) -> Adversarial:
+    def __call__(
+        self,
+        model: VisionLanguageModel,
+        batch: PairBatch,
+        *,
+        threat: ThreatModel,
+        seed: int,
+        gallery: Gallery | None = None,
+    ) -> Adversarial:
         """Attack a batch within `threat`; the batch and the model's weights are left as they were.
 
         Args:
@@ -66,16 +77,23 @@ class Attack(ABC):
             threat: budgets for "image" (`LInf`; `Elements` of patches for attacks that take it) and "text"
                 (`WordEdits`); a missing one means untouched.
             seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
+            gallery: the other images and texts, for attacks that look at a whole gallery; None: the batch is all of it.
 
         Raises:
-            ValueError: pixels outside [0, 1] or not finite, blank texts, an unknown modality or wrong budget type.
+            ValueError: a gallery for an attack that does not look at one, pixels outside [0, 1] or not finite, blank
+                texts, an unknown modality or wrong budget type.
         """
         budget = self.budgets(threat)
+        more: dict[str, Any] = {}
+        if gallery is not None:
+            if not self.ranks_galleries:
+                raise ValueError(f"Expected no `gallery`, since attack {self.name!r} does not look at one.")
+            more = {"gallery": gallery}
         grid = patch_grid(model) if isinstance(threat.get("image"), Elements) else None
         _check(batch)
         with frozen(model):
             with fast_precision(batch.pixels.device):
-                pixels, texts = self.run(model, batch, budget=budget, seed=seed)
+                pixels, texts = self.run(model, batch, budget=budget, seed=seed, **more)
             if grid is None:
                 pixels = project_pixels(pixels.detach(), batch.pixels, eps=budget.eps)
             else:
@@ -183,15 +201,19 @@ def _check(batch: PairBatch) -> None:
         raise ValueError(f"Expected texts that are not blank, but text {blank[0]} of the batch is.")
 
 
-@torch.no_grad()
-def _measure(
-    model: VisionLanguageModel,
+def changes(
     batch: PairBatch,
     pixels: Float[Tensor, "images 3 height width"],
     texts: tuple[str, ...],
     budget: Budgets,
-    grid: tuple[int, int] | None,
-) -> Adversarial:
+    *,
+    grid: tuple[int, int] | None = None,
+) -> tuple[Float[Tensor, " images"], Int64[Tensor, " texts"]]:
+    """Return how far an attack moved images (L-inf) and texts (words), and see that it kept within its budget.
+
+    Raises:
+        AssertionError: it did not.
+    """
     linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
     edits = [count_word_edits(a, b, kinds=budget.kinds) for a, b in zip(batch.texts, texts, strict=True)]
     words = torch.tensor([budget.words + 1 if n is None else n for n in edits], dtype=torch.int64)
@@ -202,6 +224,20 @@ def _measure(
             f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words"
             + ("." if patches is None else f", {patches.max()} patches.")
         )
+    return linf, words
+
+
+@torch.no_grad()
+def _measure(
+    model: VisionLanguageModel,
+    batch: PairBatch,
+    pixels: Float[Tensor, "images 3 height width"],
+    texts: tuple[str, ...],
+    budget: Budgets,
+    grid: tuple[int, int] | None,
+) -> Adversarial:
+    linf, words = changes(batch, pixels, texts, budget, grid=grid)
+    patches = None if grid is None else changed_patches(pixels, batch.pixels, grid)
     positives = batch.positives.float()
     features = encode_unit_texts(model, (*batch.texts, *texts))
     clean = cosine(encode_images(model, batch.pixels), features[: len(texts)]) * positives

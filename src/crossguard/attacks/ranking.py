@@ -12,12 +12,12 @@ from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample, Pixels
 from crossguard.attacks.encode import encode_texts
-from crossguard.attacks.objectives import linked_mean, product, unit
+from crossguard.attacks.objectives import product, unit
 from crossguard.models import FusionModel, States, Tokens, VisionLanguageModel
 from crossguard.models.losses import contrastive_by_image
 
 NEGATIVES = 4
-"""How many strangers of every image and of every text a fusion model is asked about."""
+"""How many negatives of every image and of every text a fusion model is asked about."""
 _PAIRS_PER_FORWARD, _TEXTS_PER_FORWARD = 512, 256
 
 
@@ -54,7 +54,7 @@ def cosines(images: States, texts: States) -> Float[Tensor, "images texts"]:
 def contested(
     similarity: Float[Tensor, "images texts"], positives: Bool[Tensor, "images texts"], *, negatives: int
 ) -> Bool[Tensor, "images texts"]:
-    """Mark the true pairs, and the strangers most similar to each image and to each text."""
+    """Mark the true pairs, and the others most similar to each image and to each text."""
     marked = positives.clone()
     strangers = similarity.detach().float().masked_fill(positives, -torch.inf)
     for dim, size in ((1, similarity.shape[1]), (0, similarity.shape[0])):
@@ -97,54 +97,32 @@ def ranking_scores(
 def ranking_loss(
     model: VisionLanguageModel,
     positives: Bool[Tensor, "images texts"],
-    variants: States,
+    texts: States,
     *,
     negatives: int = NEGATIVES,
 ) -> LossPerSample:
-    """Return the loss of images by what retrieval ranks by, each text being the worst of its variants for them.
+    """Return the loss of images by what retrieval ranks by, against fixed texts.
 
     The cross-entropy of the true partners among all of the batch by the cosine, in both directions; and, for a fusion
-    model, the same by the ranking's score among the contested pairs. The variant of a text is chosen anew at every
-    call, as the one with the lowest log-likelihood of its own images by the cosine: with several variants, ascent on
-    this loss is joint over images and texts (the gradient of a maximum is that of its maximiser).
+    model, the same by the ranking's score among the contested pairs.
 
     Args:
         model: the victim.
         positives: the true pairs.
-        variants: of `text_states`, the same number for each text, the variants of a text together.
-        negatives: strangers that make pairs contested, see `contested`.
+        texts: of `text_states`.
+        negatives: others that make pairs contested, see `contested`.
     """
-    texts = positives.shape[1]
     scale = model.logit_scale.detach()
 
     def loss(pixels: Pixels) -> Float[Tensor, " images"]:
         images = image_states(model, pixels)
-        chosen = (
-            variants
-            if len(variants) == texts
-            else variants.select(worst_variants(images, variants, positives, scale=scale))
-        )
-        similarity = cosines(images, chosen)
+        similarity = cosines(images, texts)
         value = contrastive_by_image(scale * similarity, positives)
         if isinstance(model, FusionModel):
             scored = contested(similarity, positives, negatives=negatives)
             value = value + contrastive_by_image(
-                ranking_scores(model, images, chosen, scored), positives, ignored=~scored
+                ranking_scores(model, images, texts, scored), positives, ignored=~scored
             )
         return value
 
     return loss
-
-
-@torch.no_grad()
-def worst_variants(
-    images: States, variants: States, positives: Bool[Tensor, "images texts"], *, scale: Float[Tensor, ""]
-) -> Int64[Tensor, " texts"]:
-    """Return, per text, the row of the variant that makes its own images least likely among all."""
-    texts = positives.shape[1]
-    partners = linked_mean(unit(images.embedding.float()), positives.T)
-    candidates = unit(variants.embedding.float()).unflatten(0, (texts, -1))
-    own = (candidates * partners[:, None]).sum(dim=2)
-    among = (scale * cosines(images, variants)).logsumexp(dim=0).view_as(own)
-    pick = (scale * own - among).argmin(dim=1)
-    return torch.arange(texts, device=pick.device) * own.shape[1] + pick

@@ -10,15 +10,18 @@ import torch
 from jaxtyping import Int64
 
 from crossguard.attacks.base import Attack, frozen
+from crossguard.attacks.gallery import GalleryAttack, SetName
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.asked import own_threat, parts_of, resolve_attack
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import TOP, Example, Examples, choose_queries
 from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images, on_device
 from crossguard.evaluate.fingerprint import digest
+from crossguard.evaluate.gallery_attack import attack_gallery, set_stores
 from crossguard.evaluate.kept import check_kept
-from crossguard.evaluate.ranking import CosineRanking, Matching, MatchRanking, Ranking, Side
+from crossguard.evaluate.ranking import ByDirection, CosineRanking, Matching, MatchRanking, Ranking, Side
 from crossguard.evaluate.result import RetrievalResult
+from crossguard.evaluate.retrieval import DIRECTIONS, Direction
 from crossguard.evaluate.retrieval_job import Job, Shared
 from crossguard.evaluate.retrieval_rows import Edits, finished_result, keep_rows, query_rows, summarised
 from crossguard.evaluate.sanity import FEWEST, warn_of_few_words, warn_of_ignored, warn_of_masking
@@ -159,17 +162,27 @@ def _measure(job: Job, device: torch.device, shared: Shared) -> RetrievalResult:
             rows = query_rows(job, settings, before.ranks, None, Edits.none(job.pairs))
             kept = keep_rows(job, rows)
             return summarised(job, RetrievalResult(kept, settings, warnings=_warnings(job, clean, groups, shared)))
-        attacked, edits = _attack_all(job, attack, store, groups, clean, device)
+        sets = _attack_all(job, attack, store, groups, clean, device)
         _save_found(job, store, groups, settings)
         target = job.threat.target if job.threat is not None else "both"
-        queries = clean if target == "gallery" else attacked
-        gallery = clean if target == "query" else attacked
-        after = _ranking(job, job.part, queries, gallery, links, device, settings)
-        asked = edits if target != "gallery" else Edits.none(job.pairs)
-        kept = keep_rows(job, query_rows(job, settings, before.ranks, after.ranks, asked))
-        shown = _examples(job, store, groups, before, after, edits)
+
+        def ranked(name: SetName, directions: Sequence[Direction] = DIRECTIONS) -> Ranking:
+            attacked = sets[name][0]
+            queries = clean if target == "gallery" else attacked
+            gallery = clean if target == "query" else attacked
+            part = job.part if name == "shared" else f"{job.part}-{name}"
+            return _ranking(job, part, queries, gallery, links, device, settings, directions=directions)
+
+        shared_set = ranked("shared")
+        own = ByDirection({name: ranked(name, (name,)) for name in DIRECTIONS}) if len(sets) > 1 else shared_set
+        asked = Edits.none(job.pairs)
+        if target != "gallery":  # images as they ask for texts, texts as they ask for images
+            by_direction = [sets.get(name, sets["shared"])[1] for name in DIRECTIONS]
+            asked = Edits(by_direction[1].texts, by_direction[1].words, by_direction[0].linf)
+        rows = query_rows(job, settings, before.ranks, own.ranks, asked, shared_set.ranks)
+        shown = _examples(job, store, groups, before, shared_set, sets["shared"][1])
         warnings = _warnings(job, clean, groups, shared)
-        return summarised(job, RetrievalResult(kept, settings, shown, warnings))
+        return summarised(job, RetrievalResult(keep_rows(job, rows), settings, shown, warnings))
 
 
 def _ranking(
@@ -180,6 +193,8 @@ def _ranking(
     links: Int64[torch.Tensor, "links 2"],
     device: torch.device,
     settings: Mapping[str, Any],
+    *,
+    directions: Sequence[Direction] = DIRECTIONS,
 ) -> Ranking:
     """Rank by cosine, or by match where the job re-ranks; a run keeps match scores as soon as they are there."""
     if not job.candidates:
@@ -190,37 +205,48 @@ def _ranking(
         folder = job.run.file("scores", job.name, f"{part}-{digest(decides)[:12]}")
     model: Any = job.model
     matching = Matching(model, job.candidates, job.batch_size, device, job.progress, folder)
-    return MatchRanking(queries, gallery, links, matching, title=f"Match {job.name} ({part})")
+    return MatchRanking(queries, gallery, links, matching, title=f"Match {job.name} ({part})", directions=directions)
 
 
 def _attack_all(
     job: Job, attack: Attack, store: AdversarialStore, groups: Sequence[np.ndarray], clean: Side, device: torch.device
-) -> tuple[Side, Edits]:
-    """Attack every batch that is not stored yet, and embed what came out; what is unchanged keeps its embedding."""
+) -> dict[SetName, tuple[Side, Edits]]:
+    """Attack every batch that is not stored yet, and embed what came out: one set, or one for each direction beside."""
     assert job.threat is not None
+    title = f"Attack {job.name} with {attack.name} ({job.part})"
+    if isinstance(attack, GalleryAttack):
+        attack_gallery(job, attack, attack.budgets(job.threat), store, groups, clean, title=title)
+        stores = set_stores(store)
+        return {name: _as_attacked(job, kept, groups, clean, device) for name, kept in stores.items()}
+    with job.progress.task(title, total=len(job.pairs.images)) as task:
+        for number, image_ids in enumerate(groups):
+            if not store.holds(number, image_ids):
+                batch = pair_batch(job.model, job.pairs, image_ids)
+                found = attack(job.model, batch.to(device), threat=job.threat, seed=job.seed)
+                store.write(number, StoredBatch.from_attack(batch, found))
+            task.advance(len(image_ids))
+    return {"shared": _as_attacked(job, store, groups, clean, device)}
+
+
+def _as_attacked(
+    job: Job, store: AdversarialStore, groups: Sequence[np.ndarray], clean: Side, device: torch.device
+) -> tuple[Side, Edits]:
+    """Embed a stored set; what is unchanged keeps its embedding."""
     images = clean.images.clone()
     texts = list(job.pairs.texts)
     words = np.zeros(len(texts), np.int64)
     linf = np.zeros(len(job.pairs.images), np.float32)
-    title = f"Attack {job.name} with {attack.name} ({job.part})"
-    with job.progress.task(title, total=len(job.pairs.images)) as task:
-        for number, image_ids in enumerate(groups):
-            stored = store.read(number)
-            if stored is None or not np.array_equal(stored.image_ids, image_ids):
-                batch = pair_batch(job.model, job.pairs, image_ids)
-                found = attack(job.model, batch.to(device), threat=job.threat, seed=job.seed)
-                stored = StoredBatch.from_attack(batch, found)
-                store.write(number, stored)
-            moved = torch.from_numpy(stored.linf > 0)
-            if moved.any():
-                images[torch.from_numpy(stored.image_ids)[moved].to(device)] = encode_images(
-                    job.model, stored.pixels[moved], batch_size=job.batch_size, device=device
-                )
-            for index, text in zip(stored.text_ids, stored.texts, strict=True):
-                texts[index] = text
-            words[stored.text_ids] = stored.words
-            linf[stored.image_ids] = stored.linf
-            task.advance(len(image_ids))
+    for number in range(len(groups)):
+        stored = store.expect(number)
+        moved = torch.from_numpy(stored.linf > 0)
+        if moved.any():
+            images[torch.from_numpy(stored.image_ids)[moved].to(device)] = encode_images(
+                job.model, stored.pixels[moved], batch_size=job.batch_size, device=device
+            )
+        for index, text in zip(stored.text_ids, stored.texts, strict=True):
+            texts[index] = text
+        words[stored.text_ids] = stored.words
+        linf[stored.image_ids] = stored.linf
     embedded = attacked_texts(job.model, clean.texts, job.pairs.texts, texts, batch_size=4 * job.batch_size)
     side = Side(images, embedded, stored_pixels(store, groups), tuple(texts))
     return side, Edits(tuple(texts), words, linf)

@@ -57,6 +57,22 @@ class Ranking(Protocol):
         ...
 
 
+class ByDirection:
+    """Two rankings, one for each direction.
+
+    Args:
+        rankings: by direction.
+    """
+
+    def __init__(self, rankings: Mapping[Direction, Ranking]) -> None:
+        self._rankings = rankings
+        self.ranks: Mapping[Direction, Int64[Tensor, " queries"]] = {d: r.ranks[d] for d, r in rankings.items()}
+
+    def top(self, direction: Direction, query: int, *, count: int) -> tuple[int, ...]:
+        """Return the best gallery items of a query, best first."""
+        return self._rankings[direction].top(direction, query, count=count)
+
+
 class CosineRanking:
     """Ranking by the cosine of the two towers; scores are computed in slices and never held together.
 
@@ -114,27 +130,40 @@ class MatchRanking:
         links: true pairs as (image, text).
         matching: how to re-rank.
         title: what is re-ranked, in words.
+        directions: which of the two are asked for.
     """
 
     def __init__(
-        self, queries: Side, gallery: Side, links: Int64[Tensor, "links 2"], matching: Matching, *, title: str
+        self,
+        queries: Side,
+        gallery: Side,
+        links: Int64[Tensor, "links 2"],
+        matching: Matching,
+        *,
+        title: str,
+        directions: Sequence[Direction] = DIRECTIONS,
     ) -> None:
-        count = matching.candidates
+        both: dict[Direction, tuple[Side, Side]] = {"tr": (queries, gallery), "ir": (gallery, queries)}
+        sides = {direction: both[direction] for direction in directions}
         self._candidates: dict[Direction, Candidates] = {
-            "tr": nearest_items(queries.images, gallery.texts, links, count=count),
-            "ir": nearest_items(queries.texts, gallery.images, links.flip(1), count=count),
+            direction: nearest_items(
+                queries.of(direction, "query"),
+                gallery.of(direction, "gallery"),
+                links if direction == "tr" else links.flip(1),
+                count=matching.candidates,
+            )
+            for direction in directions
         }
-        sides: dict[Direction, tuple[Side, Side]] = {"tr": (queries, gallery), "ir": (gallery, queries)}
         if queries is gallery:
             logits = self._score(sides, matching, title, place="both")
         else:  # the two directions look at different pictures and texts
             logits = {}
-            for direction in DIRECTIONS:
+            for direction in directions:
                 logits |= self._score({direction: sides[direction]}, matching, title, place=direction)
         added = matching.model.rank_adds_cosine
         self._scores = {
             direction: logits[direction] + self._candidates[direction].cosines if added else logits[direction]
-            for direction in DIRECTIONS
+            for direction in directions
         }
         ends: dict[Direction, Int64[np.ndarray, "links 2"]] = {"tr": links.cpu().numpy()}
         ends["ir"] = ends["tr"][:, ::-1]
@@ -142,7 +171,7 @@ class MatchRanking:
             direction: torch.from_numpy(
                 candidate_ranks(self._candidates[direction], self._scores[direction], ends[direction])
             )
-            for direction in DIRECTIONS
+            for direction in directions
         }
 
     def _score(

@@ -27,9 +27,9 @@ class RetrievalResult:
 
     Args:
         rows: one per query, all of direction "tr" before all of "ir", in the order of the data set. Keys: `section`,
-            `direction`, `index`, `query` (image key or text), `clean_rank` and `robust_rank` (from 1; the latter None
-            without attack), `model`, `data`, `split`, `attack`, `threat`, `seed`, and of the query as it was asked
-            under attack `linf` (images), `words` and `adversarial_text` (texts).
+            `direction`, `index`, `query` (image key or text), `clean_rank`, `robust_rank` and `shared_rank` (from 1;
+            the latter two None without attack), `model`, `data`, `split`, `attack`, `threat`, `seed`, and of the query
+            as it was asked under attack `linf` (images), `words` and `adversarial_text` (texts).
         settings: what was measured: `label`, `model`, `data`, `split`, `attack`, `threat`, `seed`, ...
         examples: a few queries to look at; None without attack.
         warnings: signs that the figures say less than they seem to, see `evaluate.sanity`.
@@ -53,6 +53,17 @@ class RetrievalResult:
         return recalls({d: torch.from_numpy(self._ranks(d, "robust_rank")) for d in DIRECTIONS})
 
     @cached_property
+    def shared(self) -> dict[str, float] | None:
+        """The same under one set of images and texts for both directions; None when nothing was attacked.
+
+        Most attacks make one set, so that this is `robust`. An attack on the whole gallery ("adaptive") makes one for
+        each direction, under which `robust` is, and a third that is worst for both.
+        """
+        if not self.attacked:
+            return None
+        return recalls({d: torch.from_numpy(self._ranks(d, "shared_rank")) for d in DIRECTIONS})
+
+    @cached_property
     def success(self) -> dict[str, dict[str, float | None]] | None:
         """The attack's success by definition and metric, in percent; None when nothing was attacked.
 
@@ -70,20 +81,21 @@ class RetrievalResult:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, tuple[float, float] | None]]:
-        """95 % intervals by figure ("clean", "robust", "conditional", "drop") and metric, in percent.
+        """95 % intervals by figure ("clean", "robust", "shared", "conditional", "drop") and metric, in percent.
 
         Wilson's score interval for shares; Agresti and Min's for the drop, a difference of paired shares. Queries
         are taken as independent.
         """
         found: dict[str, dict[str, tuple[float, float] | None]] = {"clean": {}}
         if self.attacked:
-            found |= {"robust": {}, "conditional": {}, "drop": {}}
+            found |= {"robust": {}, "shared": {}, "conditional": {}, "drop": {}}
         for metric, direction, cut in cuts():
             total = len(self._ranks(direction, "clean_rank"))
             found["clean"][metric] = wilson(self._hits(direction, cut, "clean_rank"), total)
             if self.attacked:
                 right, lost, won = self._changes(direction, cut)
                 found["robust"][metric] = wilson(self._hits(direction, cut, "robust_rank"), total)
+                found["shared"][metric] = wilson(self._hits(direction, cut, "shared_rank"), total)
                 found["conditional"][metric] = wilson(lost, right) if right else None
                 found["drop"][metric] = paired_drop(lost, won, total)
         return found
@@ -101,6 +113,7 @@ class RetrievalResult:
             "texts": len(self._ranks("ir", "clean_rank")),
             "clean": self.clean,
             "robust": self.robust,
+            "shared": self.shared,
             "success": self.success,
             "intervals": {
                 figure: {metric: None if pair is None else list(pair) for metric, pair in metrics.items()}

@@ -58,7 +58,8 @@ def finished_result(job: Job, settings: Mapping[str, Any]) -> RetrievalResult | 
 def _known_rows(job: Job) -> dict[tuple[str, int], Mapping[str, Any]]:
     if job.run is None:
         return {}
-    return {(row["direction"], row["index"]): row for row in job.run.rows if row.get("section") == job.section}
+    mine = (row for row in job.run.rows if row.get("section") == job.section)
+    return {(row["direction"], row["index"]): row for row in mine if "shared_rank" in row}  # not in earlier versions
 
 
 def keep_rows(job: Job, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -82,6 +83,7 @@ def query_rows(
     clean: Mapping[Direction, torch.Tensor],
     robust: Mapping[Direction, torch.Tensor] | None,
     edits: Edits,
+    shared: Mapping[Direction, torch.Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per query, both directions.
 
@@ -91,6 +93,7 @@ def query_rows(
         clean: ranks [queries] by direction.
         robust: the same under attack; None without.
         edits: what the attack changed of the queries.
+        shared: ranks under one set for both directions, where `robust` has each under its own; None: they are the same.
     """
     common = row_facts(settings)
     attacked = robust is not None
@@ -98,7 +101,8 @@ def query_rows(
     for direction in DIRECTIONS:
         before = clean[direction].tolist()
         after = robust[direction].tolist() if robust is not None else [None] * len(before)
-        for index, (clean_rank, robust_rank) in enumerate(zip(before, after, strict=True)):
+        one_set = after if shared is None else shared[direction].tolist()
+        for index, (clean_rank, robust_rank, shared_rank) in enumerate(zip(before, after, one_set, strict=True)):
             asks_image = direction == "tr"
             rows.append(
                 {
@@ -108,6 +112,7 @@ def query_rows(
                     "query": job.pairs.images[index].key if asks_image else job.pairs.texts[index],
                     "clean_rank": clean_rank,
                     "robust_rank": robust_rank,
+                    "shared_rank": shared_rank,
                     **common,
                     "linf": float(edits.linf[index]) if asks_image and attacked else None,
                     "words": int(edits.words[index]) if not asks_image and attacked else None,

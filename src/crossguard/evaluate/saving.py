@@ -56,10 +56,7 @@ def save_found(
 
     def batches() -> Iterator[tuple[PairBatch, StoredBatch]]:
         for number, image_ids in enumerate(groups):
-            stored = store.read(number)
-            if stored is None:
-                raise ValueError(f"Expected batch {number} in {store.folder}, but it is missing or damaged: run again.")
-            yield pair_batch(model, pairs, image_ids), stored
+            yield pair_batch(model, pairs, image_ids), store.expect(number)
 
     save_adversarial(
         folder,

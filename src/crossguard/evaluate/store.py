@@ -52,13 +52,30 @@ class StoredBatch:
                 f"Expected {list(batch.pixels.shape)} adversarial pixels and {len(batch.texts)} texts, but got "
                 f"{list(found.pixels.shape)} and {len(found.texts)}."
             )
+        return cls.of(batch, found.pixels, found.texts, linf=found.linf, words=found.words)
+
+    @classmethod
+    def of(
+        cls,
+        batch: PairBatch,
+        pixels: Float[Tensor, "images 3 height width"],
+        texts: tuple[str, ...],
+        *,
+        linf: Float[Tensor, " images"],
+        words: Int64[Tensor, " texts"],
+    ) -> "StoredBatch":
+        """Take over adversarial pixels and texts, and how far they are from the batch's.
+
+        Raises:
+            ValueError: pixels off the 8-bit grid.
+        """
         return cls(
             image_ids=batch.image_ids.cpu().numpy(),
             text_ids=batch.text_ids.cpu().numpy(),
-            grey=_as_grey(found.pixels),
-            texts=tuple(found.texts),
-            linf=found.linf.detach().cpu().numpy().astype(np.float32),
-            words=found.words.cpu().numpy(),
+            grey=_as_grey(pixels),
+            texts=tuple(texts),
+            linf=linf.detach().cpu().numpy().astype(np.float32),
+            words=words.cpu().numpy(),
         )
 
     @classmethod
@@ -68,14 +85,8 @@ class StoredBatch:
         Raises:
             ValueError: pixels off the 8-bit grid.
         """
-        return cls(
-            image_ids=batch.image_ids.cpu().numpy(),
-            text_ids=batch.text_ids.cpu().numpy(),
-            grey=_as_grey(pixels),
-            texts=batch.texts,
-            linf=(pixels - batch.pixels).abs().amax(dim=(1, 2, 3)).cpu().numpy().astype(np.float32),
-            words=np.zeros(len(batch.texts), np.int64),
-        )
+        linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
+        return cls.of(batch, pixels, batch.texts, linf=linf, words=torch.zeros(len(batch.texts), dtype=torch.int64))
 
     @property
     def pixels(self) -> Float[Tensor, "images 3 height width"]:
@@ -129,13 +140,33 @@ class AdversarialStore:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
+        self.folder, self._settings = folder, settings
         manifest = folder / "settings.json"
         wanted = as_read_back(settings)
         if manifest.exists():
             refuse_differences(json.loads(manifest.read_text()), wanted, where=folder)
         else:
             write_json(manifest, wanted)
+
+    def beside(self, name: str) -> "AdversarialStore":
+        """Return another store of the same evaluation, in a folder within this one."""
+        return AdversarialStore(self.folder / name, self._settings)
+
+    def holds(self, number: int, image_ids: Int64[np.ndarray, " images"]) -> bool:
+        """Return whether batch `number` is there, whole, and of these images."""
+        stored = self.read(number)
+        return stored is not None and np.array_equal(stored.image_ids, image_ids)
+
+    def expect(self, number: int) -> StoredBatch:
+        """Return batch `number`.
+
+        Raises:
+            ValueError: it is not there, or damaged.
+        """
+        stored = self.read(number)
+        if stored is None:
+            raise ValueError(f"Expected batch {number} in {self.folder}, but it is missing or damaged: run again.")
+        return stored
 
     def read(self, number: int) -> StoredBatch | None:
         """Return batch `number`, or None when it is not there or damaged (then it is attacked again)."""
@@ -190,10 +221,7 @@ def stored_pixels(
 
     @lru_cache(maxsize=2)  # whoever reads image after image asks for a batch several times
     def read(number: int) -> StoredBatch:
-        stored = store.read(number)
-        if stored is None:
-            raise ValueError(f"Expected batch {number} in {store.folder}, but it is missing or damaged: run again.")
-        return stored
+        return store.expect(number)
 
     def pixels(images: Int64[np.ndarray, " images"]) -> Float[Tensor, "images 3 height width"]:
         parts = {int(n): read(int(n)) for n in np.unique(batch_of[images])}

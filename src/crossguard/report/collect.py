@@ -17,7 +17,7 @@ from crossguard.report.views import (
     RunView,
     Share,
 )
-from crossguard.report.words import flat, marked_words
+from crossguard.report.words import ONE_SET, flat, marked_words
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
@@ -93,6 +93,8 @@ def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> Retriev
         if entry["robust"] is None:
             continue
         columns[entry["part"]] = _shares(entry, "robust")
+        if entry.get("shared") not in (None, entry["robust"]):
+            columns[entry["part"] + ONE_SET] = _shares(entry, "shared")
         success[entry["part"]] = entry["success"]
         if widest is None or len(entry["threat"]) > len(widest["threat"]):
             widest = entry

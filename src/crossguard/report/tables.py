@@ -77,7 +77,7 @@ def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
 
 def success_rich(views: Sequence[RetrievalView]) -> Table:
     """Return how often attacks succeed at rank 1 by both definitions, in percent."""
-    columns = [column for column in columns_of(views) if column != "clean"]
+    columns = [column for column in columns_of(views) if any(column in view.success for view in views)]
     table = model_table("success", columns)
     for view in views:
         for row, (definition, metric) in enumerate((d, m) for d in ("conditional", "drop") for m in SHOWN):

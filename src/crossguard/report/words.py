@@ -6,23 +6,28 @@ from typing import Any
 
 from crossguard.report.views import COLUMNS, RetrievalView, Word
 
+ONE_SET = ", one set"
+"""Ends the name of a column in which one set of images and texts is judged in both directions."""
+
 
 def columns_of(views: Sequence[RetrievalView]) -> tuple[str, ...]:
-    """Return the columns that any of the rows has: clean, single modalities, joint."""
+    """Return the columns that any of the rows has: clean, single modalities, joint; one set for both beside its own."""
     found = {column for view in views for column in view.columns}
-    others = sorted(found - set(COLUMNS))
+    others = sorted({column.removesuffix(ONE_SET) for column in found} - set(COLUMNS))
     ordered = (*COLUMNS[:-1], *others, COLUMNS[-1])
-    return tuple(column for column in ordered if column in found)
+    return tuple(column for part in ordered for column in (part, part + ONE_SET) if column in found)
 
 
 def column_name(column: str) -> str:
     """Return a column's heading.
 
     Example:
-        >>> column_name("image"), column_name("joint")
-        ('image only', 'joint')
+        >>> column_name("image"), column_name("joint"), column_name("image, one set")
+        ('image only', 'joint', 'image only, one set')
     """
-    return column if column in ("clean", "joint") else f"{column} only"
+    part = column.removesuffix(ONE_SET)
+    end = ONE_SET if column.endswith(ONE_SET) else ""
+    return part + end if part in ("clean", "joint") else f"{part} only{end}"
 
 
 def marked_words(clean: str, adversarial: str) -> tuple[tuple[Word, ...], tuple[Word, ...]]:

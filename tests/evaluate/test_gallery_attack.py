@@ -1,0 +1,135 @@
+"""Evaluations under an attack on the whole gallery: each direction under its own set, in batches of any size."""
+
+import pytest
+import torch
+
+from crossguard.attacks import load_adversarial, make_attack
+from crossguard.evaluate import evaluate
+from crossguard.evaluate.gallery_attack import StoredStages
+from crossguard.evaluate.store import AdversarialStore
+from crossguard.runs import RunFolder
+from crossguard.threat import LInf, ThreatModel, WordEdits
+from shared import fit_clip
+
+THREAT = ThreatModel(image=LInf(eps=3 / 255), text=WordEdits(words=1))
+QUICK = {"attack": "adaptive", "attack_options": {"steps": 5, "rounds": 1}, "threat": THREAT, "seed": 1, "examples": 2}
+
+
+@pytest.fixture
+def pairs(toy_pairs):
+    return toy_pairs.head(12)
+
+
+@pytest.fixture
+def model(toy_pairs):
+    return fit_clip(toy_pairs)
+
+
+def ranks(result, field="robust_rank"):
+    return [row[field] for row in result.rows]
+
+
+def test_each_direction_is_judged_under_its_own_set_and_both_under_one(model, pairs, tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        result = evaluate(model, pairs, run=run, save_to=tmp_path / "set", **QUICK)
+        for metric in ("tr@1", "ir@1"):
+            assert result.robust[metric] <= result.shared[metric] <= result.clean[metric]
+        assert result.robust["tr@1"] < result.clean["tr@1"]
+        summary = run.summary["retrieval"]["tiny/joint"]
+        assert summary["shared"] == result.shared
+        assert not list(tmp_path.rglob("stages"))
+        again = evaluate(model, pairs, run=run, **QUICK)
+        assert again.rows == result.rows
+        assert again.shared == result.shared
+    # What was saved is the shared set.
+    saved = evaluate(model, pairs, attack="saved", attack_options={"folder": str(tmp_path / "set")}, seed=1)
+    assert ranks(saved) == ranks(result, "shared_rank")
+    assert load_adversarial(tmp_path / "set").made["attack"] == "adaptive"
+
+
+def test_one_set_for_both_is_what_other_attacks_make(model, pairs):
+    given = {"attack": "pgd", "attack_options": {"steps": 2}, "threat": THREAT.only("image")}
+    result = evaluate(model, pairs, **given)
+    assert result.shared == result.robust
+    assert evaluate(model, pairs).shared is None
+
+
+def test_the_batch_size_plays_no_part(model, pairs):
+    found = [evaluate(model, pairs, batch_size=size, **QUICK) for size in (12, 4, 2)]
+    one = {"tr@1": 100 / 12, "ir@1": 100 / len(pairs.texts)}
+    for metric, least in one.items():
+        for side in ("robust", "shared"):
+            values = [getattr(result, side)[metric] for result in found]
+            assert max(values) - min(values) <= least + 1e-9
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 7, 11])
+def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(model, pairs, tmp_path, monkeypatch, kept):
+    """Three stages of two batches, then three sets of two batches."""
+    given = {**QUICK, "batch_size": 6}
+    expected = evaluate(model, pairs, **given)
+    left = [kept]
+    writes = {cls: cls.write for cls in (StoredStages, AdversarialStore)}
+
+    def stopping(self, *values):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        writes[type(self)](self, *values)
+
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        with monkeypatch.context() as patch:
+            for cls in writes:
+                patch.setattr(cls, "write", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(model, pairs, run=run, **given)
+        if kept == 4:  # a damaged file is made again
+            first = next((tmp_path / "run").rglob("stages/*/batch-00001.npz"))
+            first.write_bytes(first.read_bytes()[:100])
+        result = evaluate(model, pairs, run=run, **given)
+    assert result.rows == expected.rows
+
+
+def test_targets_and_single_modalities(model, pairs):
+    for target in ("query", "gallery"):
+        threat = ThreatModel(target=target, **dict(THREAT.items()))
+        result = evaluate(model, pairs, **{**QUICK, "threat": threat})
+        assert result.shared == result.robust
+        assert result.robust["tr@1"] <= result.clean["tr@1"]
+    for modality in ("image", "text"):
+        result = evaluate(model, pairs, **{**QUICK, "threat": THREAT.only(modality)})
+        assert result.robust["ir@1"] < result.clean["ir@1"]
+        moved = torch.tensor([row["linf"] or 0.0 for row in result.rows if row["direction"] == "tr"])
+        assert bool((moved > 0).any()) == (modality == "image")
+
+
+def test_a_gallery_in_slices_gives_the_same(model, pairs, monkeypatch):
+    whole = evaluate(model, pairs, **QUICK)
+    monkeypatch.setattr("crossguard.attacks.mixture.CHUNK", 40)
+    monkeypatch.setattr("crossguard.attacks.gallery_scores.CHUNK", 40)
+    sliced = evaluate(model, pairs, **QUICK)
+    assert abs(whole.robust["tr@1"] - sliced.robust["tr@1"]) <= 100 / 12 + 1e-9
+    assert abs(whole.robust["ir@1"] - sliced.robust["ir@1"]) <= 100 / len(pairs.texts) + 1e-9
+
+
+def test_stages_are_told(model, pairs):
+    told = []
+
+    class Reporter:
+        def task(self, title, *, total):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def running():
+                class Task:
+                    def advance(self, count=1, *, note=None):
+                        told.append((title, count, total))
+
+                yield Task()
+
+            return running()
+
+    evaluate(model, pairs, progress=Reporter(), **QUICK)
+    counts = [(count, total) for title, count, total in told if title.startswith("Attack")]
+    attack = make_attack("adaptive", **QUICK["attack_options"])
+    assert sum(count for count, _ in counts) == counts[0][1] == 12 * attack.stages(attack.budgets(THREAT))
