@@ -12,7 +12,7 @@ from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training.swaps import Swaps
 
 WORDS = ThreatModel(text=WordEdits(1))
-SMALL = {"adaptive": {"rounds": 1, "steps": 1}, "sga": {"steps": 1}, "co-attack": {"steps": 1}, "sep": {"steps": 1}}
+SMALL = {"adaptive": {"rounds": 1, "steps": 5}, "sga": {"steps": 1}, "co-attack": {"steps": 1}, "sep": {"steps": 1}}
 
 
 class Knows:
