@@ -28,6 +28,17 @@ def visible(text: object) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in said)
 
 
+def shown(value: object, *, most: int = 200) -> str:
+    """Return a value as Python writes it, cut where it is long.
+
+    Example:
+        >>> shown("a" * 300, most=5)
+        "'aaaa..."
+    """
+    said = repr(value)
+    return said if len(said) <= most else f"{said[:most]}..."
+
+
 def some(names: Sequence[object], *, shown: int = 5) -> str:
     """Name the first few of many, each made harmless for a terminal.
 

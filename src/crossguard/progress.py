@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.progress import Task as RichTask
 from rich.text import Text
 
+from crossguard.checks import visible
+
 
 @runtime_checkable
 class Task(Protocol):
@@ -62,11 +64,11 @@ class _Rate(ProgressColumn):
 class _BarTask:
     def __init__(self, progress: Progress, title: str, total: int, done: int) -> None:
         self._progress = progress
-        self._id = progress.add_task(title, total=total, completed=done, note="")
+        self._id = progress.add_task(visible(title), total=total, completed=done, note="")
 
     def advance(self, steps: int = 1, *, note: str = "") -> None:
         if note:
-            self._progress.update(self._id, advance=steps, note=note)
+            self._progress.update(self._id, advance=steps, note=visible(note))
         else:
             self._progress.update(self._id, advance=steps)
 
@@ -89,7 +91,7 @@ class Bars:
             yield _BarTask(self._progress, title, total, done)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -126,7 +128,7 @@ class _LineTask:
             speed = (self._done - self._before) / seconds
             parts += [f"{seconds:.0f} s", f"{(self._total - self._done) / speed:.0f} s left", _rate(speed)]
         line = ", ".join([*parts, *([note] if note else [])])
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class Lines:
@@ -153,6 +155,11 @@ def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter
     if quiet:
         return Silent()
     return Bars(console) if console.is_terminal else Lines(console)
+
+
+def cell(text: object) -> Text:
+    """Return what a table on a terminal shows for a name: as it is, neither markup nor commands to the terminal."""
+    return Text(visible(text))
 
 
 def _rate(speed: float) -> str:

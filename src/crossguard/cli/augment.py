@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
-from crossguard.progress import Reporter
+from crossguard.progress import Reporter, cell
 
 if TYPE_CHECKING:
     from crossguard.augment import AugmentedPairs, Measures
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
             print_measures(measures)
             print(
                 f"{len(pairs.images)} pictures ({pairs.original_images} original), {len(pairs.texts)} texts "
-                f"({pairs.original_texts} original), {len(pairs.links)} links\naugmented pairs: {recipe.run}"
+                f"({pairs.original_texts} original), {len(pairs.links)} links\naugmented pairs: {visible(recipe.run)}"
             )
 
         return Outcome(show, lambda: summary(recipe.run, pairs, measures))
@@ -101,7 +102,7 @@ def print_measures(measures: Sequence["Measures"]) -> None:
     for row in measures:
         numbers = (row.alignment, row.diversity, row.gap)
         grid.add_row(
-            f"{row.source} ({row.gives})" if row.source == "originals" else row.source,
+            cell(f"{row.source} ({row.gives})" if row.source == "originals" else row.source),
             *(str(count) for count in (row.made, row.added, row.filtered)),
             *("-" if number is None else f"{number:.4f}" for number in numbers),
         )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb, report_run
 from crossguard.progress import Reporter
 
@@ -27,6 +28,6 @@ def register(app: typer.Typer) -> None:
 
         def show() -> None:
             print_certificates([recipe.run])
-            print(f"report: {page}")
+            print(f"report: {visible(page)}")
 
         return Outcome(show, lambda: certificate_table([recipe.run]))

@@ -1,10 +1,13 @@
 """Printing for people and for programs, and errors as one clear message."""
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +19,14 @@ from crossguard.runs import RunBusy
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+
+class _Stopped(KeyboardInterrupt):
+    """The process is asked to end, by a signal other than that of Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
 
 
 def progress(*, quiet: bool) -> Reporter:
@@ -36,10 +47,12 @@ def told_clearly() -> Iterator[None]:
     """Turn what a user can mend into its message and an exit code; other errors keep their traceback.
 
     Bad input, a path that is not there or may not be written, and a package that is missing give 2; a full disk, a run
-    open elsewhere or a training that broke down give 1; Ctrl-C gives 130.
+    open elsewhere or a training that broke down give 1; Ctrl-C gives 130, SIGTERM 143 and SIGHUP 129: what was done by
+    then is on the disk.
     """
     try:
-        yield
+        with _stopped_by_signals():
+            yield
     except (ValueError, WrongKind, ImportError, *_OTHER_PATH) as error:
         _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
@@ -48,9 +61,31 @@ def told_clearly() -> Iterator[None]:
             raise
         _print_error(error)
         raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as stop:
+        told = f" by {stop}" if isinstance(stop, _Stopped) else ""
+        with suppress(OSError):  # the terminal may be gone
+            print(f"interrupted{told}; the same command goes on where it stopped", file=sys.stderr, flush=True)
+        raise typer.Exit(stop.code if isinstance(stop, _Stopped) else INTERRUPTED) from None
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP as Ctrl-C, unless whoever started the process has them ignored (`nohup`)."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Stopped(number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in known}
+    taken = {number: handler for number, handler in before.items() if handler == signal.SIG_DFL}
+    try:
+        for number in taken:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 # What another path would mend.

@@ -9,6 +9,7 @@ import typer
 from crossguard.cli.console import print_json, told_clearly
 from crossguard.cli.options import AsJson, Imports
 from crossguard.imports import import_parts
+from crossguard.progress import cell
 
 
 class Table(StrEnum):
@@ -110,5 +111,5 @@ def register(app: typer.Typer) -> None:
 
             grid = Grid("name", "summary", box=None, header_style="bold")
             for row in found:
-                grid.add_row(row["name"], row["summary"])
+                grid.add_row(cell(row["name"]), cell(row["summary"]))
             Console().print(grid)

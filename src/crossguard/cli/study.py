@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
 from crossguard.progress import Reporter
 
@@ -41,7 +42,9 @@ def register(app: typer.Typer) -> None:
         write_json(folder / "tables.json", [asdict(table) for table in found.tables])
         write_atomically(folder / "study.md", text)
         page = write_study(folder / "report.html", found, title=folder.name)
-        return Outcome(lambda: print(f"{text}\nreport: {page}"), lambda: [asdict(table) for table in found.tables])
+        return Outcome(
+            lambda: print(f"{text}\nreport: {visible(page)}"), lambda: [asdict(table) for table in found.tables]
+        )
 
 
 def _plan(recipe: "StudyRecipe", reporter: Reporter) -> Outcome:

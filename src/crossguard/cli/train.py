@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
 from crossguard.progress import Reporter, Silent
 
@@ -34,6 +35,6 @@ def register(app: typer.Typer) -> None:
             if run is not None:
                 run.finish()
         return Outcome(
-            lambda: print(f"model: {model}") if main else None,
+            lambda: print(f"model: {visible(model)}") if main else None,
             lambda: {"model": str(model), "defence": recipe.defence, "steps": recipe.steps},
         )

@@ -30,7 +30,7 @@ def open_runs(paths: Sequence[Path | str]) -> list[RunFolder]:
     """
     if not paths:
         raise ValueError("Expected at least one run folder, but got none.")
-    return [RunFolder(path) for path in {Path(path).resolve(): path for path in paths}.values()]
+    return [RunFolder(path) for path in {Path(path).expanduser().resolve(): path for path in paths}.values()]
 
 
 def run_views(runs: Sequence[RunFolder]) -> list[RunView]:

@@ -49,7 +49,7 @@ def write_report(
     Raises:
         ValueError: nothing to report.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     write_atomically(
         path,
         render_report(

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from crossguard.report.certificates import certificate_views
 from crossguard.report.collect import gallery_views, open_runs, retrieval_views, run_views
+from crossguard.report.damage import told_of_damage
 from crossguard.report.page import write_report
 from crossguard.report.tables import (
     certificate_heading,
@@ -22,6 +23,7 @@ from crossguard.report.task_views import task_views
 from crossguard.report.tasks import KINDS, task_records, task_rich
 
 
+@told_of_damage
 def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str | None = None) -> Path:
     """Write one report on one or several runs.
 
@@ -55,6 +57,7 @@ def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str |
     )
 
 
+@told_of_damage
 def retrieval_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     """Return the retrieval table of runs as JSON values, one object per model.
 
@@ -64,6 +67,7 @@ def retrieval_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     return retrieval_records(retrieval_views(open_runs(paths)))
 
 
+@told_of_damage
 def task_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     """Return what runs measured of other tasks than retrieval as JSON values, one object per task and model.
 
@@ -73,6 +77,7 @@ def task_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     return task_records(task_views(open_runs(paths)))
 
 
+@told_of_damage
 def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     """Return the certificates of runs as JSON values, one object per certificate.
 
@@ -82,6 +87,7 @@ def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
     return certificate_records(certificate_views(open_runs(paths)))
 
 
+@told_of_damage
 def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
     """Print the retrieval table of runs; nothing when they measured none.
 
@@ -103,6 +109,7 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
                 console.print(f"warning: {view.label}: {warning}", markup=False, highlight=False)
 
 
+@told_of_damage
 def print_tasks(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
     """Print the tables of other tasks than retrieval of runs; nothing when they measured none.
 
@@ -120,6 +127,7 @@ def print_tasks(paths: Sequence[Path | str], *, console: Console | None = None) 
             console.print(note, style="dim", markup=False, highlight=False)
 
 
+@told_of_damage
 def print_certificates(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
     """Print what is certified along the curve, or else over the grid of radii, one table per certificate.
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from crossguard.checks import visible
+from crossguard.checks import shown, visible
 
 PARTIAL = ".partial"
 """How the names of half-written files and folders end."""
@@ -179,13 +179,36 @@ def as_read_back(settings: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: a value that JSON has no form for.
         ValueError: an infinite number or NaN.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
+    plain: dict[str, Any] = json.loads(as_json(dict(settings)))
     return plain
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON; NumPy's numbers and paths are written as Python's own.
+
+    Raises:
+        TypeError: something that JSON has no form for.
+        ValueError: an infinite number or NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> as_json({"seed": np.int64(3), "run": Path("runs/a")})
+        '{"seed": 3, "run": "runs/a"}'
+    """
+    return json.dumps(value, indent=indent, allow_nan=False, default=_as_python)
+
+
+def _as_python(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item") and not getattr(value, "ndim", 0):
+        return value.item()
+    raise TypeError(f"Expected a value that JSON can hold, but got a {type(value).__name__}: {shown(value, most=80)}.")
 
 
 def write_json(target: Path | str, value: Any) -> None:
     """Write a value as indented JSON, atomically; NaN and infinity are refused."""
-    write_atomically(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomically(target, as_json(value, indent=2) + "\n")
 
 
 def safe_name(text: str) -> str:

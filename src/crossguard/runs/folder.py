@@ -43,7 +43,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._rows: Rows | None = None
         self._writable = False
         self._release: weakref.finalize[Any, Any] | None = None
@@ -75,7 +75,7 @@ class RunFolder:
                 holds files of something else or cannot be made.
             RunBusy: another process is writing this run, or this one has it open.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         wanted = as_read_back(settings)
         if path.exists() and not path.is_dir():
             raise ValueError(f"Expected a folder for the run, but {path} is a file.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from crossguard.runs.files import not_written, open_unlinked
+from crossguard.runs.files import as_json, not_written, open_unlinked
 
 
 class Rows:
@@ -52,7 +52,7 @@ class Rows:
             OSError: the disk is full; the file is as it was before, without any of these rows.
             ValueError: a row holds NaN or infinity; nothing is written.
         """
-        block = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        block = "".join(as_json(row) + "\n" for row in rows).encode()
         with os.fdopen(open_unlinked(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY), "ab", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             try:
