@@ -1,19 +1,20 @@
 """The base model of a recipe of `certify`: loaded, or trained on ablated inputs as the recipe says."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from crossguard.checks import check_options
 from crossguard.data import MultiModalSamples
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
+from crossguard.recipes.names import SET_BY_RECIPE
 from crossguard.recipes.perform import read_samples
 from crossguard.recipes.schema import AblatedTraining, CertifyRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train_ablated
 from crossguard.training.ablated import turn_sensors
 from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
-
-_SET_BY_RECIPE = {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress"}
 
 
 def base_model(
@@ -47,14 +48,18 @@ def base_model(
         raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
     loop = train_ablated if kind == "classifier" else train_ablated_segmenter
     check_options(row.fresh, recipe.train.model, what="`train.model`", own={"samples", "seed"})
-    check_options(loop, recipe.train.options, what="`train.options`", own=_SET_BY_RECIPE)
+    check_options(loop, recipe.train.options, what="`train.options`", own=SET_BY_RECIPE)
     fits = "turn-sensors" if kind == "classifier" else "flip-and-tint"
     if recipe.train.augment not in (None, fits):
         raise ValueError(f"Expected `train.augment` {fits!r} or none for a {kind}, but got {recipe.train.augment!r}.")
     folder = run.path / ("model-joint" if joint else "model")
+    checkpoint = run.path / ("checkpoint-joint" if joint else "checkpoint")
     if not folder.is_dir():
-        trained = _train(recipe.train, recipe, row.fresh, kind, joint=joint, device=device, progress=progress)
+        trained = _train(
+            recipe.train, recipe, row.fresh, kind, joint=joint, device=device, folder=checkpoint, progress=progress
+        )
         trained.save_pretrained(folder)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return load_model(folder, device=device)
 
 
@@ -66,6 +71,7 @@ def _train(
     *,
     joint: bool,
     device: str,
+    folder: Path,
     progress: Reporter,
 ) -> Any:
     training = read_samples(plan.data.completed(recipe.data), None)
@@ -76,6 +82,7 @@ def _train(
         "seed": recipe.seed,
         "device": device,
         "joint": joint,
+        "folder": folder,
         **plan.options,
     }
     if kind == "segmenter":

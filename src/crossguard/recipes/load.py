@@ -1,6 +1,5 @@
 """Find, read, override and check recipes; all mistakes of a recipe are told at once."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
@@ -8,10 +7,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from crossguard.checks import lookup, nearest
+from crossguard.checks import lookup, nearest, shown
 from crossguard.recipes.schema import (
     AnyRecipe,
     AugmentRecipe,
@@ -21,6 +19,7 @@ from crossguard.recipes.schema import (
     StudyRecipe,
     TrainRecipe,
 )
+from crossguard.recipes.values import LARGEST, read_yaml
 
 VERBS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateRecipe,
@@ -52,37 +51,19 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number too, as it is in YAML 1.2; PyYAML asks for 1.0e-4."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str) -> Any:
-    """Return what a YAML text says; only plain values are built.
-
-    Raises:
-        yaml.YAMLError: it is not YAML.
-    """
-    return yaml.load(text, Loader=_Loader)
-
-
 def find_recipe(source: str) -> Path:
-    """Return the file of a recipe given as a path or as the name of a shipped one.
+    """Return the file of a recipe given as a path or as the name of a shipped one, which a folder may share.
 
     Raises:
         ValueError: neither a file nor a shipped name.
     """
-    if Path(source).is_file():
-        return Path(source)
-    if source.endswith((".yaml", ".yml")) or "/" in source or Path(source).is_dir():
-        found = "a folder" if Path(source).is_dir() else "nothing"
+    path, shipped = Path(source).expanduser(), shipped_recipes()
+    if path.is_file():
+        return path
+    if source not in shipped and (source.endswith((".yaml", ".yml")) or "/" in source or path.is_dir()):
+        found = "a folder" if path.is_dir() else "nothing"
         raise ValueError(f"Expected a recipe file at {source}, but there is {found}.")
-    return lookup(shipped_recipes(), source, what="recipe")
+    return lookup(shipped, source, what="recipe")
 
 
 def read_recipe(source: str, overrides: Iterable[str] = ()) -> AnyRecipe:
@@ -94,9 +75,14 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> AnyRecipe:
     """
     path = find_recipe(source)
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(str(source), [f"expected YAML, but got: {error}"]) from error
+        with path.open(encoding="utf-8-sig") as file:
+            values = read_yaml(file.read(LARGEST + 1))
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(source), [f"expected YAML in UTF-8, but got: {error}"]) from error
+    except OSError as error:
+        raise RecipeError(str(source), [f"expected a file that can be read, but got: {error}"]) from error
+    except ValueError as error:
+        raise RecipeError(str(source), [str(error)]) from error
     if not isinstance(values, dict):
         raise RecipeError(str(source), [f"expected a mapping of settings, but got {type(values).__name__}"])
     return parse_recipe(apply_overrides(values, overrides, source=str(source)), source=str(source))
@@ -144,12 +130,13 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str], *, sour
                 inner = place[parent] = {}
             place = inner
         if not equals or not all([*parents, last]) or not isinstance(place, dict):
-            problems.append(f"override {override!r}: expected key.sub=value")
+            problems.append(f"override {shown(override)}: expected key.sub=value")
             continue
         try:
             place[last] = read_yaml(text)
-        except yaml.YAMLError as error:
-            problems.append(f"override {override!r}: expected YAML after '=', but got: {' '.join(str(error).split())}")
+        except ValueError as error:
+            said = str(error).replace("expected YAML", "expected YAML after '='", 1)
+            problems.append(f"override {shown(override)}: {said}")
     if problems:
         raise RecipeError(source, problems)
     return result
@@ -161,8 +148,9 @@ def parse_recipe(values: Mapping[str, Any], *, source: str) -> AnyRecipe:
     Raises:
         RecipeError: with every mistake; an unknown key names the nearest known one.
     """
-    if values.get("verb") not in VERBS:
-        raise RecipeError(source, [f"verb: {values.get('verb')!r}: {nearest(str(values.get('verb')), VERBS)}"])
+    verb = values.get("verb")
+    if not isinstance(verb, str) or verb not in VERBS:
+        raise RecipeError(source, [f"verb: {shown(verb)}: {nearest(str(verb)[:80], VERBS)}"])
     try:
         return TypeAdapter[Any](Recipe).validate_python(values)
     except ValidationError as error:
@@ -184,9 +172,9 @@ def _explain(problem: Any, schema: type[BaseModel]) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         section = _section(schema, path)
         keys = f" with {', '.join(section.model_fields)}" if section is not None else ""
-        return f"{key}: expected a mapping{keys}, but got {problem['input']!r}"
+        return f"{key}: expected a mapping{keys}, but got {shown(problem['input'])}"
     hint = " (pixels are in [0, 1]: two grey levels are 2/255)" if path == ["threat", "image", "eps"] else ""
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {problem['input']!r}{hint}"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, but got {shown(problem['input'])}{hint}"
 
 
 def _section(schema: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:

@@ -1,16 +1,21 @@
-"""Check a recipe's names, and the options of attacks and data sets, against the tables."""
+"""Check what a recipe names, and all else about it that can be known before its data are read."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from crossguard.attacks import ATTACKS
+import torch
+
+from crossguard.attacks import ATTACKS, SOURCES, make_attack
 from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS
 from crossguard.augment import AUGMENTATIONS
-from crossguard.checks import check_options, ill_typed, nearest
+from crossguard.checks import WrongKind, check_options, ill_typed, nearest, shown
 from crossguard.data import DATASETS
+from crossguard.evaluate.asked import check_budgets
 from crossguard.models import MODELS
+from crossguard.models.table import row_of
 from crossguard.recipes.schema import (
     AnyRecipe,
     Attack,
@@ -23,46 +28,172 @@ from crossguard.recipes.schema import (
 )
 from crossguard.table import OWN_PARTS
 from crossguard.threat import Elements
-from crossguard.training import DEFENCES, TrainOptions
+from crossguard.training import DEFENCES, TrainOptions, train_ablated
+from crossguard.training.ablated_segmenter import train_ablated_segmenter
+from crossguard.training.lora import read_lora
+from crossguard.training.plan import inner_budgets
+
+SET_BY_RECIPE = frozenset(
+    {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress", "folder"}
+)
+"""What a recipe gives to training on ablated inputs, beside its options."""
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
-    """Return one line per name or option of a recipe that no table holds, each with the nearest known one."""
-    gives = "samples" if isinstance(recipe, CertifyRecipe) else "pairs"
+    """Return one line per mistake: names that no table holds, options that nothing takes or that are out of range.
+
+    Everything is looked at that can be known before data are read or weights loaded.
+    """
+    problems = [*_device(recipe.device)]
     if isinstance(recipe, EvaluateRecipe):
-        gives = {"grounding": "expressions", "samples": "samples"}.get(recipe.task, gives)
-    problems = [*_data(recipe.data, "data", gives)]
-    if isinstance(recipe, EvaluateRecipe):
-        problems += [*_task(recipe)]
-        problems += [*_model(recipe.model)]
-        for place, attack in enumerate(recipe.attacks):
-            problems += [*_attack(ATTACKS, attack, f"attacks.{place}")]
-        if recipe.attack is not None and recipe.attacks:
-            problems.append("attack, attacks: expected one of them, but got both")
-        if recipe.attack is not None:
-            problems += [*_attack(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, recipe.attack, "attack")]
+        problems += _evaluate(recipe)
     elif isinstance(recipe, TrainRecipe):
-        problems += [*_model(recipe.model), *_row(DEFENCES, recipe.defence, "defence")]
-        problems += [*_training_options(recipe)]
-        if recipe.new_originals is not None:
-            problems += [*_data(recipe.new_originals, "new_originals", "pairs")]
-        if recipe.validation is not None:
-            problems += [*_data(recipe.validation, "validation", "pairs")]
+        problems += _train(recipe)
     elif isinstance(recipe, AugmentRecipe):
-        for place, source in enumerate(recipe.sources):
-            problems += [*_row(AUGMENTATIONS, source.name, f"sources.{place}.name")]
-        if recipe.model is not None:
-            problems += [*_model(recipe.model)]
+        problems += _augment(recipe)
     elif isinstance(recipe, StudyRecipe):
-        problems += [*_model(recipe.model), *_data(recipe.test, "test", "pairs"), *_study(recipe)]
-    elif recipe.train is not None:
-        problems += [
-            *_row(MODELS, recipe.model, "model"),
-            *_data(recipe.train.data.completed(recipe.data), "train.data", "samples"),
-        ]
+        problems += [*_model(recipe.model, "vision-language"), *_data(recipe.data, "data", "pairs")]
+        problems += [*_data(recipe.test, "test", "pairs"), *_study(recipe)]
     else:
-        problems += [*_model(recipe.model)]
+        problems += _certify(recipe)
     return problems
+
+
+def _device(wanted: str | None) -> Iterator[str]:
+    try:
+        torch.device(wanted or "cpu")
+    except RuntimeError:
+        yield f"device: expected a device of PyTorch, such as cpu or cuda:0, but got {wanted!r}"
+
+
+def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:
+    gives = {"grounding": "expressions", "samples": "samples"}.get(recipe.task, "pairs")
+    kinds = {"captioning": ("captioner",), "samples": ("classifier", "segmenter")}
+    yield from _data(recipe.data, "data", gives)
+    yield from _task(recipe)
+    yield from _model(recipe.model, *kinds.get(recipe.task, ("vision-language",)))
+    asked = [(f"attacks.{place}", attack) for place, attack in enumerate(recipe.attacks)]
+    if recipe.attack is not None:
+        asked.append(("attack", recipe.attack))
+        if recipe.attacks:
+            yield "attack, attacks: expected one of them, but got both"
+    for key, attack in asked:
+        yield from _attack(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, attack, key)
+    if recipe.task in ("retrieval", "grounding") and all(attack.name in ATTACKS for _, attack in asked):
+        yield from _threat(recipe, [attack for _, attack in asked])
+    if recipe.task == "samples" and bool(asked) != bool(recipe.threat.modalities):
+        yield "threat.modalities: expected budgets together with an attack, and none without"
+    if recipe.save_to is not None and not asked:
+        yield "save_to: expected an attack, whose pictures and texts it keeps, but the recipe has none"
+
+
+def _threat(recipe: EvaluateRecipe, asked: Collection[Attack]) -> Iterator[str]:
+    threat = recipe.threat.build() or None
+    if not asked:
+        if threat is not None:
+            yield f"threat: expected an attack that uses it ({threat}), but the recipe has none"
+        return
+    for attack in asked:
+        if attack.name == "saved" and threat is None:
+            continue  # its set was made within one
+        built = _cheaply_built(attack)
+        if built is None:
+            continue
+        used = [modality for modality in threat or () if modality in built.uses]
+        given = threat.only(*used) if threat is not None and used and recipe.task == "retrieval" else threat
+        try:
+            check_budgets(built, given)
+            built.budgets(given or recipe.threat.build())
+        except ValueError as error:
+            yield f"threat: {_said(error)}"
+
+
+def _cheaply_built(attack: Attack) -> Any:
+    """Return an attack with its own source of words, which may need weights; None where it cannot be built."""
+    try:
+        return make_attack(attack.name, **{name: v for name, v in attack.options.items() if name != "source"})
+    except (ValueError, WrongKind, ImportError, OSError):
+        return None
+
+
+def _train(recipe: TrainRecipe) -> Iterator[str]:
+    for key in ("data", "new_originals", "validation"):
+        if getattr(recipe, key) is not None:
+            yield from _data(getattr(recipe, key), key, "pairs", also="expressions")
+    yield from _model(recipe.model, "vision-language", "captioner")
+    yield from _row(DEFENCES, recipe.defence, "defence")
+    yield from _training_options(recipe)
+    if recipe.options.get("keep") == "best" and recipe.validation is None:
+        yield "options.keep: expected `validation` data to find the best by, but the recipe has none"
+    if (recipe.options.get("links") == "new-originals") != (recipe.new_originals is not None):
+        yield "new_originals: expected it together with options.links: new-originals, and not without"
+    captions = _kind(recipe.model) == "captioner"
+    if recipe.defence in DEFENCES:
+        row = DEFENCES[recipe.defence]
+        try:
+            inner_budgets(row.name, row.attacks - ({"text"} if captions else set()), recipe.threat.build())
+        except ValueError as error:
+            yield f"threat: {_said(error)}"
+        if recipe.options.get("positives") == "drawn" and not row.one_to_many and "links" not in recipe.options:
+            yield f"options.positives: expected 'summed' for {row.name!r}, which has one target per image"
+
+
+def _augment(recipe: AugmentRecipe) -> Iterator[str]:
+    yield from _data(recipe.data, "data", "pairs", also="expressions")
+    for place, source in enumerate(recipe.sources):
+        key = f"sources.{place}"
+        yield from _row(AUGMENTATIONS, source.name, f"{key}.name")
+        if source.name in AUGMENTATIONS:
+            what = f"augmentation source {source.name!r}"
+            yield from _options(AUGMENTATIONS[source.name].build, source.options, key, what=what, build=True)
+    names = [source.name for source in recipe.sources]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"sources: expected every source once, but got {name!r} {names.count(name)} times"
+    if recipe.model is not None:
+        yield from _model(recipe.model, "vision-language")
+    elif recipe.min_alignment is not None:
+        yield "min_alignment: expected a `model` to measure alignment with, but the recipe has none"
+
+
+def _certify(recipe: CertifyRecipe) -> Iterator[str]:
+    yield from _data(recipe.data, "data", "samples")
+    named = {
+        "radii": [recipe.radii or {}],
+        "curve": [] if recipe.curve is None else recipe.curve.build(),
+        "maps.radii": [] if recipe.maps is None else [recipe.maps.radii],
+        "attack.vectors": [] if recipe.attack is None else recipe.attack.vectors,
+        "train.keep": [] if recipe.train is None else [recipe.train.keep or {}],
+    }
+    for key, vectors in named.items():
+        for name in sorted({name for vector in vectors for name in vector} - recipe.keep.keys()):
+            yield f"{key}: unknown modality {name!r}; {nearest(name, recipe.keep)} (`keep`)"
+    if not recipe.keep:
+        yield "keep: expected a number of elements for each modality, but got none"
+    if recipe.train is None:
+        yield from _model(recipe.model, "classifier", "segmenter")
+        return
+    yield from _data(recipe.train.data.completed(recipe.data), "train.data", "samples")
+    yield from _row(MODELS, recipe.model, "model")
+    row = MODELS.get(recipe.model)
+    if row is None:
+        return
+    if row.fresh is None or row.kind not in ("classifier", "segmenter"):
+        known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None)
+        yield f"model: expected one that can be trained from nothing ({known}), but got {recipe.model!r}"
+        return
+    masks = row.kind == "segmenter"
+    own = {"samples", "seed"}
+    yield from _options(row.fresh, recipe.train.model, "train", what="`train.model`", own=own, name="model")
+    loop: Callable[..., Any] = train_ablated_segmenter if masks else train_ablated
+    yield from _options(loop, recipe.train.options, "train", what="`train.options`", own=SET_BY_RECIPE)
+    fits = "flip-and-tint" if masks else "turn-sensors"
+    if recipe.train.augment not in (None, fits):
+        yield f"train.augment: expected {fits!r} or none for a {row.kind}, but got {recipe.train.augment!r}"
+    if masks and recipe.bound != "majority":
+        yield f"bound: expected 'majority' for masks, but got {recipe.bound!r}"
+    for key in ("maps", "positive"):
+        if not masks and getattr(recipe, key) is not None:
+            yield f"{key}: expected it for masks alone, but {recipe.model!r} labels whole samples"
 
 
 def _training_options(recipe: TrainRecipe) -> Iterator[str]:
@@ -81,8 +212,15 @@ def _unknown_options(options: Mapping[str, Any], key: str, *, given: Collection[
     for name in options:
         if name not in known:
             yield f"{key}.{name}: unknown option; {nearest(name, known)}"
-    for wrong in ill_typed(TrainOptions, {name: value for name, value in options.items() if name in known}):
-        yield f"{key}: expected {wrong}"
+    taken = {name: value for name, value in options.items() if name in known}
+    wrong = ill_typed(TrainOptions, taken)
+    yield from (f"{key}: expected {each}" for each in wrong)
+    if not wrong:
+        yield from _told(key, lambda: TrainOptions.read(taken))
+        yield from _told(f"{key}.lora", lambda: read_lora(taken.get("lora")))
+        if "validation_attack" in taken:
+            yield from _row(ATTACKS, taken["validation_attack"], f"{key}.validation_attack")
+        yield from _source(taken.get("source"), key)
 
 
 # What a study gives all arms alike, has under another name, or does not do.
@@ -129,8 +267,8 @@ def _sample_threat(recipe: EvaluateRecipe) -> Iterator[str]:
 
 def _study(recipe: StudyRecipe) -> Iterator[str]:
     for name, table in recipe.tables.items():
-        for shown, judging in table.attacks.items():
-            key, attack = f"tables.{name}.attacks.{shown}", judging.named(shown)
+        for own, judging in table.attacks.items():
+            key, attack = f"tables.{name}.attacks.{own}", judging.named(own)
             if judging.attack is None:
                 yield from _row(ATTACKS, attack.name, f"tables.{name}.attacks")
             else:
@@ -158,21 +296,58 @@ def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:
 def _attack(table: Mapping[str, Any], attack: Attack, key: str) -> Iterator[str]:
     yield from _row(table, attack.name, f"{key}.name")
     if attack.name in table:
-        yield from _options(table[attack.name].build, attack.options, key, what=f"attack {attack.name!r}")
+        what = f"attack {attack.name!r}"
+        yield from _options(table[attack.name].build, attack.options, key, what=what, build=True)
 
 
 def _options(
-    build: Callable[..., Any], options: Mapping[str, Any], key: str, *, what: str, own: Collection[str] = ()
+    make: Callable[..., Any],
+    options: Mapping[str, Any],
+    key: str,
+    *,
+    what: str,
+    own: Collection[str] = (),
+    name: str = "options",
+    build: bool = False,
 ) -> Iterator[str]:
+    """Options that `make` does not take; with `build` also those out of range, where that needs no weights."""
+    found = [*_told(f"{key}.{name}", lambda: check_options(make, options, what=what, own=own))]
+    if build and not found and "model" not in signature(make).parameters:
+        found = [*_source(options.get("source"), f"{key}.{name}")]
+        light = {option: value for option, value in options.items() if option != "source" or isinstance(value, str)}
+        found = found or [*_told(f"{key}.{name}", lambda: make(**light))]
+    yield from found
+
+
+def _source(source: Any, key: str) -> Iterator[str]:
+    """A source of words by name with options; its weights, if it has any, are left alone."""
+    if source is None:
+        return
+    given = source if isinstance(source, Mapping) else {"name": source}
+    name = given.get("name")
+    if not isinstance(name, str) or name not in SOURCES:
+        yield f"{key}.source: unknown name {shown(name)}; {nearest(str(name), SOURCES)}. {OWN_PARTS}"
+        return
+    own = {option: value for option, value in given.items() if option != "name"}
+    what = f"candidate source {name!r}"
+    yield from _told(f"{key}.source", lambda: check_options(SOURCES[name].build, own, what=what))
+
+
+def _told(key: str, work: Callable[[], object]) -> Iterator[str]:
+    """What is wrong, if anything is, as a line of its own."""
     try:
-        check_options(build, options, what=what, own=own)
-    except ValueError as error:
-        said = str(error).removesuffix(".")
-        yield f"{key}.options: {said[0].lower()}{said[1:]}"
+        work()
+    except (ValueError, WrongKind, ImportError, OSError) as error:
+        yield f"{key}: {_said(error)}"
 
 
-def _data(data: Data, key: str, gives: str) -> Iterator[str]:
-    if data.name in DATASETS and DATASETS[data.name].gives != gives:
+def _said(error: Exception) -> str:
+    said = str(error).removesuffix(".")
+    return f"{said[:1].lower()}{said[1:]}"
+
+
+def _data(data: Data, key: str, gives: str, *, also: str = "") -> Iterator[str]:
+    if data.name in DATASETS and DATASETS[data.name].gives not in (gives, also):
         yield f"{key}.name: {data.name!r} holds {DATASETS[data.name].gives}, but this verb takes {gives}"
     yield from _row(DATASETS, data.name, f"{key}.name")
     if data.name in DATASETS:
@@ -180,9 +355,29 @@ def _data(data: Data, key: str, gives: str) -> Iterator[str]:
         yield from _options(DATASETS[data.name].load, data.options, key, what=f"data set {data.name!r}", own=own)
 
 
-def _model(source: str) -> Iterator[str]:
+def _model(source: str, *kinds: str) -> Iterator[str]:
+    """A model that is not there, or of another kind than those that a verb takes."""
     shipped = [row.name for row in MODELS.values() if row.ships]
-    hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    if source not in shipped and not Path(source).is_dir() and not hub_id:
+    if source not in shipped and not Path(source).is_dir() and not _is_hub_id(source):
         known = nearest(source, shipped)
-        yield f"model: {source!r} is no folder, hub id or shipped model; {known}. {OWN_PARTS}"
+        yield f"model: {shown(source)} is no folder, hub id or shipped model; {known}. {OWN_PARTS}"
+        return
+    if source not in shipped and Path(source).is_dir():
+        yield from _told("model", lambda: row_of(source))
+    kind = _kind(source)
+    if kind is not None and kind not in kinds:
+        yield f"model: expected a {' or '.join(kinds)} model, but {shown(source)} is a {kind} model"
+
+
+def _kind(source: str) -> str | None:
+    """Return which protocol a model meets; None where only loading it tells."""
+    if source in MODELS and MODELS[source].ships:
+        return MODELS[source].kind
+    try:
+        return row_of(source).kind if Path(source).is_dir() else None
+    except ValueError:
+        return None
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))

@@ -1,13 +1,14 @@
 """Carry a checked recipe out: build what it names, run it in its run folder, leave rows, summary and report there."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from crossguard.attacks import make_attack
+from crossguard.checks import visible
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
 from crossguard.evaluate import CaptioningResult, GroundingResult, RetrievalResult, SamplesResult, evaluate
 from crossguard.evaluate.several import distinct_names, evaluate_attacks
@@ -110,7 +111,7 @@ def perform_train(recipe: TrainRecipe, run: RunFolder | None, *, progress: Repor
     Returns:
         The folder of the trained model.
     """
-    target = Path(recipe.run) / "model"
+    target = (Path(recipe.run) if run is None else run.path) / "model"
     if target.is_dir():
         return target
     model = load_model(recipe.model)
@@ -142,12 +143,18 @@ def perform_train(recipe: TrainRecipe, run: RunFolder | None, *, progress: Repor
 def read_pairs(data: Data, max_samples: int | None, *, progress: Reporter | None = None) -> OneToManyPairs:
     """Load a recipe's pairs, or the first so many images of them; what the loader noticed goes to standard error."""
     pairs = load_pairs(data.name, split=data.split, progress=progress, **data.options)
-    for note in pairs.notes:
-        print(f"note: {data.name}: {note}", file=sys.stderr)
+    tell_notes(data.name, pairs.notes)
     return pairs if max_samples is None else pairs.head(max_samples)
 
 
 def read_samples(data: Data, max_samples: int | None) -> MultiModalSamples:
-    """Load a recipe's samples, or the first so many of them."""
+    """Load a recipe's samples, or the first so many of them; what the loader noticed goes to standard error."""
     samples = load_samples(data.name, split=data.split, **data.options)
+    tell_notes(data.name, samples.notes)
     return samples if max_samples is None else samples.head(max_samples)
+
+
+def tell_notes(name: str, notes: Iterable[str]) -> None:
+    """Say on standard error what a loader noticed: what was left out, merged or taken for something."""
+    for note in notes:
+        print(f"note: {visible(name)}: {visible(note)}", file=sys.stderr)

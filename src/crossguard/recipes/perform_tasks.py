@@ -29,7 +29,8 @@ def perform_grounding(
     Returns:
         By what is attacked ("image", "text", "joint", or "clean" without attack).
     """
-    expressions = load_expressions(recipe.data.name, split=recipe.data.split, **recipe.data.options)
+    given = {} if recipe.data.split is None else {"split": recipe.data.split}
+    expressions = load_expressions(recipe.data.name, **given, **recipe.data.options)
     if recipe.max_samples is not None:
         expressions = expressions.head(recipe.max_samples)
     common: dict[str, Any] = {

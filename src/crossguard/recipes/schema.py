@@ -1,9 +1,11 @@
 """What a recipe may say: one model per verb; every field is checked before any work starts."""
 
+import os.path
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from crossguard.threat import EditKind, Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
 
@@ -23,12 +25,26 @@ def _numbers(value: object) -> object:
     return {key: _number(option) for key, option in value.items()} if isinstance(value, dict) else value
 
 
+def _expanded(path: str) -> str:
+    """Return a path with `~` as the home folder."""
+    if not path.strip() or "\0" in path:
+        raise ValueError("expected a path")
+    return os.path.expanduser(path)
+
+
+_MOST = 2**31 - 1
+"""The largest number of anything that is counted."""
+
 Number = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Field(gt=0, le=_MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Place = Annotated[str, AfterValidator(_expanded)]
 Options = Annotated[dict[str, Any], BeforeValidator(_numbers)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ImageBudget(_Section):
@@ -36,7 +52,7 @@ class ImageBudget(_Section):
 
     eps: Annotated[Number, Field(ge=0, le=1, description="largest change of a pixel; pixels are in [0, 1]")] = 2 / 255
     elements: Annotated[
-        NonNegativeInt | None, Field(description="most changed patches, of any values, instead of eps; attack sparse")
+        Count | None, Field(description="most changed patches, of any values, instead of eps; attack sparse")
     ] = None
 
     @model_validator(mode="after")
@@ -53,7 +69,7 @@ class ImageBudget(_Section):
 class TextBudget(_Section):
     """Word budget of the text."""
 
-    words: Annotated[NonNegativeInt, Field(description="most edited words of a text")] = 1
+    words: Annotated[Count, Field(description="most edited words of a text")] = 1
     kinds: Annotated[list[WordEdit], Field(min_length=1, description="some of substitution, insertion, deletion")] = [
         "substitution"
     ]
@@ -83,7 +99,7 @@ class SampleBudget(_Section):
         Number | None, Field(ge=0, le=1, description="largest change, a share of the modality's range; pgd and apgd")
     ] = None
     elements: Annotated[
-        NonNegativeInt | None, Field(description="most changed time steps, pixels or features; attack sparse")
+        Count | None, Field(description="most changed time steps, pixels or features; attack sparse")
     ] = None
 
     @model_validator(mode="after")
@@ -116,7 +132,9 @@ class Data(_Section):
     """A data set by its name in the table, the split, and the data set's own options."""
 
     name: Annotated[str, Field(description="`crossguard list datasets`")]
-    split: str = "test"
+    split: Annotated[str | None, Field(description="default: by use, else what a file's name tells, else `test`")] = (
+        None
+    )
     options: Options = Field(default_factory=dict)
 
     def completed(self, other: "Data") -> "Data":
@@ -124,6 +142,21 @@ class Data(_Section):
         if self.name != other.name:
             return self
         return self.model_copy(update={"options": {**other.options, **self.options}})
+
+
+def _of(split: str) -> Callable[[Any], Any]:
+    """Return what names the split of data that are used for one thing, where the recipe does not."""
+
+    def named(data: Any) -> Any:
+        if isinstance(data, dict) and data.get("split") is None:
+            return {**data, "split": split}
+        return data
+
+    return named
+
+
+TrainingData = Annotated[Data, BeforeValidator(_of("train"))]
+ValidationData = Annotated[Data, BeforeValidator(_of("val"))]
 
 
 class Attack(_Section):
@@ -134,26 +167,24 @@ class Attack(_Section):
 
 
 class _Recipe(_Section):
-    run: Annotated[str, Field(description="run folder; an interrupted run in it resumes")]
-    seed: NonNegativeInt = 0
+    run: Annotated[Place, Field(description="run folder; an interrupted run in it resumes")]
+    seed: Seed = 0
     device: Annotated[str | None, Field(description="torch device; default: a GPU if there is one")] = None
-    max_samples: Annotated[PositiveInt | None, Field(description="take only the first so many images or samples")] = (
-        None
-    )
+    max_samples: Annotated[Positive | None, Field(description="take only the first so many images or samples")] = None
 
 
 class Grounding(_Section):
     """Settings of visual grounding."""
 
-    layer: Annotated[NonNegativeInt, Field(description="layer whose attention to the image is looked at")] = 8
+    layer: Annotated[Count, Field(description="layer whose attention to the image is looked at")] = 8
 
 
 class Captioning(_Section):
     """Settings of captioning."""
 
-    beams: PositiveInt = 3
-    min_length: Annotated[PositiveInt, Field(description="fewest tokens, prompt and end included")] = 5
-    max_length: Annotated[PositiveInt, Field(description="most tokens, the same counted")] = 20
+    beams: Positive = 3
+    min_length: Annotated[Positive, Field(description="fewest tokens, prompt and end included")] = 5
+    max_length: Annotated[Positive, Field(description="most tokens, the same counted")] = 20
     objective: Annotated[
         Literal["references", "own-caption"], Field(description="whose loss the attack raises: people's or its own")
     ] = "references"
@@ -180,7 +211,7 @@ class EvaluateRecipe(_Recipe):
     grounding: Grounding | None = None
     captioning: Captioning | None = None
     samples: Samples | None = None
-    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
+    model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
     data: Data
     attack: Attack | None = None
     attacks: Annotated[list[Attack], Field(description="several attacks, each a row of one table")] = Field(
@@ -188,29 +219,31 @@ class EvaluateRecipe(_Recipe):
     )
     threat: EvaluateThreat = Field(default_factory=EvaluateThreat)
     probe: Annotated[
-        NonNegativeInt, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
+        Count, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
     ] = 0
-    save_to: Annotated[str | None, Field(description="new folder for adversarial pictures and texts")] = None
+    save_to: Annotated[Place | None, Field(description="new folder for adversarial pictures and texts")] = None
     modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
     rerank: Annotated[
-        NonNegativeInt | None,
+        Count | None,
         Field(description="candidates that a fusion model re-ranks; default 128, 0: by cosine alone; others: 0"),
     ] = None
-    batch_size: PositiveInt = 64
+    batch_size: Positive = 64
 
 
 class TrainRecipe(_Recipe):
     """Harden (or merely fine-tune) one model."""
 
     verb: Literal["train"]
-    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
-    data: Data
-    new_originals: Annotated[Data | None, Field(description="other originals, for options.links=new-originals")] = None
-    validation: Data | None = None
+    model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
+    data: TrainingData
+    new_originals: Annotated[
+        TrainingData | None, Field(description="other originals, for options.links=new-originals")
+    ] = None
+    validation: ValidationData | None = None
     defence: Annotated[str, Field(description="`crossguard list defences`")]
     threat: Threat = Field(default_factory=Threat)
-    steps: PositiveInt
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2, le=_MOST)] = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
     options: Annotated[Options, Field(description="the trainer's other settings")] = Field(default_factory=dict)
@@ -220,12 +253,12 @@ class AblatedTraining(_Section):
     """How a model is trained on ablated inputs before it is certified."""
 
     data: Annotated[
-        Data,
+        TrainingData,
         Field(description="options that it does not name are those of the certified data, where the name is equal"),
     ]
-    steps: PositiveInt
+    steps: Positive
     keep: Annotated[
-        dict[str, PositiveInt] | None, Field(description="elements kept in training; default: as the certificate")
+        dict[str, Positive] | None, Field(description="elements kept in training; default: as the certificate")
     ] = None
     augment: Annotated[
         Literal["turn-sensors", "flip-and-tint"] | None,
@@ -244,12 +277,10 @@ class Curve(_Section):
     """Radius vectors that a curve is drawn along: 0, 1, ... `steps` times `direction`, or a list of them."""
 
     direction: Annotated[
-        dict[str, NonNegativeInt], Field(description="radii of one step: {rgb: 1, depth: 2} is r_2 = 2 r_1")
+        dict[str, Count], Field(description="radii of one step: {rgb: 1, depth: 2} is r_2 = 2 r_1")
     ] = Field(default_factory=dict)
-    steps: Annotated[NonNegativeInt, Field(description="steps of the curve, after the first at radius 0")] = 0
-    vectors: Annotated[list[dict[str, NonNegativeInt]], Field(description="the radii one by one")] = Field(
-        default_factory=list
-    )
+    steps: Annotated[Count, Field(description="steps of the curve, after the first at radius 0")] = 0
+    vectors: Annotated[list[dict[str, Count]], Field(description="the radii one by one")] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Curve":
@@ -266,37 +297,37 @@ class Curve(_Section):
 class Maps(_Section):
     """Pictures of a segmentation: truth, prediction, and what is certified."""
 
-    radii: Annotated[dict[str, NonNegativeInt], Field(description="the radii that certified pixels withstand")]
-    shown: Annotated[PositiveInt, Field(description="images that the report shows; the run folder has all")] = 4
+    radii: Annotated[dict[str, Count], Field(description="the radii that certified pixels withstand")]
+    shown: Annotated[Positive, Field(description="images that the report shows; the run folder has all")] = 4
 
 
 class SparseBeside(_Section):
     """The sparse attack on the smoothed model, drawn beside the certified curve: the truth lies between the two."""
 
     vectors: Annotated[
-        list[dict[str, NonNegativeInt]], Field(description="the radii attacked, of the curve's; default: all of them")
+        list[dict[str, Count]], Field(description="the radii attacked, of the curve's; default: all of them")
     ] = Field(default_factory=list)
-    draws: Annotated[PositiveInt, Field(description="sub-samples per gradient")] = 50
+    draws: Annotated[Positive, Field(description="sub-samples per gradient")] = 50
     transfer: Annotated[bool, Field(description="also attack the base model, and keep what hurts more")] = True
     options: Annotated[Options, Field(description="placement, rounds, steps, ... of the sparse attack")] = Field(
         default_factory=dict
     )
-    batch_size: Annotated[PositiveInt, Field(description="samples attacked together")] = 32
+    batch_size: Annotated[Positive, Field(description="samples attacked together")] = 32
 
 
 class CertifyRecipe(_Recipe):
     """Certify a classifier or a segmenter by independent sub-sampling of every modality."""
 
     verb: Literal["certify"]
-    model: Annotated[str, Field(description="a folder, or a family of the table together with `train`")]
+    model: Annotated[Place, Field(description="a folder, or a family of the table together with `train`")]
     train: AblatedTraining | None = None
     data: Data
-    keep: Annotated[dict[str, PositiveInt], Field(description="elements kept of each modality")]
-    draws: PositiveInt = 1000
+    keep: Annotated[dict[str, Positive], Field(description="elements kept of each modality")]
+    draws: Positive = 1000
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
     kind: Annotated[EditKind, Field(description="the attacker's kind of edit")] = "substitution"
     radii: Annotated[
-        dict[str, NonNegativeInt] | None,
+        dict[str, Count] | None,
         Field(description="largest radius of each modality on the grid; default: the radii of the curve"),
     ] = None
     curve: Curve | None = None
@@ -316,7 +347,7 @@ class CertifyRecipe(_Recipe):
     ] = None
     maps: Maps | None = None
     attack: Annotated[SparseBeside | None, Field(description="sparse attacks on the curve; default: none")] = None
-    batch_size: Annotated[PositiveInt | None, Field(description="sub-samples per forward pass")] = None
+    batch_size: Annotated[Positive | None, Field(description="sub-samples per forward pass")] = None
 
     @model_validator(mode="after")
     def _some_radii(self) -> "CertifyRecipe":
@@ -334,12 +365,8 @@ class CertifyRecipe(_Recipe):
 class Originals(_Section):
     """A part of the data that is augmented, so that the rest can be a source (`own-texts`, `own-images`)."""
 
-    texts_per_image: Annotated[PositiveInt | None, Field(description="texts that every image keeps; default: all")] = (
-        None
-    )
-    images_per_text: Annotated[PositiveInt | None, Field(description="images that every text keeps; default: all")] = (
-        None
-    )
+    texts_per_image: Annotated[Positive | None, Field(description="texts that every image keeps; default: all")] = None
+    images_per_text: Annotated[Positive | None, Field(description="images that every text keeps; default: all")] = None
 
 
 class AugmentationSource(_Section):
@@ -353,15 +380,15 @@ class AugmentRecipe(_Recipe):
     """Make one-to-many pairs once, offline, and measure them."""
 
     verb: Literal["augment"]
-    data: Data
+    data: TrainingData
     originals: Originals = Field(default_factory=Originals)
     sources: Annotated[list[AugmentationSource], Field(min_length=1)]
-    per_sample: Annotated[PositiveInt, Field(description="the most samples of a source per item")] = 4
-    model: Annotated[str | None, Field(description="reference for the measures: shipped name, folder, or hub id")] = (
+    per_sample: Annotated[Positive, Field(description="the most samples of a source per item")] = 4
+    model: Annotated[Place | None, Field(description="reference for the measures: shipped name, folder, or hub id")] = (
         None
     )
     min_alignment: Annotated[Number | None, Field(ge=-1, le=1, description="leave out samples below, a cosine")] = None
-    batch_size: PositiveInt = 64
+    batch_size: Positive = 64
 
 
 def _parts(value: object) -> object:
@@ -412,7 +439,7 @@ class StudyArm(_Section):
     sources: Annotated[list[str], Field(description="augmentation sources that are added to the originals")] = Field(
         default_factory=list
     )
-    per_sample: Annotated[PositiveInt, Field(description="the most samples of each source per item")] = 4
+    per_sample: Annotated[Positive, Field(description="the most samples of each source per item")] = 4
     options: Annotated[Options, Field(description="the trainer's other settings")] = Field(default_factory=dict)
 
 
@@ -420,27 +447,25 @@ class StudyRecipe(_Section):
     """Many trainings at equal compute, each judged by several attacks, over several seeds."""
 
     verb: Literal["study"]
-    run: Annotated[str, Field(description="folder of the study; an interrupted one in it goes on")]
-    seed: Annotated[NonNegativeInt, Field(description="of the attacks that judge")] = 0
+    run: Annotated[Place, Field(description="folder of the study; an interrupted one in it goes on")]
+    seed: Annotated[Seed, Field(description="of the attacks that judge")] = 0
     device: Annotated[str | None, Field(description="torch device; default: a GPU if there is one")] = None
-    max_samples: Annotated[PositiveInt | None, Field(description="images that judge, evenly spread over the split")] = (
-        None
-    )
-    model: Annotated[str, Field(description="shipped name, folder, or hub id")]
-    data: Data
+    max_samples: Annotated[Positive | None, Field(description="images that judge, evenly spread over the split")] = None
+    model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
+    data: TrainingData
     test: Data
-    originals: Annotated[PositiveInt, Field(description="images that are trained on, drawn anew for each seed")]
+    originals: Annotated[Positive, Field(description="images that are trained on, drawn anew for each seed")]
     new_originals: Annotated[
-        PositiveInt, Field(description="images that links: new-originals trains on, the originals among them")
+        Positive, Field(description="images that links: new-originals trains on, the originals among them")
     ]
     threat: Threat
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     reference: Annotated[str, Field(description="the arm whose training every other one may cost as much as")]
-    steps: Annotated[PositiveInt, Field(description="training steps of the reference")]
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    steps: Annotated[Positive, Field(description="training steps of the reference")]
+    batch_size: Annotated[int, Field(ge=2, le=_MOST)] = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     threads: Annotated[
-        PositiveInt, Field(description="of PyTorch on a CPU, on which rounding depends; start more processes instead")
+        Positive, Field(description="of PyTorch on a CPU, on which rounding depends; start more processes instead")
     ] = 1
     tables: Annotated[dict[str, Judged], Field(min_length=1)]
     arms: Annotated[dict[str, StudyArm], Field(min_length=1, description="in the order of the tables' rows")]
