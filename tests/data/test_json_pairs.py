@@ -396,8 +396,28 @@ def test_elements_are_those_of_the_standard_library(tmp_path_factory, elements, 
     path.write_text(json.dumps(elements, indent=indent, ensure_ascii=ascii_only), encoding="utf-8", errors="replace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "_CHUNK", chunk)
-        found = [element for _, element in json_stream.read_elements(path)]
+        found = [element for batch in json_stream.read_list(path) for element in batch]
     assert found == json.loads(path.read_text(encoding="utf-8"))
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["a", "b", 'a":', "c "]), st.text('"\\:, a{}') | st.integers())), st.data()
+)
+def test_many_objects_at_once_are_those_one_by_one(tmp_path_factory, objects, data):
+    """Keys that come twice are found wherever they are, whatever strings hold."""
+    path = tmp_path_factory.getbasetemp() / "objects.json"
+    separators = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]))
+    written = [json.dumps(one, separators=separators) for one in objects]
+    for place in data.draw(st.sets(st.integers(0, 3))):
+        if place < len(objects) and objects[place]:
+            written[place] = written[place][:-1] + ',"a":1,"a":2}'
+    said = separators[0].join(written)
+    path.write_text(f"[{said}]")
+    found = [element for batch in json_stream.read_list(path) for element in batch]
+    alone = [json_stream._DECODER.decode(json.dumps(one)) for one in json.loads(f"[{said}]")]
+    assert found == alone
+    repeated = [isinstance(one, json_stream.Repeated) for one in found]
+    assert repeated == [isinstance(one, json_stream.Repeated) for one in json_stream.decode(f"[{said}]")]
 
 
 @given(st.dictionaries(st.text(), ELEMENTS), st.integers(1, 9))
@@ -406,7 +426,7 @@ def test_members_are_those_of_the_standard_library(tmp_path_factory, content, ch
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "_CHUNK", chunk)
-        found = list(json_stream.read_elements(path))
+        found = list(json_stream.read_object(path))
     assert found == [
         (key, element) for key, value in content.items() for element in (value if isinstance(value, list) else [value])
     ]
@@ -422,7 +442,7 @@ def test_what_is_no_json_is_refused(tmp_path_factory, text):
         whole = None
     if not isinstance(whole, list | dict):
         with pytest.raises(ValueError, match=r"."):
-            list(json_stream.read_elements(path))
+            list(json_stream.read_list(path) if json_stream.is_list(path) else json_stream.read_object(path))
 
 
 def test_nesting_without_end(folder):

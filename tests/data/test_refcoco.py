@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crossguard.data import ReferringExpressions, load_expressions
+from crossguard.data import ReferringExpressions, as_pairs, load_expressions, load_pairs
 from crossguard.data.refcoco_convert import main
 from crossguard.data.refcoco_refs import convert_references, read_references
 from crossguard.data.referring import outside
@@ -242,3 +242,31 @@ class TestMistakes:
             with pytest.raises(ValueError, match=message):
                 ReferringExpressions(**{**values, **wrong})
         assert not data.boxes.flags.writeable
+
+
+def test_expressions_are_pairs_for_training(files):
+    expressions = load(files)
+    pairs = load_pairs("refcoco+", split="val", **files)
+    assert pairs.images == expressions.images
+    true = {(i, text.strip()) for i, text in zip(expressions.image_of.tolist(), expressions.texts, strict=True)}
+    assert {(i, pairs.texts[j]) for i, j in pairs.links.tolist()} == true
+    assert as_pairs(expressions).texts == pairs.texts
+    assert set(pairs.text_kinds) == {"expression"}
+
+
+def test_paths_out_of_the_root_are_asked_for(files):
+    inside = files["root"] / "elsewhere"
+    inside.mkdir()
+    rows = json.loads(files["annotations"].read_text())
+    files["annotations"].write_text(json.dumps([{**row, "image": f"../{row['image']}"} for row in rows]))
+    with pytest.raises(ValueError, match="these paths lead out of it"):
+        load({**files, "root": inside})
+    assert len(load({**files, "root": inside}, outside_root=True)) == len(
+        load({**files, "annotations": _old(files, rows)})
+    )
+
+
+def _old(files, rows):
+    path = files["annotations"].with_name("old.json")
+    path.write_text(json.dumps(rows))
+    return path

@@ -134,3 +134,9 @@ def test_depth_survives_the_file(root):
     assert depth[depth > 0].min() > 0
     assert depth.max() < 65.535
     assert set(np.unique(read_mask(root / "training/gt_image_2/um_road_000000.png"))) <= {-1, 0, 1}
+
+
+def test_mistakes_are_told_before_anything_is_drawn(monkeypatch):
+    monkeypatch.setattr("crossguard.data.roads.whole_folder", lambda *_: pytest.fail("it draws"))
+    with pytest.raises(ValueError, match=r"Unknown split 'x/\.\./\.\./E'"):
+        load_samples("roads", split="x/../../E")

@@ -147,7 +147,7 @@ def test_data_are_told_apart(toy_pairs, tmp_path):
     for other in (
         replace(toy_pairs, texts=texts),
         replace(toy_pairs, links=np.unique(np.concatenate([toy_pairs.links, other_links]), axis=0)),
-        replace(toy_pairs, images=(replace(picture, path=moved), *toy_pairs.images[1:])),
+        replace(toy_pairs, images=(replace(picture, file=moved), *toy_pairs.images[1:])),
         replace(toy_pairs, images=(replace(picture, key="renamed"), *toy_pairs.images[1:])),
     ):
         assert pairs_fingerprint(other) != before

@@ -3,17 +3,18 @@
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from crossguard.checks import some, visible
 from crossguard.data.gather import Gathering
-from crossguard.data.json_stream import Repeated, is_lines, read_elements, read_lines
+from crossguard.data.json_stream import Repeated, is_lines, is_list, read_lines, read_list, read_object
 from crossguard.data.reading import Reading, split_of_file, split_said
 
 IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
 CAPTION = ("caption", "captions", "comment", "text", "texts", "title", "description", "sentence", "sentences", "raw")
+_AT_ONCE = 4096
 _REST = {"restval": "train"}
 """Karpathy and Fei-Fei (2015) train on what COCO's validation images leave over, "restval"."""
 
@@ -46,16 +47,10 @@ def gather_json(
     columns = (image_key, caption_key)
     try:
         if is_lines(path):
-            return _read_rows(read_lines(path), path, split, reading, columns, unit="line")
-        elements = read_elements(path)
-        first = next(elements, None)
-        if first is None:
-            raise ValueError(f"Expected a list of rows in {visible(path)}, but it is empty.")
-        elements = chain([first], elements)
-        if first[0] is None:
-            numbered = ((number, row) for number, (_, row) in enumerate(elements))
-            return _read_rows(numbered, path, split, reading, columns)
-        return _read_object(elements, path, split, reading)
+            return _read_rows(_in_batches(read_lines(path)), path, split, reading, columns, unit="line")
+        if is_list(path):
+            return _read_rows(_numbered(read_list(path)), path, split, reading, columns)
+        return _read_object(read_object(path), path, split, reading)
     except (OSError, ValueError) as error:
         if str(error).startswith("Expected"):
             raise
@@ -63,7 +58,7 @@ def gather_json(
 
 
 def _read_rows(
-    numbered: Iterable[tuple[int, Any]],
+    batches: Iterable[tuple[Sequence[int], Sequence[Any]]],
     path: Path,
     split: str | None,
     reading: Reading,
@@ -75,7 +70,8 @@ def _read_rows(
     asked = split or split_said(path.name) or "test"
     told, untold = 0, array("q")
     image_key, caption_key = columns
-    for number, row in numbered:
+    keys = (image_key or "image", caption_key or "caption", "image_id", "split")
+    for number, row in _unusual(batches, rows, keys, untold):
         if not isinstance(row, dict) or isinstance(row, Repeated):
             rows.refuse("a key that comes twice" if isinstance(row, Repeated) else "no object", number)
             continue
@@ -94,6 +90,8 @@ def _read_rows(
         if isinstance(caption, list) and any(isinstance(text, dict) for text in caption):
             caption = [text.get("raw") if isinstance(text, dict) else text for text in caption]
         rows.add(image, caption, number, image_id=row.get("image_id"))
+    if not (told or untold or len(rows) or rows.refused):
+        raise ValueError(f"Expected a list of rows in {visible(path)}, but it is empty.")
     if told and untold:
         raise ValueError(
             f"Expected a `split` in every row of {visible(path)} or in none, but {told} have one and others do not "
@@ -102,19 +100,57 @@ def _read_rows(
     return rows, asked if told else split_of_file(path, split)
 
 
+def _numbered(batches: Iterable[list[Any]]) -> Iterator[tuple[Sequence[int], list[Any]]]:
+    """Give batches with the numbers of their rows."""
+    start = 0
+    for batch in batches:
+        yield range(start, start + len(batch)), batch
+        start += len(batch)
+
+
+def _in_batches(numbered: Iterable[tuple[int, Any]]) -> Iterator[tuple[Sequence[int], Sequence[Any]]]:
+    numbered = iter(numbered)
+    while batch := list(islice(numbered, _AT_ONCE)):
+        numbers, rows = zip(*batch, strict=True)
+        yield numbers, rows
+
+
+def _unusual(
+    batches: Iterable[tuple[Sequence[int], Sequence[Any]]],
+    rows: Gathering,
+    keys: tuple[str, str, str, str],
+    untold: "array[int]",
+) -> Iterator[tuple[int, Any]]:
+    """Give the rows that have to be looked at one by one; `rows` takes the others, thousands at a time.
+
+    Args:
+        batches: all rows, with their numbers.
+        rows: takes what needs no look.
+        keys: of image, caption, the image's id and the split.
+        untold: gets the numbers of the first rows without a split.
+    """
+    image, caption, image_id, split = keys
+    for numbers, given in batches:
+        plain = set(map(type, given)) == {dict} and not any(split in row for row in given)
+        if plain and rows.add_plain(*([row.get(key) for row in given] for key in (image, caption, image_id))):
+            untold.extend(numbers[: 6 - min(6, len(untold))])
+        else:
+            yield from zip(numbers, given, strict=True)
+
+
 def _first(row: Mapping[str, Any], known: Sequence[str]) -> Any:
     return next((row[key] for key in known if row.get(key) is not None), None)
 
 
 def _read_object(
-    elements: Iterator[tuple[str | None, Any]], path: Path, split: str | None, reading: Reading
+    elements: Iterator[tuple[str, Any]], path: Path, split: str | None, reading: Reading
 ) -> tuple[Gathering, str]:
     """Read Karpathy's layout or COCO's: which one it is shows only once all keys are known."""
     images: list[tuple[Any, ...]] = []
     captions: list[tuple[Any, Any]] = []
     keys: dict[str, None] = {}
     for key, element in elements:
-        keys[str(key)] = None
+        keys[key] = None
         given = element if isinstance(element, dict) and not isinstance(element, Repeated) else {}
         if key == "images":
             images.append(tuple(given.get(name) for name in ("id", "file_name", "filepath", "filename", "split")))

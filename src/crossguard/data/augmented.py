@@ -89,7 +89,7 @@ def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
     Raises:
         OSError: the disk is full or the folder not writable; what stood there before still stands.
     """
-    home = Path(folder).resolve()
+    home = Path(folder).expanduser().resolve()
     content = {
         "schema": SCHEMA,
         "name": pairs.name,
@@ -120,7 +120,7 @@ def load_augmented(folder: Path | str, *, split: str | None = None) -> Augmented
         ValueError: no finished augmentation there, a broken file, one of a newer version, another split, missing
             image files (counted and named).
     """
-    home = Path(folder).resolve()
+    home = Path(folder).expanduser().resolve()
     if not (home / _FOLDER / "pairs.json").is_file():
         raise ValueError(
             f"Expected a finished augmentation in {folder}, but there is none: run `crossguard augment` to its end."

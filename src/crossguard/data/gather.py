@@ -1,9 +1,11 @@
 """`Gathering`: rows of images and captions as files have them become pairs, and every row is accounted for."""
 
+import os
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -38,8 +40,7 @@ class Gathering:
     ) -> None:
         self._source, self._unit, self._value = visible(source), unit, value
         self._reading = reading or Reading()
-        self._images: dict[str, int] = {}
-        self._texts: dict[str, int] = {}
+        self._images, self._texts = _numbering(), _numbering()
         self._rows, self._columns, self._row_images = array("q"), array("q"), array("q")
         self._bad, self._cut, self._wrong, self._others = _Reasons(), _Reasons(), _Reasons(), Counter[str]()
         self._ids: dict[str, str] = {}
@@ -71,11 +72,34 @@ class Gathering:
         if len(good) < len(texts):
             (self._cut if good else self._bad).add(f"a {self._value} that is blank or no text", self._at(where))
         if good:
-            place = self._images.setdefault(image, len(self._images))
+            place = self._images[image]
             self._row_images.append(place)
             for text in good:
                 self._rows.append(place)
-                self._columns.append(self._texts.setdefault(text, len(self._texts)))
+                self._columns.append(self._texts[text])
+
+    def add_plain(self, images: Sequence[object], captions: Sequence[object], image_ids: Sequence[object]) -> bool:
+        """Take many rows of one caption each, as `add` would, if nothing is wrong or unusual with any of them.
+
+        Returns:
+            Whether they were taken; if not, nothing has changed and each is to be added by itself.
+        """
+        if set(map(type, images)) != {str} or set(map(type, captions)) != {str}:
+            return False
+        paths, texts = cast(Sequence[str], images), list(map(str.strip, cast(Sequence[str], captions)))
+        joined = "\n".join(paths)
+        if any(odd in joined for odd in ("\0", "./", "//")) or not all(map(str.strip, paths)) or not all(texts):
+            return False
+        if not _is_whole("\n".join(texts)):
+            return False
+        told = set(map(type, image_ids)) != {type(None)}
+        if told and (None in image_ids or list(map(self._ids.setdefault, map(str, image_ids), paths)) != paths):
+            return False
+        places = array("q", map(self._images.__getitem__, paths))
+        self._row_images.extend(places)
+        self._rows.extend(places)
+        self._columns.extend(map(self._texts.__getitem__, texts))
+        return True
 
     def refuse(self, reason: str, where: int | str) -> None:
         """Note a row that is bad for a reason that only the reader of the file can see."""
@@ -108,6 +132,15 @@ class Gathering:
         self.pass_over("of other splits")
         return False
 
+    def __contains__(self, image: str) -> bool:
+        """Whether there is an image of this path."""
+        return image in self._images
+
+    @property
+    def refused(self) -> int:
+        """How many rows were bad."""
+        return self._bad.count
+
     def __len__(self) -> int:
         """How many images there are."""
         return len(self._images)
@@ -136,7 +169,7 @@ class Gathering:
         files = [place for place, picture in enumerate(given) if isinstance(picture, str)]
         found = locate([str(given[place]) for place in files], root, files, self._reading.outside_root)
         whole = [
-            Picture(key, Path(found.paths.get(place, picture))) if isinstance(picture, str) else picture
+            Picture(key, found.paths.get(place, picture)) if isinstance(picture, str) else picture
             for place, (key, picture) in enumerate(zip(self._images, given, strict=True))
         ]
         broken = self._broken(whole, found.missing | found.outside)
@@ -227,16 +260,17 @@ class Gathering:
         notes: list[str],
     ) -> OneToManyPairs:
         """Keep the images and texts that have a link, each once; `first` is the first image of the same file."""
-        merged = len(np.unique(rows)) - len(np.unique(first[rows]))
+        merged = _different(rows, len(pictures)) - _different(first[rows], len(pictures))
         if merged:
             notes.append(f"{merged} paths are another spelling of an image's path, or a link to it: one image each")
         width = len(self._texts)
-        links = np.unique(first[rows] * width + columns)
+        links = np.sort(first[rows] * width + columns)
+        links = links[np.flatnonzero(np.diff(links, prepend=-1))]
         if len(links) < len(rows):
             notes.append(f"{len(rows) - len(links)} {self._value}s of {self._source} repeat one of the same image")
-        images, rows = np.unique(links // width, return_inverse=True)
-        captions, columns, owners = np.unique(links % width, return_inverse=True, return_counts=True)
-        texts, self._texts = tuple(self._texts), {}  # a large file's texts take much room
+        images, rows, _ = _numbered_anew(links // width, len(pictures))
+        captions, columns, owners = _numbered_anew(links % width, width)
+        texts, self._texts = tuple(self._texts), _numbering()  # a large file's texts take much room
         chosen = tuple(pictures if len(images) == len(pictures) else (pictures[i] for i in images))
         shared = int((owners > 1).sum())
         if shared and self._value == "caption":
@@ -289,21 +323,47 @@ class _Reasons:
 
 def note_equal(pictures: Sequence[Picture]) -> list[str]:
     """Return a note on pictures that are equal byte for byte, which stay different images; none if there are none."""
-    equal = equal_files([(str(p.path), p.offset or 0, p.size) for p in pictures])
+    equal = equal_files([(os.fspath(p.file), p.offset or 0, p.size) for p in pictures])
     if not equal:
         return []
     told = some([f"{pictures[place].key} = {pictures[first].key}" for place, first in equal])
     return [f"{len(equal)} image files are equal byte for byte to another, and yet images of their own: {told}"]
 
 
+def _different(indices: Int64[np.ndarray, " some"], size: int) -> int:
+    return int(np.count_nonzero(np.bincount(indices, minlength=size)))
+
+
+def _numbered_anew(
+    indices: Int64[np.ndarray, " some"], size: int
+) -> tuple[Int64[np.ndarray, " used"], Int64[np.ndarray, " some"], Int64[np.ndarray, " used"]]:
+    """Return the different indices in order, every index by its place among them, and how often each comes.
+
+    As `numpy.unique`, without sorting: there are not many more numbers than indices.
+    """
+    counts = np.bincount(indices, minlength=size)
+    used = np.flatnonzero(counts)
+    places = np.cumsum(counts > 0) - 1
+    return used, places[indices], counts[used]
+
+
+def _numbering() -> defaultdict[str, int]:
+    """Return a mapping that gives new keys the numbers 0, 1, 2, ..."""
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    return numbers
+
+
 def _is_text(text: str) -> bool:
     """Whether there is something to read, in any script; halves of a character are not."""
-    return bool(text.strip()) and (text.isascii() or not _has_halves(text))
+    return bool(text.strip()) and _is_whole(text)
 
 
-def _has_halves(text: str) -> bool:
+def _is_whole(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
+    return True

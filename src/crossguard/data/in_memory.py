@@ -12,6 +12,7 @@ from crossguard.data.labelled import TEMPLATES, LabelledImages, labelled
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
 from crossguard.data.reading import Reading, same_split
+from crossguard.data.referring import ReferringExpressions
 from crossguard.data.rows_of import Columns, Row, names_of_classes, rows_of
 from crossguard.data.spool import InMemory, Spool, take
 
@@ -29,7 +30,7 @@ def as_pairs(
     split: str | None = None,
     reading: Reading | None = None,
 ) -> OneToManyPairs:
-    """Make pairs of what is in memory; pairs are returned as they are.
+    """Make pairs of what is in memory; pairs are returned as they are, referring expressions as their pairs.
 
     Pictures may be PIL images, arrays, tensors, the bytes of image files, or paths (see `crossguard.data.spool.take`
     for shapes and ranges). What has no file of its own is written into one file of the cache, so that workers and later
@@ -66,6 +67,8 @@ def as_pairs(
     """
     if isinstance(obj, OneToManyPairs):
         return obj
+    if isinstance(obj, ReferringExpressions):
+        return obj.pairs()
     rows, splits = Gathering("the given rows", _within(reading, root)), _Splits(split)
     with Spool() as spool:
         kept = _Kept(spool)

@@ -21,7 +21,7 @@ def join(first: OneToManyPairs, second: OneToManyPairs, *, name: str | None = No
         second: more of them; a picture or text that `first` has adds its links alone.
         name: of the result; default: both names with a "+".
     """
-    images, image_at = _merge(((p.key, p.path) for p in first.images), ((p.key, p.path) for p in second.images))
+    images, image_at = _merge(((p.key, p.file) for p in first.images), ((p.key, p.file) for p in second.images))
     texts, text_at = _merge(first.texts, second.texts)
     moved = np.stack([np.array(image_at)[second.links[:, 0]], np.array(text_at)[second.links[:, 1]]], axis=1)
     kinds: tuple[str, ...] = ()

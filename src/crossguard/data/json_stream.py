@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 2**20
+_TRIES = 3
+"""After so many vain tries to decode many elements at once they are decoded one by one."""
 _LARGEST = 2**26
 """Characters of the largest single element (64 million); a file may hold any number of them."""
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
@@ -27,6 +29,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
+_PLAIN = json.JSONDecoder()
+_SPACED = ('" ', '"\n', '"\t', '"\r')
+
+
+def _decode_list(text: str) -> list[Any]:
+    """Decode a list as `decode` does, faster where its elements are objects without others inside.
+
+    Where no quotation mark is followed by a blank, every key is followed by a colon at once, so that the text has no
+    more keys than `":`: if the objects have as many, none of their keys came twice.
+    """
+    if not any(spaced in text for spaced in _SPACED):
+        elements: list[Any] = _PLAIN.decode(text)
+        if set(map(type, elements)) == {dict} and sum(map(len, elements)) == text.count('":'):
+            return elements
+    found: list[Any] = _DECODER.decode(text)
+    return found
+
+
 def decode(text: str) -> Any:
     """Decode JSON; an object with a key that comes twice becomes a `Repeated`.
 
@@ -36,26 +56,46 @@ def decode(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def read_elements(path: Path) -> Iterator[tuple[str | None, Any]]:
-    """Give the elements of a JSON file: (None, element) of a list; of an object (key, element) of its lists.
-
-    A value of an object that is no list is given as (key, value); an empty list is not.
+def is_list(path: Path) -> bool:
+    """Whether a JSON file holds a list rather than an object.
 
     Raises:
-        ValueError: no JSON in UTF-8, something else than one list or object, or an object with a key that comes twice.
+        ValueError: not in UTF-8.
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        return _Text(file).peek() == "["
+
+
+def read_list(path: Path) -> Iterator[list[Any]]:
+    """Give the elements of a JSON file that holds a list, in their order, many at a time.
+
+    Raises:
+        ValueError: no list in JSON and UTF-8.
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        text = _Text(file)
+        yield from text.batches()
+        text.end()
+
+
+def read_object(path: Path) -> Iterator[tuple[str, Any]]:
+    """Give (key, element) of the lists of a JSON file that holds an object, and (key, value) of what is no list.
+
+    An empty list is not given.
+
+    Raises:
+        ValueError: no object in JSON and UTF-8, or one with a key that comes twice.
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig") as file:
         text = _Text(file)
         first = text.peek()
-        if first == "[":
-            yield from ((None, element) for element in text.elements())
-        elif first == "{":
-            yield from text.members()
-        else:
+        if first != "{":
             raise ValueError("neither a list nor an object" if first else "the file is empty")
-        if text.peek():
-            raise text.error("more text after the end")
+        yield from text.members()
+        text.end()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -97,19 +137,30 @@ class _Text:
     def __init__(self, file: TextIOBase) -> None:
         self._file, self._text, self._at, self._passed = file, "", 0, 0
 
-    def elements(self) -> Iterator[Any]:
-        """Give the elements of the list that begins here."""
+    def batches(self) -> Iterator[list[Any]]:
+        """Give the elements of the list that begins here, many at a time."""
         self._take("[")
         if self.peek() == "]":
             self._take("]")
             return
+        failed = 0
         while True:
-            yield self._value()
+            if failed < _TRIES:
+                batch = self._batch()
+                failed += batch is None
+                if batch:
+                    yield batch
+            yield [self._value()]
             comma = _COMMA.match(self._text, self._at)
             if comma and comma.end() < len(self._text):
                 self._at = comma.end()
             elif self._take(",", "]") == "]":
                 return
+
+    def end(self) -> None:
+        """Check that nothing comes after what was read."""
+        if self.peek():
+            raise self.error("more text after the end")
 
     def members(self) -> Iterator[tuple[str, Any]]:
         """Give the members of the object that begins here, lists by their elements."""
@@ -125,7 +176,7 @@ class _Text:
             seen.add(key)
             self._take(":")
             if self.peek() == "[":
-                yield from ((key, element) for element in self.elements())
+                yield from ((key, element) for batch in self.batches() for element in batch)
             else:
                 yield key, self._value()
             if self._take(",", "}") == "}":
@@ -172,6 +223,22 @@ class _Text:
                 continue  # a number may go on
             self._at = end
             return value
+
+    def _batch(self) -> list[Any] | None:
+        """Take the elements up to the last "}," of the text at hand, all at once; None if it does not end an element.
+
+        Elements that are whole as a list of their own are the next ones of this list: JSON reads in one way only.
+        """
+        end = self._text.rfind("},", self._at) + 1
+        if not end:
+            return []
+        try:
+            elements = _decode_list(f"[{self._text[self._at : end]}]")
+        except (ValueError, RecursionError):
+            return None
+        self._at = end + 1
+        self.peek()
+        return elements
 
     def _more(self, size: int) -> bool:
         chunk = self._file.read(size)

@@ -28,7 +28,7 @@ SIZE = (375, 1242)
 ROAD, NOT_ROAD, NOT_JUDGED = (255, 0, 255), (255, 0, 0), (0, 0, 0)
 
 Geometry = Literal["depth", "normals"]
-_SPLITS = ("train", "val", "test", "all")
+SPLITS = ("train", "val", "test", "all")
 _STEM = re.compile(rf"({'|'.join(CATEGORIES)})_(\d{{6}})")
 
 
@@ -73,7 +73,7 @@ def load_kitti_road(
     size = (size[0], size[1])
     for category in categories:
         lookup(dict.fromkeys(CATEGORIES), category, what="category")
-    lookup(dict.fromkeys(_SPLITS), split, what="split")
+    lookup(dict.fromkeys(SPLITS), split, what="split")
     stems = _stems(folder, categories)
     _check_files(folder, stems)
     chosen = [(number, stem) for number, (stem, where) in enumerate(stems) if split in (where, "all")]

@@ -80,7 +80,7 @@ class OneToManyPairs:
                 raise ValueError(
                     f"Expected {what} indices of `links` in [0, {size}), but got {ends.min()}..{ends.max()}."
                 )
-            unlinked = size - len(np.unique(ends))
+            unlinked = size - int(np.count_nonzero(np.bincount(ends, minlength=size)))
             if unlinked:
                 raise ValueError(f"Expected every {what} to have a link, but {unlinked} of {size} have none.")
         if (self.links[1:] == self.links[:-1]).all(axis=1).any():  # they are in order

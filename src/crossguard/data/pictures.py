@@ -36,17 +36,25 @@ class Picture:
 
     Args:
         key: its stable name.
-        path: its file, or the shard (an uncompressed tar) that holds it.
+        file: its file, or the shard (an uncompressed tar) that holds it; a string, of which there may be millions.
         style: the art style or source it is of.
         offset: where its bytes begin in a shard; None: it is the whole file.
         size: how many bytes it has there.
     """
 
     key: str
-    path: Path
+    file: str | os.PathLike[str]
     style: str = ""
     offset: int | None = None
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", os.fspath(self.file))
+
+    @property
+    def path(self) -> Path:
+        """Its file, or the shard that holds it."""
+        return Path(self.file)
 
     def read(self) -> bytes:
         """Return the encoded bytes.

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from crossguard.checks import nearest
+from crossguard.data.files import locate
 from crossguard.data.pictures import UNREADABLE, Picture, open_image, orientation
 from crossguard.data.refcoco_refs import Reference, read_references
 from crossguard.data.referring import ReferringExpressions, refuse
@@ -19,7 +20,12 @@ REFERENCES = ("refs(unc).json", "refs.json", "refs(unc).p")
 
 
 def load_refcoco_plus(
-    *, annotations: Path | str, root: Path | str, boxes: Path | str, split: str = "val"
+    *,
+    annotations: Path | str,
+    root: Path | str,
+    boxes: Path | str,
+    split: str = "val",
+    outside_root: bool = False,
 ) -> ReferringExpressions:
     """Load a split of RefCOCO+ (RefCOCO has the same files): expressions, true boxes, and the detector's proposals.
 
@@ -32,6 +38,7 @@ def load_refcoco_plus(
         boxes: folder with `instances.json` (COCO's annotations), `refs(unc).p` or its JSON form (see
             `convert_references`), and `dets.json` ({image id: [[left, top, width, height, ...], ...]}, in pixels).
         split: "val", "testA" (people), "testB" (other things) or "train".
+        outside_root: take image files outside of `root` too.
 
     Raises:
         ValueError: an unknown split, files that are missing or of another format, rows whose reference, annotation,
@@ -61,13 +68,17 @@ def load_refcoco_plus(
                 f"Expected one path for image {reference.image_id} in {annotations}, but got "
                 f"{images[reference.image_id]!r} and {image!r}."
             )
+    if not outside_root:
+        found = locate(list(images.values()), root)
+        leading = [name for place, name in enumerate(images.values()) if place in found.outside]
+        refuse(leading, f"image files inside {root} (outside_root takes others)", "these paths lead out of it:")
     sizes = {image_id: instances.sizes[image_id] for image_id in images}
     _check_files({path: (root / path, sizes[image_id]) for image_id, path in images.items()}, root)
     place = {image_id: index for index, image_id in enumerate(images)}
     return ReferringExpressions(
         name="refcoco+",
         split=split,
-        images=tuple(Picture(key=path, path=root / path) for path in images.values()),
+        images=tuple(Picture(path, root / path) for path in images.values()),
         sizes=np.array(list(sizes.values()), dtype=np.int64).reshape(-1, 2),
         proposals=tuple(detections[image_id] for image_id in images),
         texts=tuple(text for _, text, _ in rows),

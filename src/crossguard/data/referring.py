@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from PIL import Image
 
+from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
 
 SLACK = 1.0
@@ -96,6 +97,20 @@ class ReferringExpressions:
     def image(self, index: int) -> Image.Image:
         """Decode image `index` to an upright RGB `PIL.Image`."""
         return self.images[index].load()
+
+    def pairs(self) -> OneToManyPairs:
+        """Return images and expressions as pairs, for training and retrieval; equal expressions are one text."""
+        texts: dict[str, int] = {}
+        columns = [texts.setdefault(text.strip(), len(texts)) for text in self.texts]
+        links = np.unique(np.stack([self.image_of, np.array(columns, dtype=np.int64)], axis=1), axis=0)
+        return OneToManyPairs(
+            name=self.name,
+            split=self.split,
+            images=self.images,
+            texts=tuple(texts),
+            links=links,
+            text_kinds=("expression",) * len(texts),
+        )
 
     def about(self, image: int) -> Int64[np.ndarray, " expressions"]:
         """Return the indices of the expressions about an image, ascending."""

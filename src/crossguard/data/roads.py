@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
+from crossguard.checks import check_choice, lookup
 from crossguard.data.cache import place_in_cache, whole_folder
 from crossguard.data.depth import Camera, write_depth
-from crossguard.data.kitti_road import CATEGORIES, Geometry, load_kitti_road, write_mask
+from crossguard.data.kitti_road import CATEGORIES, SPLITS, Geometry, load_kitti_road, write_mask
 from crossguard.data.kitti_road import SIZE as KITTI_SIZE
 from crossguard.data.road_render import render
 from crossguard.data.road_scenes import draw_scene
@@ -49,6 +51,8 @@ def load_roads(
     """
     if scenes < len(CATEGORIES) or len(size) != 2 or min(size) < 32:
         raise ValueError(f"Expected 3 scenes or more of 32 x 32 or more, but got {scenes} of {list(size)}.")
+    lookup(dict.fromkeys(SPLITS), split, what="split")  # before anything is drawn
+    check_choice(geometry, get_args(Geometry), "geometry")
     target = place_in_cache(f"{_VERSION}-{size[0]}x{size[1]}-{scenes}-seed{seed}")
     build = partial(write_roads, size=(size[0], size[1]), scenes=scenes, seed=seed, progress=progress)
     root = whole_folder(target, build)

@@ -121,16 +121,17 @@ def as_samples(
     arrays = {str(key): _values(values, f"modality {key!r}") for key, values in modalities.items()}
     found, names = _labels(labels, classes)
     found = _whole(found, "labels")
+    if found.ndim not in (1, 3):
+        raise ValueError(f"Expected labels [samples] or [samples, height, width], but got {list(found.shape)}.")
     other = {key: len(values) for key, values in arrays.items() if len(values) != len(found)}
-    if other or (groups is not None and len(groups) != len(found)):
-        raise ValueError(f"Expected {len(found)} samples (as labels), but got {other or f'{len(groups)} groups'}.")
+    if other:
+        raise ValueError(f"Expected {len(found)} samples (as labels), but got {other}.")
     notes = []
     if groups is None:
         notes.append("no groups: every sample counts as independent of all others, in intervals and splits")
         own = np.arange(len(found))
     else:
-        own = np.unique(_array(groups), return_inverse=True)[1].reshape(-1)
-        own = own if _array(groups).dtype.kind not in "iu" else _array(groups)
+        own = _groups(groups, len(found))
     return MultiModalSamples(
         name=name,
         split=split,
@@ -140,6 +141,18 @@ def as_samples(
         groups=own.astype(np.int64),
         notes=notes,
     )
+
+
+def _groups(given: Any, samples: int) -> np.ndarray:
+    """Return groups as whole numbers: as they are, or numbered where they are names."""
+    found = _array(given)
+    if found.dtype.kind == "O" and all(isinstance(name, str) for name in found.reshape(-1).tolist()):
+        found = found.astype(str)
+    if found.shape != (samples,) or found.dtype.kind not in "iuUS":
+        raise ValueError(
+            f"Expected {samples} groups (as labels), whole numbers or names, but got {found.dtype} {list(found.shape)}."
+        )
+    return found if found.dtype.kind in "iu" else np.unique(found, return_inverse=True)[1].reshape(-1)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from crossguard.runs import write_atomically
 _T = TypeVar("_T")
 _SCHEMA = 2
 _BLOCK = 512
+_PRIME = 65521
+"""Adler's."""
 _LARGEST_TEXT = 2**24
 """Bytes of the largest caption (16 MB)."""
 
@@ -239,10 +242,19 @@ def read_members(handle: int, path: Path) -> Iterator[Member]:
 
 
 def _is_header(block: bytes) -> bool:
-    if block[257:262] == b"ustar":
-        return True
+    """Compare the checksum: the sum of all bytes, its own counted as blanks; some write it of signed bytes."""
     told = _number(block[148:156])
-    return told == sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
+    if told is None:
+        return False
+    if (told - _sum(block) + _sum(block[148:156]) - 8 * ord(" ")) % _PRIME == 0:
+        return True
+    signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:]) + 8 * ord(" ")
+    return told == signed
+
+
+def _sum(some: bytes) -> int:
+    """Return the sum of bytes up to multiples of a prime: the lower half of Adler's checksum, less one."""
+    return (zlib.adler32(some) & 0xFFFF) - 1
 
 
 def _number(field: bytes) -> int | None:

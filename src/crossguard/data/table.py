@@ -1,5 +1,6 @@
 """The table of data sets: one row each, found by name."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -126,7 +127,7 @@ def register_data(
 def load_pairs(
     name: str, *, split: str | None = None, progress: Reporter | None = None, **options: Any
 ) -> OneToManyPairs:
-    """Load a split of an image-text data set.
+    """Load a split of an image-text data set; expressions that point at things in pictures are texts for these.
 
     Args:
         name: a name of the table (`crossguard list datasets`).
@@ -193,7 +194,18 @@ def _load(name: str, gives: str, split: str | None, *, progress: Reporter | None
         options["progress"] = progress
     if split is not None or ("split" in parameters and parameters["split"].default is Parameter.empty):
         options["split"] = split or "test"
-    if row.gives != gives:
+    told = gives == "pairs" and row.gives == "expressions"  # what is said of a picture is a text for it
+    if row.gives != gives and not told:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
     check_options(row.load, options, what=f"data set {name!r}")
-    return row.load(**options)
+    found = row.load(**{option: _expanded(value, parameters.get(option)) for option, value in options.items()})
+    return found.pairs() if told else found
+
+
+def _expanded(value: Any, parameter: Parameter | None) -> Any:
+    """Return a path with `~` as the home folder; what is no path stays."""
+    if parameter is None or "Path" not in str(parameter.annotation):
+        return value
+    if isinstance(value, list | tuple):
+        return [_expanded(each, parameter) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str | os.PathLike) else value

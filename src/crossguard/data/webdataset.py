@@ -9,7 +9,7 @@ from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
 from crossguard.data.reading import Reading, same_split, split_of_file, split_said
-from crossguard.data.shards import expand, read_shard
+from crossguard.data.shards import ShardSample, expand, read_shard
 from crossguard.progress import Silent
 
 
@@ -54,17 +54,32 @@ def load_webdataset(
             samples, cut = read_shard(path, image=image, captions=captions, field=field)
             if cut:
                 rows.complain(f"an early end ({cut})", name)
-            for sample in samples:
-                key = f"{name}/{sample.key}"
-                if sample.problem:
-                    rows.refuse(sample.problem, key)
-                    continue
-                before = len(rows)
-                rows.add(key if sample.offset >= 0 else None, sample.captions, key)
-                if len(rows) > before:
-                    pictures.append(Picture(key, path, "", sample.offset, sample.size))
+            _add(rows, pictures, os.fspath(path), name, samples)
             task.advance()
     return rows.build(name=root.name or "webdataset", split=split, root=root, pictures=pictures)
+
+
+def _add(rows: Gathering, pictures: list[Picture | str], path: str, name: str, samples: Sequence[ShardSample]) -> None:
+    """Take the samples of a shard, all at once where nothing is wrong with any."""
+    keys = [f"{name}/{sample.key}" for sample in samples]
+    seen = [key in rows for key in keys]
+    plain = all(sample.offset >= 0 and len(sample.captions) == 1 and not sample.problem for sample in samples)
+    if plain and samples and rows.add_plain(keys, [sample.captions[0] for sample in samples], [None]):
+        new = [not known for known in seen]
+    else:
+        new = []
+        for key, sample in zip(keys, samples, strict=True):
+            before = len(rows)
+            if sample.problem:
+                rows.refuse(sample.problem, key)
+            else:
+                rows.add(key if sample.offset >= 0 else None, sample.captions, key)
+            new.append(len(rows) > before)
+    pictures += [
+        Picture(key, path, "", sample.offset, sample.size)
+        for key, sample, is_new in zip(keys, samples, new, strict=True)
+        if is_new
+    ]
 
 
 def _split(paths: Sequence[Path], split: str | None) -> str:
