@@ -1,6 +1,7 @@
 """What every attack of the table must keep, whatever the model, the budget and the seed."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,3 +226,9 @@ def test_bad_batches_are_refused(tiny_clip, toy_batch, change, message):
 def test_wrong_budgets_are_refused(tiny_clip, toy_batch, name, threat_model, message):
     with pytest.raises(ValueError, match=message):
         quick(name)(tiny_clip, toy_batch, threat=threat_model, seed=0)
+
+
+def test_pixels_of_one_channel_are_refused(tiny_clip, toy_batch, unchecked):
+    grey = replace(toy_batch, pixels=toy_batch.pixels[:, :1])
+    with pytest.raises(ValueError, match=r"Expected `pixels` \[images, 3, height, width\], but got \[8, 1, 16, 16\]"):
+        make_attack("pgd")(tiny_clip, grey, threat=ThreatModel(image=LInf(eps=2 / 255)), seed=0)

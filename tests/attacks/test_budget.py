@@ -2,12 +2,14 @@ from itertools import combinations
 from math import inf
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crossguard.attacks import count_word_edits, project_pixels, within_words
-from crossguard.threat import WordEdits
+from crossguard.attacks.budget import beyond_budget
+from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
 GREY = st.integers(0, 255)
 
@@ -67,3 +69,44 @@ def test_only_the_allowed_kinds_of_edit_count(a, b, kinds, words):
     slow = slow_distance_of(a, b, kinds)
     assert count_word_edits(source, edited, kinds=kinds) == (None if slow == inf else slow)
     assert within_words(source, edited, WordEdits(words=words, kinds=kinds)) == (slow <= words)
+
+
+class TestWhatComesFromAFile:
+    CLEAN = torch.full((2, 3, 4, 4), 100 / 255)
+    THREAT = ThreatModel(image=LInf(eps=2 / 255), text=WordEdits(words=1))
+
+    def said(self, pixels=None, texts=("a cat", "a dog"), threat=THREAT, **more):
+        pixels = self.CLEAN if pixels is None else pixels
+        return beyond_budget(self.CLEAN, pixels, ("a cat", "a dog"), texts, threat, **more)
+
+    def test_within(self):
+        assert self.said() == ""
+        assert self.said(self.CLEAN + 2 / 255, ("a cow", "a dog")) == ""
+        assert self.said(threat=ThreatModel()) == ""
+
+    @pytest.mark.parametrize(
+        ("change", "texts", "said"),
+        [
+            (3 / 255, ("a cat", "a dog"), "a pixel that moved by 0.01176"),
+            (float("nan"), ("a cat", "a dog"), "outside of"),
+            (1.0, ("a cat", "a dog"), "outside of"),
+            (0.0, ("the cow", "a dog"), "the text 'the cow' for 'a cat'"),
+            (0.0, ("", "a dog"), "the text ''"),
+            (0.0, ("a cat",), "1 texts"),
+        ],
+    )
+    def test_beyond(self, change, texts, said):
+        assert said in self.said(self.CLEAN + change, texts)
+
+    def test_what_has_no_budget_may_not_change(self):
+        only = ThreatModel(text=WordEdits(words=1))
+        assert "where 0 is allowed" in self.said(self.CLEAN + 1 / 255, threat=only)
+        assert "where 0 words may be edited" in self.said(texts=("a cow", "a dog"), threat=self.THREAT.only("image"))
+
+    def test_patches(self):
+        threat = ThreatModel(image=Elements(1))
+        pixels = self.CLEAN.clone()
+        pixels[0, :, :2, :2] = 1
+        assert self.said(pixels, threat=threat, grid=(2, 2)) == ""
+        pixels[0, :, 2:, 2:] = 0
+        assert "2 changed patches" in self.said(pixels, threat=threat, grid=(2, 2))

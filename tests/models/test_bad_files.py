@@ -128,5 +128,5 @@ def test_an_empty_folder_and_an_unknown_config_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
-    with pytest.raises(ValueError, match="Unknown model_type 'resnet'"):
+    with pytest.raises(ValueError, match="Expected one of the model types .* says 'resnet'"):
         load_model(tmp_path)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from crossguard.models import VisionLanguageModel, cosine, load_model
+from crossguard.models import CLIP, VisionLanguageModel, cosine, load_model
 from shared import make_clip
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
@@ -94,6 +94,15 @@ def test_gradients_reach_the_pixels(tiny_clip):
     pixels = tiny_clip.preprocess(photos()).requires_grad_()
     tiny_clip.encode_image(pixels).sum().backward()
     assert pixels.grad.abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_a_name_survives_its_folder(tiny_clip, tmp_path):
+    tiny_clip.name = "mine/\x1b[2J"
+    tiny_clip.save_pretrained(tmp_path / "model")
+    assert load_model(tmp_path / "model").name == "mine/\\x1b[2J"
+    assert CLIP.from_pretrained(tmp_path / "model", name="other").name == "other"
+    (tmp_path / "model" / "crossguard.json").write_text('{"name": [1]}')
+    assert load_model(tmp_path / "model").name == "model"
 
 
 class TestBrokenCheckpoints:
@@ -190,5 +199,5 @@ def test_a_hub_ids_family_is_read_from_its_config(monkeypatch):
         return {"model_type": "bert"}, {}
 
     monkeypatch.setattr("crossguard.models.table.PreTrainedConfig.get_config_dict", config)
-    with pytest.raises(ValueError, match="Unknown model_type 'bert'"):
+    with pytest.raises(ValueError, match="Expected one of the model types .* says 'bert'"):
         load_model("somebody/bert")

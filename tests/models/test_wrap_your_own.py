@@ -1,5 +1,6 @@
 """The page on wrapping one's own model: its examples run, are short, meet the protocols, take attacks and training."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from crossguard.certify import certify
 from crossguard.data import MultiModalSamples, PairBatch
 from crossguard.evaluate import evaluate
 from crossguard.models import (
+    MODELS,
     Captioner,
     FusionModel,
     ImageToText,
@@ -23,6 +25,8 @@ from crossguard.models import (
     TwoTowers,
     VisionLanguageModel,
     cosine,
+    load_model,
+    register_model,
 )
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from shared import word_tokenizer
@@ -148,6 +152,26 @@ class TestTwoTowers:
         (tmp_path / "m" / "model.safetensors").write_bytes(b"half")
         with pytest.raises(ValueError, match="could not be read"):
             again.load_pretrained(tmp_path / "m")
+
+    def test_a_folder_says_what_makes_it(self, page, tmp_path):
+        model = page["model"]
+        model.save_pretrained(tmp_path / "m")
+        with pytest.raises(ValueError, match=r"says 'two-towers'.*make it as before and call its load_pretrained"):
+            load_model(tmp_path / "m")
+        made = copy.deepcopy(model)
+        made.model_type, made.name = "of-mine", "my own (2)"
+        made.save_pretrained(tmp_path / "m")
+
+        def make(folder, *, offline):
+            again = copy.deepcopy(model)
+            again.load_pretrained(folder)
+            return again
+
+        register_model("of-mine", make, summary="mine", model_types=("of-mine",))
+        try:
+            assert load_model(tmp_path / "m").name == "my own (2)"
+        finally:
+            del MODELS["of-mine"]
 
     def test_normalisation_and_temperature(self, page):
         model = page["model"]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -16,6 +16,7 @@ from crossguard.attacks.gallery import Gallery
 from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
+from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.threat import Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
 
 
@@ -60,6 +61,7 @@ class Attack(ABC):
     takes: ClassVar[dict[str, tuple[type[Any], ...]]] = {"image": (LInf,), "text": (WordEdits,)}
 
     @final
+    @plain_torch()
     def __call__(
         self,
         model: VisionLanguageModel,
@@ -73,7 +75,7 @@ class Attack(ABC):
 
         Args:
             model: the victim.
-            batch: clean pixels in [0, 1], texts, and the true links among them.
+            batch: clean pixels in [0, 1] (half precision becomes float32), texts, and the true links among them.
             threat: budgets for "image" (`LInf`; `Elements` of patches for attacks that take it) and "text"
                 (`WordEdits`); a missing one means untouched.
             seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
@@ -91,6 +93,7 @@ class Attack(ABC):
             more = {"gallery": gallery}
         grid = patch_grid(model) if isinstance(threat.get("image"), Elements) else None
         _check(batch)
+        batch = _as_float32(batch)
         with frozen(model):
             with fast_precision(batch.pixels.device):
                 pixels, texts = self.run(model, batch, budget=budget, seed=seed, **more)
@@ -171,8 +174,13 @@ def fast_precision(device: torch.device) -> AbstractContextManager[object]:
 
 @contextmanager
 def frozen(model: VisionLanguageModel | Captioner | torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients on the weights, restored afterwards."""
+    """Evaluation mode and no gradients on the weights, restored afterwards.
+
+    Raises:
+        ValueError: weights that were made inside `torch.inference_mode`.
+    """
     module: torch.nn.Module = model  # type: ignore[assignment]
+    check_weights(module)
     modes = {child: child.training for child in module.modules()}
     grads = {parameter: parameter.requires_grad for parameter in module.parameters()}
     try:
@@ -186,11 +194,19 @@ def frozen(model: VisionLanguageModel | Captioner | torch.nn.Module) -> Iterator
             parameter.requires_grad_(wanted)
 
 
+def _as_float32(batch: PairBatch) -> PairBatch:
+    """Return the batch with pixels that steps of 1/255 fit into and gradients may be taken for."""
+    pixels = batch.pixels.float()
+    return replace(batch, pixels=pixels.clone() if pixels.is_inference() else pixels)
+
+
 def _check(batch: PairBatch) -> None:
     if not len(batch.pixels) or not batch.texts:
         raise ValueError(
             f"Expected at least one image and one text, but got {len(batch.pixels)} and {len(batch.texts)}."
         )
+    if batch.pixels.ndim != 4 or batch.pixels.shape[1] != 3:
+        raise ValueError(f"Expected `pixels` [images, 3, height, width], but got {list(batch.pixels.shape)}.")
     if not torch.isfinite(batch.pixels).all():
         raise ValueError("Expected finite `pixels`, but got NaN or infinity.")
     low, high = batch.pixels.aminmax()

@@ -1,6 +1,6 @@
 """Staying within a budget: projection of pixels onto the 8-bit grid inside the L-inf ball, counting word edits."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import get_args
 
@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossguard.threat import WordEdit, WordEdits
+from crossguard.attacks.patch_budget import changed_patches
+from crossguard.checks import shown
+from crossguard.threat import Budget, Elements, LInf, WordEdit, WordEdits
 
 ALL_KINDS: tuple[WordEdit, ...] = get_args(WordEdit)
 
@@ -35,6 +37,45 @@ def project_pixels(
     grid = torch.minimum(torch.maximum(torch.round(pixels * 255), low), high) / 255
     moved = (low <= high) & (pixels != source)
     return torch.where(moved, grid, source)
+
+
+def beyond_budget(
+    source: Float[Tensor, "images 3 height width"],
+    pixels: Float[Tensor, "images 3 height width"],
+    source_texts: Sequence[str],
+    texts: Sequence[str],
+    threat: Mapping[str, Budget],
+    *,
+    grid: tuple[int, int] | None = None,
+) -> str:
+    """Return how adversarial pictures and texts, read from a file say, leave a threat model; "" if they do not.
+
+    Args:
+        source: clean pixels in [0, 1].
+        pixels: what became of them.
+        source_texts: clean texts.
+        texts: what became of them.
+        threat: budgets of "image" (`LInf`, or `Elements` of patches) and "text" (`WordEdits`, or `Elements`); what has
+            none may not change.
+        grid: the patches (rows, columns) that `Elements` of an image count.
+    """
+    if pixels.shape != source.shape or len(texts) != len(source_texts):
+        return f"{list(pixels.shape)} pixels and {len(texts)} texts for {list(source.shape)} and {len(source_texts)}"
+    image, text = threat.get("image"), threat.get("text")
+    moved = float((pixels - source).abs().max()) if pixels.numel() else 0.0
+    if not (bool(torch.isfinite(pixels).all()) and pixels.min() >= 0 and pixels.max() <= 1):
+        return "pixels outside of [0, 1]"
+    if isinstance(image, Elements) and grid is not None:
+        most = int(changed_patches(pixels, source, grid).max())
+        if most > image.r:
+            return f"{most} changed patches, where {image.r} are allowed"
+    elif moved > (image.eps if isinstance(image, LInf) else 0.0) + 1e-6:
+        return f"a pixel that moved by {moved:.4g}, where {image.eps if isinstance(image, LInf) else 0:.4g} is allowed"
+    allowed = WordEdits(text.r) if isinstance(text, Elements) else text if isinstance(text, WordEdits) else WordEdits(0)
+    for clean, found in zip(source_texts, texts, strict=True):
+        if clean != found and not (found.strip() and within_words(clean, found, allowed)):
+            return f"the text {shown(found)} for {shown(clean)}, where {allowed} may be edited"
+    return ""
 
 
 def count_word_edits(source: str, edited: str, *, kinds: Collection[WordEdit] = ALL_KINDS) -> int | None:

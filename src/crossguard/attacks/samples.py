@@ -18,6 +18,7 @@ from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays, input_tensor
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import Elements, LInf, ThreatModel
 
@@ -107,6 +108,7 @@ class AttackedSamples:
         return float((labels == self.clean.labels)[self.judged].mean())
 
 
+@plain_torch()
 def attack_samples(
     model: MultiModalClassifier | MultiModalSegmenter | Victim,
     samples: MultiModalSamples,

@@ -123,7 +123,7 @@ def save_adversarial(
     Returns:
         The folder.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     check_savable(threat)
     refuse_taken(folder)
     with atomic_folder(folder) as target:
@@ -193,7 +193,7 @@ def load_adversarial(folder: Path | str) -> AdversarialSet:
     Raises:
         ValueError: no set, one of a newer layout, damaged, or with a text out of budget.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     try:
         made = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if made["schema"] > SCHEMA:

@@ -20,6 +20,7 @@ from crossguard.checks import check_choice
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 from crossguard.models.storage import DESIGN
 from crossguard.models.table import load_model
 from crossguard.progress import Reporter, Silent
@@ -27,6 +28,7 @@ from crossguard.progress import Reporter, Silent
 ALPHA = 0.001
 
 
+@plain_torch()
 def predict(
     model: MultiModalClassifier | MultiModalSegmenter | Path | str,
     samples: MultiModalSamples,

@@ -24,12 +24,14 @@ from crossguard.checks import check_choice
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
 SELECTION_START = 2**40  # selection draws have indices of their own, out of the way of any number of voting draws
 
 
+@plain_torch()
 def certify(
     model: MultiModalClassifier,
     samples: MultiModalSamples,
@@ -101,6 +103,7 @@ def certify(
             message names the N needed), counts in `folder` that are not of this model and data, a `folder` for a model
             that cannot be told from others, or one that processes see differently.
     """
+    folder = None if folder is None else Path(folder).expanduser()
     started = time.perf_counter()
     values = input_arrays(model, samples)
     kinds, scheme = kinds_of(kind, model.modalities), scheme_for(design, scheme)

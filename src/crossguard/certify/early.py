@@ -30,6 +30,7 @@ from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -60,6 +61,7 @@ class EarlyDecision:
         return float(1 - self.draws.mean() / self.rounds[-1])
 
 
+@plain_torch()
 def certify_early(
     model: MultiModalClassifier,
     samples: MultiModalSamples,
@@ -102,6 +104,7 @@ def certify_early(
         ValueError: wrong names or numbers as in `certify`, radii that no number of draws reaches, or `draws` that do
             not reach them even with unanimous votes (the message names the number needed).
     """
+    folder = None if folder is None else Path(folder).expanduser()
     values, kinds = input_arrays(model, samples), kinds_of(kind, model.modalities)
     chosen, secret = choose_seed(seed, sorted(Path(folder).glob("early-*.npz")) if folder is not None else ())
     design = design_for(

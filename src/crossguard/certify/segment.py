@@ -32,6 +32,7 @@ from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import EditKind
 
@@ -218,6 +219,7 @@ class SegmentationCertificate:
         }
 
 
+@plain_torch()
 def certify_segmentation(
     model: MultiModalSegmenter,
     samples: MultiModalSamples,
@@ -260,6 +262,7 @@ def certify_segmentation(
         ValueError: wrong names or numbers, draws that can only abstain (the message names the N needed), or counts in
             `folder` that are not of this model and data.
     """
+    folder = None if folder is None else Path(folder).expanduser()
     started = time.perf_counter()
     values = input_arrays(model, samples)
     height, width = image_size(values, samples)

@@ -14,7 +14,7 @@ from crossguard.models.blip_released import MAX_WORDS, read_released_retrieval
 from crossguard.models.captions import clean_for_blip
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import load_transformers, write_model
+from crossguard.models.storage import load_transformers, told_name, write_model
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -75,7 +75,7 @@ class BLIP(ReadsPictures):
             network,
             tokenizer,
             pixel_rule=rule,
-            name=name or Path(str(source)).name,
+            name=name or told_name(source),
             temperature=getattr(network.config, "contrastive_temperature", START_TEMPERATURE),
         ).eval()
 
@@ -220,7 +220,9 @@ class BLIP(ReadsPictures):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
         self.network.config.contrastive_temperature = float(self.temperature.detach())
-        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name
+        )
 
 
 @contextmanager

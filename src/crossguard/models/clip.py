@@ -20,7 +20,7 @@ from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.prefixes import pool_by_beginnings
-from crossguard.models.storage import load_transformers, write_model
+from crossguard.models.storage import load_transformers, told_name, write_model
 from crossguard.models.tokenizers import load_tokenizer
 
 
@@ -59,7 +59,7 @@ class CLIP(ReadsPictures):
         network = load_transformers(CLIPModel, source, offline=offline, family="CLIP")
         tokenizer = load_tokenizer(source, offline=offline)
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
-        return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
+        return cls(network, tokenizer, pixel_rule=rule, name=name or told_name(source)).eval()
 
     @classmethod
     def from_sizes(
@@ -181,7 +181,9 @@ class CLIP(ReadsPictures):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
-        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name
+        )
 
 
 def spelt_mask(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -16,6 +16,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from crossguard.models.clip import CLIP
 from crossguard.models.originals import State, check_shapes, read_checkpoint, require, without
 from crossguard.models.pixels import PixelRule
+from crossguard.models.storage import told_name
 from crossguard.models.tokenizers import load_tokenizer
 
 CONFIG = "open_clip_config.json"
@@ -60,7 +61,7 @@ def load_open_clip(source: Path | str, *, name: str | None = None, offline: bool
         ValueError: another architecture than a plain ViT with a plain text transformer, weights that are missing,
             unknown or of another shape, no tokenizer.
     """
-    folder = Path(source)
+    folder = Path(source).expanduser()
     try:
         whole = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -78,7 +79,7 @@ def load_open_clip(source: Path | str, *, name: str | None = None, offline: bool
             f"is {tokenizer.eos_token_id}."
         )
     rule = _pixel_rule(whole.get("preprocess_cfg", {}), config.vision_config.image_size)
-    return CLIP(network, tokenizer, pixel_rule=rule, name=name or folder.name).eval()
+    return CLIP(network, tokenizer, pixel_rule=rule, name=name or told_name(folder)).eval()
 
 
 def convert_open_clip(state: State) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, a web page, a broken file, or one that holds something else than tensors.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"Expected a checkpoint file at {path}, but there is none.")
     with path.open("rb") as file:

@@ -12,7 +12,7 @@ from crossguard.models.clip import spelt_mask
 from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import load_transformers, write_model
+from crossguard.models.storage import load_transformers, told_name, write_model
 from crossguard.models.tokenizers import load_tokenizer
 
 
@@ -50,7 +50,7 @@ class SigLIP(ReadsPictures):
         network = load_transformers(SiglipModel, source, offline=offline, family="SigLIP")
         rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
         tokenizer = load_tokenizer(source, offline=offline)
-        return cls(network, tokenizer, pixel_rule=rule, name=name or Path(str(source)).name).eval()
+        return cls(network, tokenizer, pixel_rule=rule, name=name or told_name(source)).eval()
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
@@ -129,4 +129,6 @@ class SigLIP(ReadsPictures):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
-        write_model(folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save])
+        write_model(
+            folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name
+        )

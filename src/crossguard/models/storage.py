@@ -13,10 +13,13 @@ from safetensors.torch import save_model as save_safetensors
 from torch import nn
 from transformers import PreTrainedModel
 
+from crossguard.checks import visible
 from crossguard.runs import atomic_folder
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+NAME = "crossguard.json"
+"""What a model is called: its folder's name says where it lies, not what it is."""
 DESIGN = "design.json"
 """A published design of sub-samples that a certified model answers by, see `crossguard.certify`."""
 
@@ -26,21 +29,40 @@ Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 _FILES = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(generation_|preprocessor_|tokenizer_)?config\.json"
-    r"|(tokenizer|special_tokens_map|added_tokens|vocab|design)\.json|(vocab|merges)\.txt|spiece\.model|chat_template\.jinja"
+    r"|(tokenizer|special_tokens_map|added_tokens|vocab|design|crossguard)\.json|(vocab|merges)\.txt|spiece\.model|chat_template\.jinja"
 )
 """Names of the files that networks, tokenizers and pixel rules write."""
 
 
-def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]]) -> None:
+def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]], *, name: str | None = None) -> None:
     """Let every part write itself into one new folder, which then takes the place of `folder`.
+
+    Args:
+        folder: where.
+        parts: each is given the folder to write into.
+        name: what the model is called; `told_name` reads it back.
 
     Raises:
         ValueError: `folder` is a file, or holds other things than a model's files; they would be lost.
     """
-    _refuse_strangers(Path(folder))
+    folder = Path(folder).expanduser()
+    _refuse_strangers(folder)
     with atomic_folder(folder) as temporary:
         for write in parts:
             write(temporary)
+        if name is not None:
+            (temporary / NAME).write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
+
+
+def told_name(source: Path | str) -> str:
+    """Return what a model of a folder or hub id is called: what was saved with it, else the source's last part."""
+    try:
+        name = json.loads((Path(source) / NAME).read_text(encoding="utf-8"))["name"]
+        if isinstance(name, str) and name.strip():
+            return visible(name)[:200]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return Path(source).name
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -55,13 +77,23 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def save_weights(module: nn.Module, folder: Path | str) -> None:
+def save_weights(module: nn.Module, folder: Path | str, *, model_type: str, name: str) -> None:
     """Write a module's weights, shared ones once, to `model.safetensors` in a folder; whole or not at all.
+
+    Beside them, `config.json` says the type by which `load_model` finds what makes such a model.
 
     Raises:
         ValueError: as `write_model`.
     """
-    write_model(folder, [lambda temporary: save_safetensors(module, str(temporary / WEIGHTS))])
+    config = json.dumps({"model_type": model_type}) + "\n"
+    write_model(
+        folder,
+        (
+            lambda place: (place / CONFIG).write_text(config, encoding="utf-8"),
+            lambda place: save_safetensors(module, str(place / WEIGHTS)),
+        ),
+        name=name,
+    )
 
 
 def load_weights(module: nn.Module, folder: Path | str) -> None:
@@ -71,7 +103,7 @@ def load_weights(module: nn.Module, folder: Path | str) -> None:
         ValueError: no whole file, or weights that are missing, unknown or of another shape.
     """
     try:
-        load_safetensors(module, str(Path(folder) / WEIGHTS), strict=True)
+        load_safetensors(module, str(Path(folder).expanduser() / WEIGHTS), strict=True)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"Expected the weights of this very model in {folder}, but they could not be read: {error}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedConfig
 
-from crossguard.checks import lookup, nearest
+from crossguard.checks import WrongKind, nearest, shown
 from crossguard.models.albef import ALBEF
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
@@ -18,6 +18,7 @@ from crossguard.models.clip import CLIP
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from crossguard.models.open_clip import load_open_clip
+from crossguard.models.plain_torch import plain_torch
 from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.watch_net import WatchNet
@@ -171,6 +172,7 @@ def register_model(
     )
 
 
+@plain_torch()
 def load_model(source: Path | str, *, device: torch.device | str = "cpu", offline: bool = False) -> Any:
     """Load a model by a shipped name, from a local folder, or from a hub id.
 
@@ -186,11 +188,12 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
     Raises:
         ValueError: an unknown name, a folder without a readable `config.json`, a broken checkpoint.
     """
+    source = Path(source).expanduser() if str(source).startswith("~") else source
     name = str(source)
     if name in MODELS and MODELS[name].ships:
         return MODELS[name].load().to(device).eval()
     if Path(source).is_dir():
-        row, given = _recognise(_read_config(Path(source)), source), Path(source).resolve()
+        row, given = row_of(source), Path(source).resolve()
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         row, given = _recognise(_ask_hub(name, offline=offline), source), name  # type: ignore[assignment]
     else:
@@ -208,7 +211,22 @@ def load_model(source: Path | str, *, device: torch.device | str = "cpu", offlin
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
             raise ValueError(f"Expected whole safetensors in {source}, but the file is broken: {error}") from error
-        raise
+        if row.name not in MODELS.built_in or isinstance(error, ValueError | ImportError | WrongKind):
+            raise
+        # Damaged configs and tokenizers make libraries raise anything.
+        raise ValueError(
+            f"Expected a whole {row.name} checkpoint in {source}, but it could not be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def row_of(folder: Path | str) -> ModelRow:
+    """Return the row of the model that a folder holds, by its `config.json`; its weights are not read.
+
+    Raises:
+        ValueError: no readable `config.json`, or one of a kind that no row has.
+    """
+    return _recognise(_read_config(Path(folder)), folder)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
@@ -217,7 +235,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
         config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"Expected a config.json with a `model_type` in {folder}, but got: {error!r}.") from error
     found: Mapping[str, Any] = config
     return found
@@ -240,8 +258,20 @@ def _recognise(config: Mapping[str, Any], source: Path | str) -> ModelRow:
     for row in MODELS.values():
         for model_type in row.model_types:
             by_type.setdefault(model_type, []).append(row)
-    rows = lookup(by_type, str(config.get("model_type")), what="model_type")
+    model_type = str(config.get("model_type"))
+    if model_type not in by_type:
+        raise ValueError(
+            f"Expected one of the model types {', '.join(sorted(by_type))} in {source}, but its config.json says "
+            f"{shown(model_type)}. Your own code makes a model of your own: make it as before and call its "
+            f"load_pretrained({str(source)!r}), or tell register_model(..., model_types=[{shown(model_type)}]) how and "
+            "name that file by --import."
+        )
+    rows = by_type[model_type]
     named = config.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            f"Expected a list of names as `architectures` in the config.json of {source}, but got {named!r}."
+        )
     for row in rows:
         if not row.architectures or set(row.architectures) & set(named):
             return row

@@ -13,7 +13,7 @@ from crossguard.models.base import Tokens, check_captions
 from crossguard.models.clip import spelt_mask
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import load_weights, save_weights
+from crossguard.models.storage import load_weights, save_weights, told_name
 
 
 class TwoTowers(ReadsPictures):
@@ -29,6 +29,8 @@ class TwoTowers(ReadsPictures):
         context_length: the most tokens of a text.
         name: shown in tables and written into rows.
         temperature: of the contrastive logits, > 0; it is trained as its logarithm.
+        model_type: written into `config.json` by `save_pretrained`; the one under which `register_model` was told what
+            makes such a model, so that `load_model` takes its folders.
 
     Raises:
         ValueError: a tokenizer without padding, or a temperature that is not positive.
@@ -44,6 +46,7 @@ class TwoTowers(ReadsPictures):
         context_length: int,
         name: str,
         temperature: float = 0.07,
+        model_type: str = "two-towers",
     ) -> None:
         super().__init__(pixel_rule)
         if tokenizer.pad_token is None:
@@ -53,6 +56,7 @@ class TwoTowers(ReadsPictures):
         self.image, self.text = image, text
         self.tokenizer, self.name, self.context_length = tokenizer, name, context_length
         self.mask_token = spelt_mask(tokenizer)
+        self.model_type = model_type
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
@@ -94,16 +98,17 @@ class TwoTowers(ReadsPictures):
         return list((self.image if which == "image" else self.text).parameters())
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the weights; `load_pretrained` of a `TwoTowers` made in the same way reads them back."""
-        save_weights(self, folder)
+        """Write weights, name and type; `load_pretrained` of a `TwoTowers` made in the same way reads them back."""
+        save_weights(self, folder, model_type=self.model_type, name=self.name)
 
     def load_pretrained(self, folder: Path | str) -> None:
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote, the name with it.
 
         Raises:
             ValueError: weights of another model, or a broken file.
         """
         load_weights(self, folder)
+        self.name = told_name(folder)
 
 
 @runtime_checkable
@@ -129,6 +134,7 @@ class ImageToText(ReadsPictures):
         context_length: the most tokens of a caption.
         name: shown in tables and written into rows.
         prompt: how the decoder makes captions begin.
+        model_type: as in `TwoTowers`.
     """
 
     def __init__(
@@ -140,11 +146,12 @@ class ImageToText(ReadsPictures):
         context_length: int,
         name: str,
         prompt: str = "",
+        model_type: str = "image-to-text",
     ) -> None:
         super().__init__(pixel_rule)
         decoder: nn.Module = text  # type: ignore[assignment]
         self.image, self.text = image, decoder
-        self.context_length, self.name, self.prompt = context_length, name, prompt
+        self.context_length, self.name, self.prompt, self.model_type = context_length, name, prompt, model_type
 
     def caption_loss(
         self,
@@ -188,13 +195,14 @@ class ImageToText(ReadsPictures):
         return list((self.image if which == "image" else self.text).parameters())
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the weights; `load_pretrained` of an `ImageToText` made in the same way reads them back."""
-        save_weights(self, folder)
+        """Write weights, name and type; `load_pretrained` of an `ImageToText` made in the same way reads them back."""
+        save_weights(self, folder, model_type=self.model_type, name=self.name)
 
     def load_pretrained(self, folder: Path | str) -> None:
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote, the name with it.
 
         Raises:
             ValueError: weights of another model, or a broken file.
         """
         load_weights(self, folder)
+        self.name = told_name(folder)

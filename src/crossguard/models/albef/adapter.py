@@ -18,7 +18,7 @@ from crossguard.models.captions import clean_for_albef
 from crossguard.models.originals import check_shapes
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import write_model
+from crossguard.models.storage import told_name, write_model
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -63,7 +63,7 @@ class ALBEF(ReadsPictures):
         Raises:
             ValueError: an unknown key in `config.json`, or weights that are missing, unknown or of another shape.
         """
-        folder = Path(source)
+        folder = Path(source).expanduser()
         config = AlbefConfig.from_dict(json.loads((folder / "config.json").read_text()))
         with torch.random.fork_rng():
             network = AlbefNetwork(config)
@@ -72,7 +72,7 @@ class ALBEF(ReadsPictures):
         network.load_state_dict(state)
         tokenizer = load_tokenizer(folder, offline=True)
         rule = PixelRule.from_pretrained(folder, default_size=config.image_size, offline=True)
-        return cls(network, tokenizer, pixel_rule=rule, name=name or folder.name).eval()
+        return cls(network, tokenizer, pixel_rule=rule, name=name or told_name(folder)).eval()
 
     @classmethod
     def from_released(
@@ -224,7 +224,7 @@ class ALBEF(ReadsPictures):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config, tokenizer, pixel rule and safetensors, whole or not at all."""
-        write_model(folder, [self._save_weights, self.tokenizer.save_pretrained, self.pixel_rule.save])
+        write_model(folder, [self._save_weights, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name)
 
     def _save_weights(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(self.network.config.to_dict(), indent=2) + "\n")
