@@ -1,5 +1,6 @@
 """Training on ablated inputs: it learns, repeats itself, and changes nothing of the caller's."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,39 @@ def test_equal_seeds_give_equal_weights_and_the_callers_state_is_left_alone(samp
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     assert all((samples.modalities[m] == before[m]).all() for m in before)
+
+
+class _Stopped(Exception):
+    pass
+
+
+class _StopsAfter:
+    """A reporter that ends the training after so many steps, as a kill would."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    @contextmanager
+    def task(self, title, *, total, done=0):
+        yield self
+
+    def advance(self, steps=1, *, note=""):
+        self.left -= 1
+        if self.left == 0:
+            raise _Stopped
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(samples, tmp_path):
+    """Batches, masks, dropout, moments and learning rate go on from the checkpoint."""
+    options = {"steps": 9, "augment": turn_sensors, "folder": tmp_path / "checkpoint", "checkpoint_every": 2}
+    whole = trained(samples, steps=9, augment=turn_sensors).state_dict()
+    for steps in (3, 4):
+        with pytest.raises(_Stopped):
+            trained(samples, progress=_StopsAfter(steps), **options)
+    again = trained(samples, **options).state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(ValueError, match="`lr` is 0.01 there and 0.02 now"):
+        trained(samples, lr=0.02, **options)
 
 
 def test_masks_keep_exactly_k_of_n_uniformly():

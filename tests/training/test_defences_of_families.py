@@ -10,13 +10,16 @@ import torch
 from training_helpers import ToySource
 
 import crossguard as cg
+from crossguard.attacks import make_attack
 from crossguard.data import PairBatch, links_among
 from crossguard.models import FusionModel, MomentumTraining, VisionLanguageModel
 from crossguard.runs import RunFolder
 from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch, train
 from crossguard.training.batches import Pictures
+from crossguard.training.job import score
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.terms import Language, Match, attacks, terms_for
+from crossguard.training.validation import Validation
 from families import FAMILIES as IMAGE_TEXT
 from families import make_siglip
 from fusion_models import make_captioner
@@ -265,15 +268,32 @@ def test_what_the_terms_become(families):
         ("albef", {"queue_size": 8, "momentum": 1.0}, r"`momentum` in \[0, 1\)"),
         ("albef", {"queue_size": 8, "positives": "drawn"}, "targets are soft"),
         ("captioner", {"threat": THREAT.only("text")}, "nothing would be attacked"),
-        ("captioner", {"validation": True}, "measures retrieval"),
         ("clip", {"chunk_size": 0}, "`chunk_size` to be a whole number >= 1"),
     ],
 )
 def test_options_that_do_not_fit_the_model(families, toy_pairs, family, options, message):
-    if "validation" in options:
-        options = {**options, "validation": toy_pairs}
     with pytest.raises(ValueError, match=message):
         train(families(family), toy_pairs, **{**QUICK, "defence": "mat+", **options})
+
+
+def test_a_captioner_is_validated_by_the_loss_of_captions(families, toy_pairs, tmp_path):
+    """Against the definition: image by image, caption by caption."""
+    model, few = families("captioner"), toy_pairs.head(5)
+    pictures = Pictures(model, few)
+    threat = THREAT.only("image")
+    found = Validation(few, pictures, make_attack("pgd", steps=3), threat, 2, 0)(model, device=torch.device("cpu"))
+    means = []
+    with torch.no_grad():
+        for i in range(5):
+            pixels = pictures[np.array([i])].float() / 255
+            means.append(np.mean([float(model.caption_loss(pixels, [few.texts[j]])) for j in few.texts_of(i)]))
+    assert found["clean_caption_loss"] == pytest.approx(np.mean(means), rel=1e-4)
+    assert found["robust_caption_loss"] > found["clean_caption_loss"]
+    assert score(found) == -found["robust_caption_loss"]
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        train(model, toy_pairs, run=run, validation=few, keep="best", **{**QUICK, "defence": "mat", "threat": threat})
+    row = [json.loads(line) for line in (tmp_path / "run" / "training.jsonl").read_text().splitlines()][-1]
+    assert {"clean_caption_loss", "robust_caption_loss", "best_step"} <= set(row)
 
 
 def test_pictures_of_a_captioner_can_be_shared(families, toy_pairs):

@@ -13,12 +13,12 @@ from training_helpers import ToySource
 from transformers import CLIPModel
 
 import crossguard as cg
+from crossguard.models.unseen import cut_texts
 from crossguard.runs import RunFolder
 from crossguard.training import Pictures, train
 from crossguard.training.compiled import check_compiler
 from crossguard.training.ema import Average
 from crossguard.training.job import Job
-from crossguard.training.long_texts import cut_texts
 from crossguard.training.lora import add_lora, merge_lora, read_lora
 from crossguard.training.warm import Perturbations
 from fusion_models import make_albef, make_blip

@@ -1,10 +1,17 @@
 """The trainer: every defence learns, nothing leaks, the same call gives the same bits, a stopped run goes on."""
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from math import isfinite
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_helpers import Noted, ToySource
 
 import crossguard as cg
@@ -318,3 +325,47 @@ def test_bad_settings_are_refused_before_any_work(toy_pairs, options, message):
 def test_only_image_text_models_are_trained(toy_pairs):
     with pytest.raises(WrongKind, match="VisionLanguageModel or Captioner to train, but got Linear"):
         train(torch.nn.Linear(2, 2), toy_pairs, **QUICK)
+
+
+def test_what_people_bring_is_what_pairs_give(unchecked):
+    """Rows in memory, of which those of training are taken; NumPy's numbers beside them."""
+    rows = [
+        {"image": Image.new("RGB", (16, 16), (30 * i, 9, 9)), "caption": f"a {c} disc", "split": s}
+        for i, (c, s) in enumerate([("red", "train"), ("green", "train"), ("blue", "test"), ("yellow", "training")])
+    ]
+    options = {"defence": "clean", "log_every": 0}
+    told = cg.as_pairs(rows, split="train")
+    assert len(told.images) == 3
+    expected = train(make_clip(), told, steps=2, batch_size=2, seed=1, **options)
+    found = train(make_clip(), rows, steps=np.int64(2), batch_size=np.int32(2), seed=np.int64(1), **options)
+    assert same(weights(found), weights(expected))
+
+
+def test_workers_may_be_spawned(tmp_path):
+    """In a process of its own: a start method is chosen once."""
+    code = """
+    import torch, multiprocessing
+    from PIL import Image
+    import crossguard as cg
+    from crossguard.training import Pictures
+    from shared import make_clip
+
+    if __name__ == "__main__":
+        multiprocessing.set_start_method("spawn")
+        pairs = cg.as_pairs([(Image.new("RGB", (16, 16), (9 * i, 9, 9)), f"a red {i}") for i in range(6)])
+        ends = []
+        for workers, limit in ((0, 2**30), (1, 0)):
+            pictures = Pictures(make_clip(), pairs, memory_limit=limit)
+            model = cg.train(make_clip(), pairs, defence="clean", steps=2, batch_size=2, workers=workers,
+                             pictures=pictures, log_every=0)
+            ends.append(model.state_dict())
+        assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+        print("the same")
+    """
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code))
+    paths = os.pathsep.join([str(Path(cg.__file__).parents[1]), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
+    )
+    assert "the same" in done.stdout, done.stderr

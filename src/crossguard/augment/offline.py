@@ -16,10 +16,13 @@ from crossguard.augment.manifest import manifest_rows, source_measures
 from crossguard.augment.measures import Measures
 from crossguard.augment.samples import Blocks, Sample, check_parents
 from crossguard.augment.table import make_augmentation
-from crossguard.data import OneToManyPairs
+from crossguard.checks import check_whole
+from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
 from crossguard.data.cache import place_in_cache
 from crossguard.models import VisionLanguageModel
+from crossguard.models.plain_torch import plain_torch
+from crossguard.models.unseen import report_cut_texts
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder, read_rows, safe_name, tidy, write_atomically
 
@@ -27,8 +30,9 @@ VERSION = 2
 """Raised whenever the same settings come to give other samples or links, so that old caches are not taken."""
 
 
+@plain_torch()
 def augment(
-    pairs: OneToManyPairs,
+    pairs: OneToManyPairs | Any,
     *,
     sources: Sequence[str | Mapping[str, Any] | Source],
     per_sample: int = 4,
@@ -36,7 +40,7 @@ def augment(
     folder: Path | str | None = None,
     model: VisionLanguageModel | None = None,
     min_alignment: float | None = None,
-    pool: OneToManyPairs | None = None,
+    pool: OneToManyPairs | Any | None = None,
     batch_size: int = 64,
     progress: Reporter | None = None,
     device: torch.device | str = "cpu",
@@ -57,7 +61,8 @@ def augment(
     ====================  ==============================================================================
 
     Args:
-        pairs: the originals; their indices and the links among them stay as they are.
+        pairs: the originals, or what `crossguard.as_pairs` takes (the split "train" of what tells splits); their
+            indices and the links among them stay as they are.
         sources: names of the table, {"name", "options"} or built sources; each name once.
         per_sample: the most samples of each source per item (per text or per image, as the source says).
         seed: the only randomness.
@@ -76,15 +81,22 @@ def augment(
         RunBusy: another process is writing the folder.
         OSError: the folder cannot be written; everything made before is still there.
     """
+    pairs = as_pairs(pairs, split="train")
+    per_sample, batch_size = (
+        check_whole(per_sample, "per_sample", least=1),
+        check_whole(batch_size, "batch_size", least=1),
+    )
+    seed = check_whole(seed, "seed", least=0)
     built = [make_augmentation(source) for source in sources]
-    _check(pairs, built, per_sample=per_sample, batch_size=batch_size, min_alignment=min_alignment, model=model)
-    pool = pool or pairs
+    _check(pairs, built, min_alignment=min_alignment, model=model)
+    pool = pairs if pool is None else as_pairs(pool, split="train")
     _check_pool(pairs, pool)
     settings = _settings(pairs, built, pool, per_sample)
-    home = Path(folder) if folder is not None else _own_folder(pairs, settings, seed)
+    home = Path(folder).expanduser() if folder is not None else _own_folder(pairs, settings, seed)
     request = Request(per_sample, seed, batch_size, torch.device(device), pool)
     progress = progress or Silent()
     with RunFolder.open(home, settings=settings, seed=seed, device=str(device), command=command) as run:
+        home = run.path
         all_blocks = [Blocks(home / "blocks" / source.name, source, pairs) for source in built]
         fresh = sum([_make(blocks, request, progress) for blocks in all_blocks])
         seen_by = {
@@ -99,6 +111,7 @@ def augment(
                 check_parents(sample, pairs)
             seen = None
             if model is not None:
+                report_cut_texts(model, pairs.texts)
                 seen = look(pairs, samples, model, seed=seed, batch_size=batch_size, progress=progress)
             _finish(run, pairs, built, samples, pool, seen, min_alignment)
             run.summarise("measured", "by", seen_by)
@@ -120,7 +133,7 @@ def read_measures(folder: Path | str) -> list[Measures]:
 
 def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
     """Return the manifest of an augmentation: one row per sample."""
-    return read_rows(Path(folder) / "manifest.jsonl")
+    return read_rows(Path(folder).expanduser() / "manifest.jsonl")
 
 
 def _make(blocks: Blocks, request: Request, progress: Reporter) -> int:
@@ -181,8 +194,6 @@ def _check(
     pairs: OneToManyPairs,
     sources: Sequence[Source],
     *,
-    per_sample: int,
-    batch_size: int,
     min_alignment: float | None,
     model: VisionLanguageModel | None,
 ) -> None:
@@ -198,9 +209,6 @@ def _check(
         raise ValueError(
             f"Expected pictures with different keys, but {len(pairs.images) - len(keys)} of {len(pairs.images)} repeat."
         )
-    for name, number in (("per_sample", per_sample), ("batch_size", batch_size)):
-        if number < 1:
-            raise ValueError(f"Expected `{name}` >= 1, but got {number}.")
     if model is not None:
         module_of(model)
     if min_alignment is not None:

@@ -6,6 +6,7 @@ poor there.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -13,17 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossguard.checks import lookup
+from crossguard.checks import check_whole, lookup
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_tensor
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
+from crossguard.training.ablated_loop import Kept, Model, check_keep, random_kept, run_steps
 
 Inputs = dict[str, Float[Tensor, "samples elements ..."]]
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 
+@plain_torch()
 def train_ablated(
     model: Model,
     samples: MultiModalSamples,
@@ -37,6 +40,8 @@ def train_ablated(
     augment: Augment | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
+    checkpoint_every: int = 500,
     progress: Reporter | None = None,
 ) -> Model:
     """Train on sub-samples, drawn anew for every sample and step, as the certificate will draw them.
@@ -55,6 +60,8 @@ def train_ablated(
         seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
             global generator is left as it was.
         device: where to train.
+        folder: where checkpoints go; a training that was stopped goes on from the last one, to the same weights.
+        checkpoint_every: steps between checkpoints.
         progress: shows steps, loss and the share of right sub-samples.
 
     Raises:
@@ -62,6 +69,7 @@ def train_ablated(
         FloatingPointError: the loss is not finite.
     """
     classifier = cast(MultiModalClassifier, model)
+    batch_size = check_whole(batch_size, "batch_size", least=1)
     sizes = {m: element_count(lookup(samples.modalities, m, what="modality")) for m in classifier.modalities}
     kept_counts = check_keep(keep, sizes)
     judged = np.flatnonzero(samples.labels >= 0)
@@ -89,6 +97,18 @@ def train_ablated(
         seed=seed,
         device=device,
         progress=progress,
+        kept=Kept(
+            folder,
+            checkpoint_every,
+            {
+                "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
+                "data": f"{samples.name} {samples.split}",
+                "keep": kept_counts,
+                "batch_size": batch_size,
+                "joint": joint,
+                "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
+            },
+        ),
     )
 
 

@@ -1,17 +1,38 @@
 """What training on ablated inputs has in common, whatever the model labels: masks, and the course of the steps."""
 
+import warnings
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from crossguard.checks import lookup
+from crossguard.checks import check_range, check_whole, lookup
+from crossguard.models.plain_torch import check_weights
 from crossguard.progress import Reporter, Silent
+from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
 
 Model = TypeVar("Model", bound=nn.Module)
 Step = Callable[[torch.Generator], tuple[Float[Tensor, ""], Float[Tensor, ""]]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a training keeps what it has done, so that it can be taken up.
+
+    Args:
+        folder: of the checkpoint; None: nothing is kept.
+        every: steps between checkpoints.
+        settings: what decides the outcome beside the steps' own, as JSON values.
+    """
+
+    folder: Path | str | None
+    every: int
+    settings: Mapping[str, Any]
 
 
 def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -24,9 +45,9 @@ def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, i
         lookup(sizes, modality, what="modality in `keep`")
     for modality, size in sizes.items():
         k = keep.get(modality)
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= size:
             raise ValueError(f"Expected `keep[{modality!r}]` to be a whole number in [1, {size}], but got {k!r}.")
-    return {modality: keep[modality] for modality in sizes}
+    return {modality: int(keep[modality]) for modality in sizes}
 
 
 def random_masks(
@@ -59,6 +80,7 @@ def run_steps(
     seed: int,
     device: torch.device | str,
     progress: Reporter | None,
+    kept: Kept,
 ) -> Model:
     """Train with AdamW and one cycle of the learning rate, and return the model in evaluation mode.
 
@@ -72,20 +94,76 @@ def run_steps(
         seed: of the generator and of dropout; PyTorch's global generator is left as it was.
         device: where to train.
         progress: shows steps, loss and the share of right answers.
+        kept: where checkpoints go; a training begun there goes on, to the same weights on the same device.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        ValueError: numbers out of range, or a checkpoint of another training.
+        FloatingPointError: the loss is not finite; the last checkpoint stands.
     """
+    steps, seed = check_whole(steps, "steps", least=1), check_whole(seed, "seed", least=0)
+    check_range(lr, "lr", below=float("inf"), zero=False)
+    check_range(weight_decay, "weight_decay", below=float("inf"))
+    check_weights(model)
+    settings = {**kept.settings, "steps": steps, "lr": float(lr), "weight_decay": float(weight_decay), "seed": seed}
+    on_gpu = torch.device(device).type == "cuda"
     generator = torch.Generator(device=device).manual_seed(seed)
     model.to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
-    with (
-        torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []),
-        (progress or Silent()).task(title, total=steps) as task,
-    ):
+
+    def dice() -> dict[str, Tensor]:
+        states = {"batches": generator.get_state(), "dropout": torch.get_rng_state()}
+        return states | ({"dropout on the device": torch.cuda.get_rng_state(device)} if on_gpu else {})
+
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)  # dropout takes no generator
-        for _ in range(steps):
+        done, rolled = 0, dice()
+        if kept.folder is not None:
+            done = load_checkpoint(Path(kept.folder), model, optimiser, settings=settings, carried=rolled)
+        if done:
+            generator.set_state(rolled["batches"])
+            torch.set_rng_state(rolled["dropout"])
+            if on_gpu:
+                torch.cuda.set_rng_state(rolled["dropout on the device"], device)
+            schedule.last_epoch = done - 1
+            with warnings.catch_warnings():  # of a schedule that steps before its optimiser
+                warnings.simplefilter("ignore")
+                schedule.step()
+        _take_steps(
+            model,
+            step,
+            optimiser,
+            schedule,
+            generator,
+            range(done, steps),
+            lr=lr,
+            progress=(progress or Silent(), title),
+            save=None
+            if kept.folder is None
+            else lambda at: save_checkpoint(
+                Path(str(kept.folder)), model, optimiser, step=at, settings=settings, carried=dice()
+            ),
+            every=check_whole(kept.every, "checkpoint_every", least=1),
+        )
+    return model.eval()
+
+
+def _take_steps(
+    model: nn.Module,
+    step: Step,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+    numbers: range,
+    *,
+    lr: float,
+    progress: tuple[Reporter, str],
+    save: Callable[[int], None] | None,
+    every: int,
+) -> None:
+    reporter, title = progress
+    with reporter.task(title, total=numbers.stop, done=min(numbers.start, numbers.stop)) as task:
+        for number in numbers:
             loss, right = step(generator)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
@@ -94,4 +172,5 @@ def run_steps(
             optimiser.step()
             schedule.step()
             task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
-    return model.eval()
+            if save is not None and (number + 1) % every == 0:
+                save(number + 1)

@@ -1,6 +1,7 @@
 """Training a segmenter on ablated images, so that it labels sub-samples of their pixels as well as it can."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -8,17 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossguard.checks import lookup
+from crossguard.checks import check_whole, lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_tensor
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Model, check_keep, random_kept, run_steps
+from crossguard.training.ablated_loop import Kept, Model, check_keep, random_kept, run_steps
 
 Images = dict[str, Float[Tensor, "images channels height width"]]
 AugmentImages = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
 
 
+@plain_torch()
 def train_ablated_segmenter(
     model: Model,
     samples: MultiModalSamples,
@@ -34,6 +37,8 @@ def train_ablated_segmenter(
     augment: AugmentImages | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
+    checkpoint_every: int = 500,
     progress: Reporter | None = None,
 ) -> Model:
     """Train on sub-samples of pixels, drawn anew for every image and step, as the certificate will draw them.
@@ -56,6 +61,8 @@ def train_ablated_segmenter(
         seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
             global generator is left as it was.
         device: where to train.
+        folder: where checkpoints go; a training that was stopped goes on from the last one, to the same weights.
+        checkpoint_every: steps between checkpoints.
         progress: shows steps, loss and the share of right pixels.
 
     Raises:
@@ -64,6 +71,7 @@ def train_ablated_segmenter(
         FloatingPointError: the loss is not finite.
     """
     segmenter = cast(MultiModalSegmenter, model)
+    batch_size = check_whole(batch_size, "batch_size", least=1)
     values = {m: lookup(samples.modalities, m, what="modality") for m in segmenter.modalities}
     if samples.labels.ndim != 3 or not (samples.labels >= 0).any():
         raise ValueError(f"Expected masks [samples, height, width] with labels, but got {samples.labels.shape}.")
@@ -101,6 +109,20 @@ def train_ablated_segmenter(
         seed=seed,
         device=device,
         progress=progress,
+        kept=Kept(
+            folder,
+            checkpoint_every,
+            {
+                "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
+                "data": f"{samples.name} {samples.split}",
+                "keep": kept_counts,
+                "batch_size": batch_size,
+                "joint": joint,
+                "whole": whole,
+                "class_weights": None if class_weights is None else [float(weight) for weight in class_weights],
+                "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
+            },
+        ),
     )
 
 

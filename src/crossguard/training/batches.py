@@ -1,9 +1,11 @@
 """Batches for training: pictures decoded once when they fit into memory, and a data set whose items are whole steps."""
 
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_start_method
 
 import numpy as np
 import torch
@@ -116,9 +118,9 @@ class Pictures:
         Raises:
             ValueError: naming the first image that differs.
         """
-        have = [(p.key, p.path) for p in self._pairs.images[: len(pairs.images)]]
+        have = [(p.key, p.file) for p in self._pairs.images[: len(pairs.images)]]
         for index, picture in enumerate(pairs.images):
-            if index >= len(have) or have[index] != (picture.key, picture.path):
+            if index >= len(have) or have[index] != (picture.key, picture.file):
                 raise ValueError(
                     f"Expected `pictures` of {pairs.name!r} ({pairs.split}), but image {index} ({picture.key!r}) is "
                     f"not at its place in those of {self._pairs.name!r} ({self._pairs.split})."
@@ -202,5 +204,12 @@ def iterate(
         device: where the tensors go.
     """
     loader = DataLoader(steps, sampler=range(start, stop), batch_size=None, num_workers=workers)
-    for batch in loader:
+    try:
+        batches = iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "Expected a model whose `preprocess` can be sent to other processes, which multiprocessing's start method "
+            f"{get_start_method()!r} asks for, but got: {error}. Define its class in a module, or set workers=0."
+        ) from error
+    for batch in batches:
         yield batch.to(device)

@@ -1,7 +1,7 @@
 """Checkpoints of a training: weights and moments as safetensors, the position as JSON; whole or not there.
 
 Batches, noise and learning rate are functions of (seed, step), so nothing else has to be kept, but what a training says
-it carries along: averages, a momentum copy, perturbations.
+it carries along: averages, a momentum copy, perturbations, the state of generators.
 """
 
 import json

@@ -264,8 +264,10 @@ class Job:
 
 
 def score(measured: Mapping[str, float]) -> float:
-    """Return what "best" means: the mean of TR@1 and IR@1 in percent, robust where it was attacked."""
-    kind = "robust" if "robust_ir@1" in measured else "clean"
+    """Return what "best" means: the mean of TR@1 and IR@1 in percent, or a low caption loss; attacked, where it was."""
+    kind = "robust" if any(name.startswith("robust") for name in measured) else "clean"
+    if f"{kind}_caption_loss" in measured:
+        return -measured[f"{kind}_caption_loss"]
     return (measured[f"{kind}_tr@1"] + measured[f"{kind}_ir@1"]) / 2
 
 
@@ -276,5 +278,7 @@ def _note(row: Mapping[str, Any]) -> str:
         "robust_accuracy": "robust {:.0%}",
         "clean_ir@1": "val IR@1 {:.1f}",
         "robust_ir@1": "attacked {:.1f}",
+        "clean_caption_loss": "val loss {:.3f}",
+        "robust_caption_loss": "attacked {:.3f}",
     }
     return "  ".join(form.format(row[key]) for key, form in shown.items() if key in row)

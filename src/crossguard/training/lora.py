@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossguard.checks import nearest
+from crossguard.checks import check_options, nearest, plain
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,14 @@ def read_lora(options: Mapping[str, Any] | None) -> Lora | None:
     """Turn a recipe's mapping into `Lora`; None stays None.
 
     Raises:
-        ValueError: an unknown key (the nearest is named), or a value out of range.
+        ValueError: an unknown key (the nearest is named), or a value of another type or out of range.
     """
     if options is None:
         return None
-    known = list(Lora.__dataclass_fields__)
-    for key in options:
-        if key not in known:
-            raise ValueError(f"Unknown option {key!r} of `lora`: {nearest(key, known)}.")
     layers = options.get("layers", Lora.layers)
-    return Lora(**{**options, "layers": (layers,) if isinstance(layers, str) else tuple(layers)})
+    given = {**options, "layers": [layers] if isinstance(layers, str) else layers}
+    check_options(Lora, given, what="`lora`")
+    return Lora(**{**{name: plain(value) for name, value in given.items()}, "layers": tuple(given["layers"])})
 
 
 def add_lora(model: nn.Module, lora: Lora, *, within: Sequence[nn.Parameter], seed: int) -> list[nn.Parameter]:

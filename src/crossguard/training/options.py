@@ -9,10 +9,13 @@ from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike
 from crossguard.checks import check_choice, check_options, check_range, check_whole, plain
 from crossguard.training.inner import Order
+from crossguard.training.links import Links
 
 InnerStart = Literal["uniform", "clean", "warm"]
 Positives = Literal["summed", "drawn"]
 Keep = Literal["last", "best"]
+Tracker = Literal["tensorboard"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +114,12 @@ class TrainOptions:
         for name in ("warmup", "clean_weight", "ema"):
             check_range(getattr(self, name), name, below=1.0)
         check_step_rule(self.pgd_step)
-        choices = {"start": InnerStart, "order": Order, "positives": Positives, "keep": Keep}
+        choices: dict[str, Any] = {"start": InnerStart, "order": Order, "positives": Positives, "keep": Keep}
+        choices |= {"links": Links, "tracker": Tracker, "precision": Precision}
         for name, kind in choices.items():
-            check_choice(getattr(self, name), get_args(kind), name)
+            given = getattr(self, name)
+            if given is not None or name not in ("links", "tracker"):
+                check_choice(given, get_args(kind), name)
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "TrainOptions":

@@ -111,7 +111,7 @@ def make_plan(
         images_per_text=options.images_per_text,
     )
     terms = terms_for(model, _mixed(row.terms, options.clean_weight), defence=defence)
-    eps, words = _budgets(defence, attacked(terms), threat)
+    eps, words = inner_budgets(defence, attacked(terms), threat)
     candidates = make_source(row.source if options.source is None else options.source)
     step = step_size(check_step_rule(options.pgd_step), eps=eps, steps=options.pgd_steps)
     settings = {
@@ -172,8 +172,12 @@ def _mixed(terms: tuple[Term, ...], clean_weight: float) -> tuple[Term, ...]:
     return (*scaled(terms, 1 - clean_weight), Contrast("clean", "clean", clean_weight))
 
 
-def _budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | None) -> tuple[float, int]:
-    """Return what the inner attack may change: the threat's budgets of the modalities that the defence attacks."""
+def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | None) -> tuple[float, int]:
+    """Return what the inner attack may change: the threat's budgets of the modalities that the defence attacks.
+
+    Raises:
+        ValueError: budgets of other kinds than training's, or none for a defence that attacks something.
+    """
     threat = threat or ThreatModel()
     for modality in threat:
         if modality not in ("image", "text"):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from typing import Any, TypeVar
 
 import torch
@@ -9,9 +10,11 @@ from accelerate.utils import is_tensorboard_available
 from torch import nn
 
 from crossguard.attacks.table import make_attack
-from crossguard.checks import WrongKind, check_choice, check_whole
-from crossguard.data import OneToManyPairs
+from crossguard.checks import WrongKind, check_whole
+from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.models import Captioner, VisionLanguageModel
+from crossguard.models.plain_torch import check_weights, plain_torch
+from crossguard.models.unseen import linked_as_read, report_cut_texts
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
@@ -19,7 +22,6 @@ from crossguard.training.batches import Pictures, StepBatches
 from crossguard.training.compiled import check_compiler, compiled_images
 from crossguard.training.devices import make_accelerator, world_of
 from crossguard.training.job import Job
-from crossguard.training.long_texts import report_cut_texts
 from crossguard.training.options import TrainOptions
 from crossguard.training.plan import make_plan
 from crossguard.training.validation import Validation
@@ -28,16 +30,17 @@ Model = TypeVar("Model", bound=nn.Module)
 _SILENT = Silent()
 
 
+@plain_torch()
 def train(
     model: Model,
-    pairs: OneToManyPairs,
+    pairs: OneToManyPairs | Any,
     *,
     defence: str = "mat+",
     threat: ThreatModel | None = None,
     steps: int,
     seed: int = 0,
-    new_originals: OneToManyPairs | None = None,
-    validation: OneToManyPairs | None = None,
+    new_originals: OneToManyPairs | Any | None = None,
+    validation: OneToManyPairs | Any | None = None,
     run: RunFolder | None = None,
     pictures: Pictures | None = None,
     progress: Reporter = _SILENT,
@@ -59,14 +62,15 @@ def train(
     Args:
         model: a `VisionLanguageModel` or `Captioner`; not changed. Parameters with `requires_grad` off stay as they
             are.
-        pairs: what to train on.
+        pairs: what to train on: pairs, or what `crossguard.as_pairs` takes (its split "train", if it tells splits).
         defence: a name of `DEFENCES`.
         threat: budgets of "image" (`LInf`) and "text" (`WordEdits`). A modality without budget is not attacked; "clean"
             needs none.
         steps: optimiser steps.
         seed: decides batches, noise and dropout.
         new_originals: other originals, for `links="new-originals"`.
-        validation: held-out pairs; retrieval at rank 1 on them is logged and shown, clean and attacked.
+        validation: held-out pairs (the split "val" of what tells splits); retrieval at rank 1 on them, of a captioner
+            the loss of their captions, is logged and shown, clean and attacked.
         run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on. In several processes the
             main one has it, and the others, which must see the same disk, leave it out.
         pictures: pictures decoded before, to share them between trainings; default: decoded here.
@@ -78,18 +82,28 @@ def train(
         A trained copy in evaluation mode, its `name` extended by the defence.
 
     Warns:
-        UserWarning: texts are longer than the model's context and are cut; how many, and the first.
+        UserWarning: texts are longer than the model's context and are cut, or differ only in what it does not read
+            and are then linked to the same images; how many, and the first.
 
     Raises:
         WrongKind: the model is neither a vision-language model nor a captioner.
         ValueError: an unknown defence or option (the nearest is named) or an option out of range, a threat under which
-            the defence attacks nothing, too few images, a checkpoint of another training.
+            the defence attacks nothing, too few images, a checkpoint of another training, weights made inside
+            `torch.inference_mode`.
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
     if not isinstance(model, VisionLanguageModel | Captioner):
         raise WrongKind(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
+    check_weights(model)
+    pairs = as_pairs(pairs, split="train")
+    new_originals = None if new_originals is None else as_pairs(new_originals, split="train")
+    validation = None if validation is None else as_pairs(validation, split="val")
     steps, seed = check_whole(steps, "steps", least=1), check_whole(seed, "seed", least=0)
     how = TrainOptions.read(options)
+    if isinstance(model, VisionLanguageModel):
+        pairs = _as_read(model, pairs)
+        new_originals = None if new_originals is None else _as_read(model, new_originals)
+        validation = None if validation is None else _as_read(model, validation)
     home = next(model.parameters()).device
     where = home if device is None else torch.device(device)
     check_tracker(how.tracker, run)
@@ -111,8 +125,8 @@ def train(
         seed=seed,
         processes=world.size,
     )
-    attack = make_attack(how.validation_attack) if threat else None
-    check_validation(how.keep, model, validation)
+    attack = make_attack(_validation_attack(model, how)) if threat else None
+    check_validation(how.keep, validation)
     if how.compile:
         check_compiler(where)
     if isinstance(model, VisionLanguageModel) and world.main:
@@ -147,30 +161,40 @@ def train(
     return student.to(home).eval()
 
 
+def _as_read(model: VisionLanguageModel, pairs: OneToManyPairs) -> OneToManyPairs:
+    """Return pairs with links between all that the model cannot tell apart, and say so if there are any."""
+    linked = linked_as_read(model, pairs)
+    if linked is not pairs and os.environ.get("RANK", "0") == "0":
+        warnings.warn(f"{pairs.name} ({pairs.split}): {linked.notes[-1]}", stacklevel=4)
+    return linked
+
+
 def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
-    """Refuse an unknown tracker, one that is not installed, and one without a folder.
+    """Refuse a tracker that is not installed, and one without a folder.
 
     Raises:
         ValueError: saying which.
     """
     if tracker is None:
         return
-    check_choice(tracker, ("tensorboard",), "tracker")
     if not is_tensorboard_available():
         raise ValueError('Expected TensorBoard for `tracker`, but it is not here: pip install "crossguard[tracking]".')
     if run is None and int(os.environ.get("RANK", "0")) == 0:
         raise ValueError("Expected a `run` folder together with `tracker`, but got none.")
 
 
-def check_validation(keep: str, model: nn.Module, validation: OneToManyPairs | None) -> None:
-    """Refuse to keep the best of what is not validated, and to validate retrieval of what does not retrieve.
+def check_validation(keep: str, validation: OneToManyPairs | None) -> None:
+    """Refuse to keep the best of what is not validated.
 
     Raises:
-        ValueError: saying which.
+        ValueError: saying so.
     """
     if keep == "best" and validation is None:
         raise ValueError("Expected `validation` pairs together with keep='best', but got none.")
-    if validation is not None and not isinstance(model, VisionLanguageModel):
-        raise ValueError(
-            f"Expected no `validation` for {type(model).__name__}: it measures retrieval, which a captioner has not."
-        )
+
+
+def _validation_attack(model: nn.Module, how: TrainOptions) -> str:
+    """Return the attack on held-out pairs; of a captioner's pictures it is PGD unless Auto-PGD is asked for."""
+    if isinstance(model, VisionLanguageModel) or how.validation_attack in ("pgd", "apgd"):
+        return how.validation_attack
+    return "pgd"

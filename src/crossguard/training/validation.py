@@ -1,4 +1,4 @@
-"""Validation while training: retrieval at rank 1 on held-out pairs, clean and under an attack.
+"""Validation while training: retrieval at rank 1, or the loss of captions, on held-out pairs, clean and attacked.
 
 A quick look at a training under way. What is reported of a model comes from the evaluation room.
 """
@@ -11,11 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crossguard.attacks.apgd import APGD
+from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.base import Attack, frozen
+from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.encode import encode_unit_texts
+from crossguard.attacks.pgd import PGD
 from crossguard.data import OneToManyPairs, PairBatch, links_among
-from crossguard.models import VisionLanguageModel, cosine
-from crossguard.threat import ThreatModel
+from crossguard.models import Captioner, VisionLanguageModel, cosine
+from crossguard.threat import LInf, ThreatModel
 from crossguard.training.batches import Pictures
 
 
@@ -40,7 +44,8 @@ class Validation:
     Args:
         pairs: the held-out pairs.
         pictures: their pixels.
-        attack: run on batches of images with all their texts; None measures clean only.
+        attack: run on batches of images with all their texts; of a captioner, "pgd" or "apgd" on its pictures. None
+            measures clean only.
         threat: its budgets.
         batch_size: images per batch.
         seed: of the attack.
@@ -53,13 +58,17 @@ class Validation:
     batch_size: int
     seed: int
 
-    def __call__(self, model: VisionLanguageModel, *, device: torch.device) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel | Captioner, *, device: torch.device) -> dict[str, float]:
         """Return percentages "clean_tr@1", "clean_ir@1", and under an attack "robust_tr@1", "robust_ir@1".
+
+        Of a captioner they are "clean_caption_loss" and "robust_caption_loss", per token in nats, the mean over images.
 
         Args:
             model: left as it was.
             device: where the model is.
         """
+        if not isinstance(model, VisionLanguageModel):
+            return self._caption_losses(model, device)
         positives = torch.zeros(len(self.pairs.images), len(self.pairs.texts), dtype=torch.bool)
         positives[tuple(torch.from_numpy(self.pairs.links.copy()).T)] = True
         clean_images, robust_images = [], []
@@ -78,6 +87,22 @@ class Validation:
             result |= _recalls("robust", model, torch.cat(robust_images), changed, positives)
         return result
 
+    def _caption_losses(self, model: Captioner, device: torch.device) -> dict[str, float]:
+        losses: dict[str, list[Tensor]] = {}
+        budget = self.threat.get("image")
+        for start in range(0, len(self.pairs.images), self.batch_size):
+            batch = self._batch(np.arange(start, min(start + self.batch_size, len(self.pairs.images))), device)
+            with frozen(model):
+                loss = caption_loss(model, batch)
+                with torch.no_grad():
+                    losses.setdefault("clean_caption_loss", []).append(loss(batch.pixels))
+                if isinstance(self.attack, PGD | APGD) and isinstance(budget, LInf):
+                    found = self.attack.images(loss, batch, eps=budget.eps, seed=self.seed).detach()
+                    with torch.no_grad():
+                        worse = loss(project_pixels(found, batch.pixels, eps=budget.eps))
+                    losses.setdefault("robust_caption_loss", []).append(worse)
+        return {name: float(torch.cat(each).mean()) for name, each in losses.items()}
+
     def _batch(self, image_ids: "np.ndarray[tuple[int], np.dtype[np.int64]]", device: torch.device) -> PairBatch:
         text_ids = np.unique(np.concatenate([self.pairs.texts_of(int(i)) for i in image_ids]))
         return PairBatch(
@@ -87,6 +112,19 @@ class Validation:
             image_ids=torch.from_numpy(image_ids),
             text_ids=torch.from_numpy(text_ids),
         ).to(device)
+
+
+def caption_loss(model: Captioner, batch: PairBatch) -> LossPerSample:
+    """Return the loss per image: the mean over its captions of their loss per token."""
+    rows, columns = batch.links.T
+    captions = [batch.texts[j] for j in columns.tolist()]
+    counts = torch.bincount(rows, minlength=len(batch.pixels))
+
+    def loss(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, " images"]:
+        each = model.caption_loss(pixels, captions, rows=rows).float()
+        return each.new_zeros(len(pixels)).index_add(0, rows, each) / counts
+
+    return loss
 
 
 @torch.no_grad()
