@@ -172,6 +172,7 @@ class Gathering:
             Picture(key, found.paths.get(place, picture)) if isinstance(picture, str) else picture
             for place, (key, picture) in enumerate(zip(self._images, given, strict=True))
         ]
+        self._images, self._ids = _numbering(), {}  # a large file's names take much room, and are in the pictures
         broken = self._broken(whole, found.missing | found.outside)
         problems = self._problems(whole, root, found, broken)
         if problems and not self._reading.skip_bad:
@@ -182,8 +183,10 @@ class Gathering:
         there = ~out[images]
         if not there.any():
             raise ValueError(f"Expected images with {self._value}s in {self._source}, but none is whole: {problems}.")
+        if not there.all():
+            images, texts = images[there], texts[there]
         notes = self._account(whole, out, found, broken)
-        return self._pairs(name, split, whole, _one_each(whole, found), images[there], texts[there], notes)
+        return self._pairs(name, split, whole, _one_each(whole, found), images, texts, notes)
 
     def _at(self, where: int | str) -> str:
         return where if isinstance(where, str) else f"{self._unit} {where}"
@@ -260,17 +263,22 @@ class Gathering:
         notes: list[str],
     ) -> OneToManyPairs:
         """Keep the images and texts that have a link, each once; `first` is the first image of the same file."""
-        merged = _different(rows, len(pictures)) - _different(first[rows], len(pictures))
+        texts, self._texts = tuple(self._texts), _numbering()  # a large file's texts take much room
+        own = first[rows]
+        merged = _different(rows, len(pictures)) - _different(own, len(pictures))
         if merged:
             notes.append(f"{merged} paths are another spelling of an image's path, or a link to it: one image each")
-        width = len(self._texts)
-        links = np.sort(first[rows] * width + columns)
-        links = links[np.flatnonzero(np.diff(links, prepend=-1))]
-        if len(links) < len(rows):
+        width = len(texts)
+        links = own
+        links *= width
+        links += columns
+        links.sort()
+        again = links[1:] == links[:-1]
+        if again.any():
+            links = np.concatenate([links[:1], links[1:][~again]])
             notes.append(f"{len(rows) - len(links)} {self._value}s of {self._source} repeat one of the same image")
         images, rows, _ = _numbered_anew(links // width, len(pictures))
         captions, columns, owners = _numbered_anew(links % width, width)
-        texts, self._texts = tuple(self._texts), _numbering()  # a large file's texts take much room
         chosen = tuple(pictures if len(images) == len(pictures) else (pictures[i] for i in images))
         shared = int((owners > 1).sum())
         if shared and self._value == "caption":
