@@ -8,6 +8,11 @@ from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 QUICK = {
     "pgd": {"steps": 3},
     "apgd": {"steps": 5},
+    "auto-attack": {"steps": 3, "targets": 2, "queries": 10},
+    "apgd-ce": {"steps": 5},
+    "apgd-t": {"steps": 3, "targets": 2},
+    "fab-t": {"steps": 3, "targets": 2},
+    "square": {"queries": 40},
     "word-swap": {},
     "sep": {"steps": 3},
     "co-attack": {"steps": 3},

@@ -5,7 +5,6 @@ import pytest
 import torch
 from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescentPyTorch
 from art.estimators.classification import PyTorchClassifier
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -15,27 +14,6 @@ from crossguard.data import PairBatch
 STEPS, SAMPLES = 10, 300
 # Strong enough to break most digits, weak enough to leave some.
 RADII = [0.05, 0.1]
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """(network, pixels, labels): a small network that reads digits of 8 x 8 pixels, and digits it has not seen."""
-    data = load_digits()
-    pixels = torch.tensor(data.images / 16, dtype=torch.float32).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-    labels = torch.tensor(data.target)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10)
-        )
-        optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-        for _ in range(10):
-            for part in torch.randperm(len(pixels) - SAMPLES).split(128):
-                optimiser.zero_grad()
-                cross_entropy(network(pixels[part]), labels[part]).backward()
-                optimiser.step()
-    network.requires_grad_(False).eval()
-    return network, pixels[-SAMPLES:], labels[-SAMPLES:]
 
 
 def theirs(network):

@@ -3,10 +3,13 @@
 from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD, auto_maximise
 from crossguard.attacks.ascent import maximise, random_start, step_size
+from crossguard.attacks.auto_attack import APGDCE, APGDT, FABT, AutoAttack, Square
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
 from crossguard.attacks.budget import count_word_edits, project_pixels, within_words
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
+from crossguard.attacks.class_search import Search, run_parts, standard_parts
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
 from crossguard.attacks.gallery import Gallery
@@ -18,6 +21,7 @@ from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS, SampleAttackRow, m
 from crossguard.attacks.samples import AttackedSamples, attack_samples
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.saved_set import AdversarialSet, load_adversarial, save_adversarial
+from crossguard.attacks.scores import ClassScores
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SOURCES, SourceRow, make_source
@@ -31,8 +35,11 @@ from crossguard.attacks.victims import Plain, Victim
 
 __all__ = [
     "APGD",
+    "APGDCE",
+    "APGDT",
     "ATTACKS",
     "DRA",
+    "FABT",
     "PGD",
     "SAMPLE_ATTACKS",
     "SGA",
@@ -43,20 +50,25 @@ __all__ = [
     "Attack",
     "AttackRow",
     "AttackedSamples",
+    "AutoAttack",
     "Budgets",
     "CandidateSource",
     "Candidates",
     "Characters",
+    "ClassScores",
     "CoAttack",
     "EmbeddingNeighbours",
     "Gallery",
+    "LInfBall",
     "MaskedLM",
     "Plain",
     "SampleAttackRow",
     "Saved",
+    "Search",
     "Sep",
     "SourceRow",
     "Sparse",
+    "Square",
     "Storage",
     "TextScore",
     "Thesaurus",
@@ -76,7 +88,9 @@ __all__ = [
     "project_pixels",
     "random_start",
     "register_attack",
+    "run_parts",
     "save_adversarial",
+    "standard_parts",
     "step_size",
     "swap_words",
     "text_score",

@@ -11,12 +11,11 @@ from crossguard.attacks.ascent import (
     LossPerSample,
     Pixels,
     Start,
-    Values,
     best_of_starts,
     better,
-    wide,
     with_gradient,
 )
+from crossguard.attacks.ball import LInfBall, Values, wide
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
@@ -49,10 +48,6 @@ def auto_maximise(
 ) -> Values:
     """Maximise a loss of every sample over the L-inf ball around `pixels` by Auto-PGD.
 
-    The first step is 2 eps. At every checkpoint, a sample's step is halved and it goes back to its best point when
-    fewer than 3/4 of the steps since the last one raised the loss, or when neither its step nor its best loss changed
-    since then. Takes `steps` gradients and one more forward.
-
     Args:
         loss_per_sample: differentiable, from pixels to float [images].
         pixels: the clean pixels in [0, 1].
@@ -63,35 +58,47 @@ def auto_maximise(
     Returns:
         The iterate of the highest loss per sample, detached.
     """
-    return auto_ascend(with_gradient(loss_per_sample), loss_per_sample, pixels, eps=eps, steps=steps, start=start)
+    ball = LInfBall(pixels, eps)
+    return auto_ascend(with_gradient(loss_per_sample), loss_per_sample, ball, steps=steps, start=start)
 
 
 def auto_ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    pixels: Values,
+    ball: LInfBall,
     *,
-    eps: float,
     steps: int,
     start: Values | None = None,
+    first: float = 2.0,
 ) -> Values:
-    """As `auto_maximise`, with the direction of steps given apart from the loss that judges them."""
-    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
+    """Maximise a loss of every sample over a ball by Auto-PGD.
 
-    def project(moved: Values) -> Values:
-        return torch.minimum(torch.maximum(moved, low), high)
+    The first step is twice the radius. At every checkpoint, a sample's step is halved and it goes back to its best
+    point when fewer than 3/4 of the steps since the last one raised the loss, or when neither its step nor its best
+    loss changed since then. Takes `steps` gradients and one more forward.
 
-    current = previous = (pixels if start is None else start).detach()
+    Args:
+        gradient: gives the loss of every sample and the direction to step along.
+        value: the loss alone.
+        ball: the clean values and the budget.
+        steps: number of gradient steps.
+        start: where to begin, within the ball; default: the clean values.
+        first: size of the first step, in radii; the paper's 2 leaves the start behind.
+
+    Returns:
+        The iterate of the highest loss per sample, detached.
+    """
+    current = previous = (ball.clean if start is None else start).detach()
     loss, direction = gradient(current)
     best, best_loss, best_direction = current, loss, direction
-    size = torch.full_like(loss, 2 * eps)
+    size = torch.full_like(loss, first * ball.eps)
     increases = torch.zeros_like(loss)
     last_best, last_reduced, last_place = best_loss, torch.zeros_like(loss, dtype=torch.bool), 0
     places = set(checkpoints(steps))
     for step in range(1, steps + 1):
-        plain = project(current + wide(size, current) * direction.sign())
+        plain = ball.project(current + wide(size, current) * ball.steepest(direction))
         momentum = MOMENTUM if step > 1 else 1.0
-        moved = project(current + momentum * (plain - current) + (1 - momentum) * (current - previous))
+        moved = ball.project(current + momentum * (plain - current) + (1 - momentum) * (current - previous))
         previous, current = current, moved
         if step == steps:
             with torch.no_grad():

@@ -7,12 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossguard.attacks.noise import uniform
+from crossguard.attacks.ball import LInfBall, Values, wide
 from crossguard.data import PairBatch
 
 Pixels: TypeAlias = Float[Tensor, "images 3 height width"]
-Values: TypeAlias = Float[Tensor, "images ..."]
-"""Values in [0, 1] of samples of any shape; pixels are a case of it."""
 LossPerSample: TypeAlias = Callable[[Values], Float[Tensor, " images"]]
 LossAndGradient: TypeAlias = Callable[[Values], tuple[Float[Tensor, " images"], Values]]
 StepRule = Literal["co-attack", "sga"]
@@ -34,10 +32,7 @@ def step_size(rule: StepRule | float, *, eps: float, steps: int) -> float:
 
 def random_start(batch: PairBatch, *, eps: float, seed: int, stream: int = 0) -> Pixels:
     """Return the batch's pixels plus noise uniform in [-eps, eps], in [0, 1]; it depends on (seed, image id) alone."""
-    noise = uniform(
-        batch.image_ids, tuple(batch.pixels.shape[1:]), seed=seed, stream=stream, device=batch.pixels.device
-    )
-    return (batch.pixels + (2 * noise - 1) * eps).clamp(0, 1)
+    return LInfBall(batch.pixels, eps).start(batch.image_ids, seed=seed, stream=stream)
 
 
 def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
@@ -104,8 +99,7 @@ def maximise(
     return ascend(
         with_gradient(loss_per_sample),
         loss_per_sample,
-        pixels,
-        eps=eps,
+        LInfBall(pixels, eps),
         steps=steps,
         step_size=step_size,
         start=start,
@@ -116,32 +110,35 @@ def maximise(
 def ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    pixels: Values,
+    ball: LInfBall,
     *,
-    eps: float,
     steps: int,
     step_size: float,
     start: Values | None = None,
     keep_best: bool = True,
 ) -> Values:
-    """As `maximise`, with the direction of steps given apart: `gradient` may average views that `value` does not."""
-    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
-    current = (pixels if start is None else start).detach()
+    """As `maximise`, over any ball, with the direction of steps given apart: it may average views, `value` does not.
+
+    Args:
+        gradient: gives the loss of every sample and the direction to step along.
+        value: the loss alone, by which the best iterate is kept.
+        ball: the clean values and the budget.
+        steps: number of steps.
+        step_size: in the ball's units.
+        start: where to begin, within the ball; default: the clean values.
+        keep_best: return the iterate of the highest loss per sample instead of the last.
+    """
+    current = (ball.clean if start is None else start).detach()
     best, best_loss = current, None
     for _ in range(steps):
         loss, direction = gradient(current)
         if keep_best:
             best, best_loss = better(best, best_loss, current, loss)
-        current = torch.minimum(torch.maximum(current + step_size * direction.sign(), low), high)
+        current = ball.project(current + step_size * ball.steepest(direction))
     if not keep_best:
         return current
     with torch.no_grad():
         return better(best, best_loss, current, value(current))[0]
-
-
-def wide(per_sample: Tensor, like: Values) -> Tensor:
-    """Return one value per sample in a shape that broadcasts against `like`."""
-    return per_sample.view(-1, *(1,) * (like.ndim - 1))
 
 
 def better(

@@ -6,14 +6,24 @@ from crossguard.attacks.ascent import Start, StepRule
 from crossguard.checks import check_choice
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse numbers of steps, restarts and the like below one.
+
+    Raises:
+        ValueError: saying which and what came.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"Expected `{name}` >= 1, but got {count}.")
+
+
 def check_steps(steps: int) -> None:
     """Refuse step counts below one.
 
     Raises:
         ValueError: saying what came.
     """
-    if steps < 1:
-        raise ValueError(f"Expected `steps` >= 1, but got {steps}.")
+    check_counts(steps=steps)
 
 
 def check_step_rule(step: str | float) -> StepRule | float:

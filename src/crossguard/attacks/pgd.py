@@ -14,6 +14,7 @@ from crossguard.attacks.ascent import (
     with_gradient,
     with_momentum,
 )
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
@@ -89,8 +90,7 @@ class PGD(Attack):
             return ascend(
                 self._direction(loss, batch, seed=seed, stream=restart),
                 loss,
-                batch.pixels,
-                eps=eps,
+                LInfBall(batch.pixels, eps),
                 steps=self.steps,
                 step_size=step_size(self.step, eps=eps, steps=self.steps),
                 start=start,

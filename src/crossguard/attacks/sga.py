@@ -12,6 +12,7 @@ from crossguard.attacks.ascent import (
     random_start,
     step_size,
 )
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.base import Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
@@ -106,8 +107,7 @@ class SGA(Attack):
         pixels = ascend(
             direction(loss),
             loss,
-            batch.pixels,
-            eps=budget.eps,
+            LInfBall(batch.pixels, budget.eps),
             steps=self.steps,
             step_size=step_size(self.step, eps=budget.eps, steps=self.steps),
             start=random_start(batch, eps=budget.eps, seed=seed),

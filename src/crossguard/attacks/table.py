@@ -7,6 +7,7 @@ from typing import Any
 
 from crossguard.attacks.adaptive import Adaptive
 from crossguard.attacks.apgd import APGD
+from crossguard.attacks.auto_attack import APGDCE, APGDT, FABT, AutoAttack, Square
 from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
@@ -39,6 +40,11 @@ ATTACKS = Table[AttackRow](
     (
         _row(PGD, "L-inf projected gradient descent on images"),
         _row(APGD, "Auto-PGD on images: momentum, and steps that halve when progress stalls"),
+        _row(AutoAttack, "AutoAttack: apgd-ce, apgd-t, fab-t and square against the ranking of texts for each image"),
+        _row(APGDCE, "Auto-PGD on the cross-entropy of the own texts among all; part of auto-attack"),
+        _row(APGDT, "Auto-PGD on the targeted DLR loss, one other text after another; part of auto-attack"),
+        _row(FABT, "the nearest image that ranks another text first; part of auto-attack"),
+        _row(Square, "random squares, without gradients; part of auto-attack"),
         _row(WordSwap, "BERT-Attack: substitutes the most important words of texts (`compat`: as published)"),
         _row(Sep, "PGD and word-swap, each against the clean other side (`compat`: as published)"),
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text (`compat`: as published)"),

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crossguard.attacks.ascent import Pixels, Start, ascend, random_start
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.base import frozen
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
@@ -103,8 +104,7 @@ class InnerAttack:
         found = ascend(
             gradient,
             lambda pixels: gradient(pixels)[0],
-            clean.pixels,
-            eps=self.eps,
+            LInfBall(clean.pixels, self.eps),
             steps=self.pgd_steps,
             step_size=self.pgd_step,
             start=start,

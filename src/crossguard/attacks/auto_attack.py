@@ -1,0 +1,164 @@
+"""AutoAttack and its parts on image-text models: images against their own texts among all texts."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crossguard.attacks.ascent import Pixels
+from crossguard.attacks.ball import LInfBall
+from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.budget import project_pixels
+from crossguard.attacks.class_search import (
+    BorderPart,
+    CrossEntropyPart,
+    ScorePart,
+    Search,
+    SquarePart,
+    TargetedPart,
+    run_parts,
+    standard_parts,
+)
+from crossguard.attacks.ranking import NEGATIVES, contested, cosines, image_states, ranking_scores, text_states
+from crossguard.attacks.scores import ClassScores, Rows, Scores
+from crossguard.data import PairBatch
+from crossguard.models import FusionModel, VisionLanguageModel
+
+
+def image_scores(model: VisionLanguageModel, batch: PairBatch) -> ClassScores:
+    """Return the scores that retrieval ranks texts by for images: the classes are the batch's texts.
+
+    Texts linked with an image are right, all others wrong. A fusion model is asked about the contested pairs alone
+    (see `ranking.contested`), as in retrieval.
+    """
+    texts, positives = text_states(model, batch.texts), batch.positives
+    asked = torch.ones_like(positives)
+    if isinstance(model, FusionModel):
+        with torch.no_grad():
+            asked = contested(cosines(image_states(model, batch.pixels), texts), positives, negatives=NEGATIVES)
+
+    def scores(pixels: Float[Tensor, "rows 3 height width"], rows: Rows) -> Scores:
+        # Leads near zero decide: more than bfloat16 resolves.
+        with torch.autocast(pixels.device.type, enabled=False):
+            return ranking_scores(model, image_states(model, pixels), texts, asked[rows]).float()
+
+    return ClassScores(scores, right=positives, wrong=asked & ~positives)
+
+
+class OnScores(Attack):
+    """Base of attacks on class scores: one part after another, each on the images that are still found.
+
+    Images are attacked against their own clean texts among all texts: an image is lost when another text ranks as high
+    as all its own. Images that rank wrongly already are left clean, so that these attacks say much about TR@1, and
+    little about other figures.
+
+    Attributes:
+        parts: the attacks on scores.
+    """
+
+    uses = frozenset({"image"})
+    parts: tuple[ScorePart, ...]
+
+    def run(
+        self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
+    ) -> tuple[Pixels, tuple[str, ...]]:
+        """Attack the images against their clean texts."""
+        if budget.eps == 0:
+            return batch.pixels, batch.texts
+        search = Search(
+            image_scores(model, batch),
+            LInfBall(batch.pixels, budget.eps),
+            ids=batch.image_ids,
+            seed=seed,
+            settle=lambda pixels, rows: project_pixels(pixels, batch.pixels[rows], eps=budget.eps),
+        )
+        run_parts(search, self.parts)
+        return search.values, batch.texts
+
+
+class AutoAttack(OnScores):
+    """AutoAttack (Croce & Hein, ICML 2020): `apgd-ce`, `apgd-t`, `fab-t`, `square`, by default as its authors run them.
+
+    Args:
+        steps: gradient steps of each run of the first three.
+        targets: texts that `apgd-t` and `fab-t` aim at, those of the highest clean scores first.
+        restarts: of every part.
+        queries: of `square`.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    name = "auto-attack"
+
+    def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1, queries: int = 5000) -> None:
+        self.parts = standard_parts(steps=steps, targets=targets, restarts=restarts, queries=queries)
+
+
+class APGDCE(OnScores):
+    """The first part of `auto-attack`: Auto-PGD on the cross-entropy of the best own text among the others.
+
+    Args:
+        steps: gradient steps of each restart.
+        restarts: random starts.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    name = "apgd-ce"
+
+    def __init__(self, *, steps: int = 100, restarts: int = 1) -> None:
+        self.parts = (CrossEntropyPart(steps=steps, restarts=restarts),)
+
+
+class APGDT(OnScores):
+    """The second part of `auto-attack`: Auto-PGD on the targeted DLR loss, towards one other text after another.
+
+    Args:
+        steps: gradient steps of each target and restart.
+        targets: texts to aim at, those of the highest clean scores first.
+        restarts: random starts of each target.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    name = "apgd-t"
+
+    def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1) -> None:
+        self.parts = (TargetedPart(steps=steps, targets=targets, restarts=restarts),)
+
+
+class FABT(OnScores):
+    """The third part of `auto-attack`: the nearest images that rank one other text after another above their own.
+
+    Args:
+        steps: gradient steps of each target and restart.
+        targets: texts to aim at, those of the highest clean scores first.
+        restarts: the first begins at the clean image, others at random within half the budget.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    name = "fab-t"
+
+    def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1) -> None:
+        self.parts = (BorderPart(steps=steps, targets=targets, restarts=restarts),)
+
+
+class Square(OnScores):
+    """The last part of `auto-attack`: random squares at the corners of the budget, without gradients.
+
+    Args:
+        queries: forward passes of each restart.
+        restarts: random starts.
+
+    Raises:
+        ValueError: a number below one.
+    """
+
+    name = "square"
+
+    def __init__(self, *, queries: int = 5000, restarts: int = 1) -> None:
+        self.parts = (SquarePart(queries=queries, restarts=restarts),)
