@@ -81,8 +81,8 @@ def test_same_seed_same_result(tiny_clip, toy_batch, name):
     )
     assert torch.equal(first.pixels, again.pixels)
     assert first.texts == again.texts
-    # Sparse searches by gradients; chance only offers contents that rarely win.
-    if "image" in ATTACKS[name].uses and name != "sparse":
+    # Sparse searches by gradients, and chance only offers contents that rarely win; fab-t begins at the clean image.
+    if "image" in ATTACKS[name].uses and name not in ("sparse", "fab-t"):
         assert not torch.equal(first.pixels, other.pixels)
 
 
@@ -142,7 +142,7 @@ def test_a_modality_without_budget_is_left_clean(tiny_clip, toy_batch, name):
             assert torch.equal(found.pixels, toy_batch.pixels)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", sorted(set(EVERY) - ON_RANKS))
 def test_half_precision_finds_nearly_as_much(tiny_clip, toy_batch, name, monkeypatch):
     full = quick(name)(tiny_clip, toy_batch, threat=threat(8, 1, name), seed=0)
     monkeypatch.setattr("crossguard.attacks.base.fast_precision", lambda device: torch.autocast("cpu", torch.bfloat16))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossguard.attacks import Storage, attack_samples
+from crossguard.attacks import SAMPLE_ATTACKS, Storage, attack_samples
 from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
@@ -127,14 +127,28 @@ def test_what_is_stored_keeps_type_range_step_and_budget(seed, eps, kind):
 
 LINF = ThreatModel(counts=LInf(0.05), signal=LInf(0.2))
 SPARSE = ThreatModel(counts=Elements(2), signal=Elements(1))
-CASES = [("pgd", LINF), ("apgd", LINF), ("sparse", SPARSE)]
+CASES = [
+    ("adaptive", {"steps": 10}, LINF),
+    ("pgd", {}, LINF),
+    ("apgd", {}, LINF),
+    ("auto-attack", {"steps": 10, "targets": 2, "queries": 20}, LINF),
+    ("apgd-ce", {"steps": 10}, LINF),
+    ("apgd-t", {"steps": 10, "targets": 2}, LINF),
+    ("fab-t", {"steps": 10, "targets": 2}, LINF),
+    ("square", {"queries": 100}, LINF),
+    ("sparse", {}, SPARSE),
+]
 
 
-@pytest.mark.parametrize(("attack", "threat"), CASES)
-def test_sensors_stay_within_budget_and_accuracy_falls(attack, threat):
+def test_the_cases_cover_the_table():
+    assert {name for name, _, _ in CASES} == set(SAMPLE_ATTACKS)
+
+
+@pytest.mark.parametrize(("attack", "options", "threat"), CASES)
+def test_sensors_stay_within_budget_and_accuracy_falls(attack, options, threat):
     samples, model = sensors(), ToySensors().train()
     before = {m: values.copy() for m, values in samples.modalities.items()}
-    found = attack_samples(model, samples, threat=threat, attack=attack, seed=3)
+    found = attack_samples(model, samples, threat=threat, attack=attack, attack_options=options, seed=3)
     for m, values in found.samples.modalities.items():
         assert values.dtype == before[m].dtype
         assert (samples.modalities[m] == before[m]).all()
@@ -165,7 +179,11 @@ def test_sensors_stay_within_budget_and_accuracy_falls(attack, threat):
 
 @pytest.mark.parametrize(
     ("attack", "threat"),
-    [("apgd", ThreatModel(rgb=LInf(8 / 255), depth=LInf(0.02))), ("sparse", ThreatModel(rgb=Elements(3)))],
+    [
+        ("adaptive", ThreatModel(rgb=LInf(8 / 255), depth=LInf(0.02))),
+        ("apgd", ThreatModel(rgb=LInf(8 / 255), depth=LInf(0.02))),
+        ("sparse", ThreatModel(rgb=Elements(3))),
+    ],
 )
 def test_scenes_stay_within_budget(attack, threat):
     samples = scenes()
@@ -184,11 +202,12 @@ def test_scenes_stay_within_budget(attack, threat):
     assert found.rows()[0]["attacked"] < 1
 
 
-@pytest.mark.parametrize(("attack", "threat"), CASES)
-def test_the_batch_size_is_irrelevant_and_the_seed_decides(attack, threat):
+@pytest.mark.parametrize(("attack", "options", "threat"), CASES)
+def test_the_batch_size_is_irrelevant_and_the_seed_decides(attack, options, threat):
     samples, model = sensors(), ToySensors(1)
     whole, again, parts = (
-        attack_samples(model, samples, threat=threat, attack=attack, seed=5, batch_size=size) for size in (64, 64, 2)
+        attack_samples(model, samples, threat=threat, attack=attack, attack_options=options, seed=5, batch_size=size)
+        for size in (64, 64, 2)
     )
     for m in model.modalities:
         assert (whole.samples.modalities[m] == again.samples.modalities[m]).all()
@@ -217,7 +236,9 @@ def test_a_part_with_its_places_is_attacked_as_the_whole_is():
 @pytest.mark.parametrize(
     ("attack", "threat"),
     [
+        ("adaptive", ThreatModel(counts=LInf(0.0), signal=LInf(0.0))),
         ("apgd", ThreatModel(counts=LInf(0.0), signal=LInf(0.0))),
+        ("auto-attack", ThreatModel(counts=LInf(0.0), signal=LInf(0.0))),
         ("sparse", ThreatModel(counts=Elements(0), signal=Elements(0))),
     ],
 )
@@ -279,6 +300,11 @@ def test_wrong_budgets_are_refused(attack, threat, message):
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         attack_samples(ToySensors(), sensors(), threat=SPARSE, attack="sparse", **options)
+
+
+def test_attacks_on_labels_are_refused_for_masks():
+    with pytest.raises(ValueError, match="such as 'adaptive', but 'auto-attack' attacks labels of whole samples"):
+        attack_samples(ToyScenes(), scenes(), threat=ThreatModel(rgb=LInf(0.1)), attack="auto-attack")
 
 
 def test_a_model_of_another_kind_is_refused(unchecked):

@@ -40,7 +40,7 @@ def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
         "classification",
         "watch-net",
         "watch (test)",
-        "apgd",
+        "adaptive",
     )
     assert list(row["figures"]) == ["clean", "accelerometer", "gyroscope", "joint"]
     rows = read_rows(tmp_path / "run")
@@ -96,7 +96,7 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
         (["attack.name=sga"], "attack.name: unknown name 'sga'"),
         (["attack.options.step=3"], "did you mean 'steps'"),
         (["threat.modalities.gyroscop={eps: 0.1}"], "did you mean 'gyroscope'"),
-        (["threat.modalities.gyroscope={elements: 3}"], "gyroscope: expected `eps`, which attack 'apgd' takes"),
+        (["threat.modalities.gyroscope={elements: 3}"], "gyroscope: expected `eps`, which attack 'adaptive' takes"),
         (["threat.modalities.gyroscope={}"], "expected one of `eps` and `elements`"),
         (["threat.image={eps: 0.1}"], "threat.image: expected it under threat.modalities"),
         (["task=retrieval"], "threat.modalities: expected it only with task: samples"),

@@ -37,9 +37,7 @@ def image_scores(model: VisionLanguageModel, batch: PairBatch) -> ClassScores:
             asked = contested(cosines(image_states(model, batch.pixels), texts), positives, negatives=NEGATIVES)
 
     def scores(pixels: Float[Tensor, "rows 3 height width"], rows: Rows) -> Scores:
-        # Leads near zero decide: more than bfloat16 resolves.
-        with torch.autocast(pixels.device.type, enabled=False):
-            return ranking_scores(model, image_states(model, pixels), texts, asked[rows]).float()
+        return ranking_scores(model, image_states(model, pixels), texts, asked[rows]).float()
 
     return ClassScores(scores, right=positives, wrong=asked & ~positives)
 
@@ -64,14 +62,16 @@ class OnScores(Attack):
         """Attack the images against their clean texts."""
         if budget.eps == 0:
             return batch.pixels, batch.texts
-        search = Search(
-            image_scores(model, batch),
-            LInfBall(batch.pixels, budget.eps),
-            ids=batch.image_ids,
-            seed=seed,
-            settle=lambda pixels, rows: project_pixels(pixels, batch.pixels[rows], eps=budget.eps),
-        )
-        run_parts(search, self.parts)
+        # Leads near zero decide, which bfloat16 does not resolve.
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            search = Search(
+                image_scores(model, batch),
+                LInfBall(batch.pixels, budget.eps),
+                ids=batch.image_ids,
+                seed=seed,
+                settle=lambda pixels, rows: project_pixels(pixels, batch.pixels[rows], eps=budget.eps),
+            )
+            run_parts(search, self.parts)
         return search.values, batch.texts
 
 

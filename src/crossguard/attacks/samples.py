@@ -10,19 +10,23 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from crossguard.attacks.parts import Part, PartsLoss
-from crossguard.attacks.sample_attacks import SampleClimb, check_sample_budgets, make_sample_attack
+from crossguard.attacks.goals import STRONGEST, Goal, objectives_of
+from crossguard.attacks.parts import Part, Parts
+from crossguard.attacks.sample_attacks import (
+    Asked,
+    SampleClimb,
+    check_sample_budgets,
+    check_task,
+    make_sample_attack,
+)
 from crossguard.attacks.storage import Storage, storages
-from crossguard.attacks.victims import Plain, Victim, entropy_loss, frozen_network, margin_loss
-from crossguard.checks import lookup
+from crossguard.attacks.victims import Plain, Victim, frozen_network
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import Elements, LInf, ThreatModel
-
-OBJECTIVES = {"margin": margin_loss, "cross-entropy": entropy_loss}
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,9 @@ def attack_samples(
     samples: MultiModalSamples,
     *,
     threat: ThreatModel,
-    attack: str = "apgd",
+    attack: str = "adaptive",
     attack_options: Mapping[str, Any] | None = None,
-    objective: str = "margin",
+    objective: str = STRONGEST,
     storage: Mapping[str, Storage] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -128,19 +132,21 @@ def attack_samples(
 ) -> AttackedSamples:
     """Attack a classifier or segmenter of several modalities, all of them at once.
 
-    Budgets are per modality: `LInf(eps)` for "pgd" and "apgd", where `eps` is a share of the modality's range (of
-    pixels, the usual [0, 1] units); `Elements(r)` for "sparse", where an element is a pixel across its channels, a time
-    step, or a feature, and takes any values in range. The found values are rounded to what can be stored, and the
-    victim is asked again about those: success is never what the search believed. A sample whose answer was already
-    wrong is attacked like any other. Results depend on (seed, the sample's place) alone, not on the batch.
+    Budgets are per modality: `Elements(r)` for "sparse", where an element is a pixel across its channels, a time step,
+    or a feature, and takes any values in range; for the others `LInf(eps)`, where `eps` is a share of the modality's
+    range (of pixels, the usual [0, 1] units). What is found is rounded to what can be stored, and judged as that, also
+    between the runs of an attack: the most lost of each sample is kept, by the lead of the best wrong label, or by the
+    share of wrong pixels. A sample whose answer was already wrong is attacked like any other, but by "auto-attack" and
+    its parts. Results depend on (seed, the sample's place) alone, not on the batch.
 
     Args:
         model: a model, or a `Victim` such as `certify.Smoothed`.
         samples: what to attack; not changed. Samples without a label are left clean.
         threat: budgets by modality.
-        attack: "pgd", "apgd" or "sparse" (`SAMPLE_ATTACKS`).
+        attack: "adaptive", "pgd", "apgd", "auto-attack", "sparse", ... (`SAMPLE_ATTACKS`).
         attack_options: the attack's own options.
-        objective: what is climbed: "margin" of the best wrong label, or "cross-entropy".
+        objective: what is raised: "strongest", all in turn; or one of `goals.OBJECTIVES`. "auto-attack" and its parts
+            have their own.
         storage: range and step of modalities that `Storage.of` would not guess from the data.
         seed: of random starts and contents.
         batch_size: samples that climb together.
@@ -153,8 +159,8 @@ def attack_samples(
 
     Raises:
         WrongKind: the model is no classifier or segmenter of several modalities.
-        ValueError: an unknown attack, option or modality, a budget that the attack cannot work within, samples of other
-            classes than the model's, or no samples.
+        ValueError: an unknown attack, option, objective or modality, a budget or a task that the attack cannot work
+            with, samples of other classes than the model's, or no samples.
     """
     victim: Victim = model if isinstance(model, Victim) else Plain(model)
     values = input_arrays(victim, samples)
@@ -166,15 +172,17 @@ def attack_samples(
     how = storages(values, victim.modalities, storage)
     words = {m: stored.sizes for m, stored in how.items() if stored.symbols}
     check_sample_budgets(attack, threat, victim.modalities, words)
-    lookup(OBJECTIVES, objective, what="objective")
+    masks = samples.labels.ndim > 1
+    objectives = objectives_of(objective, masks=masks)
     search = make_sample_attack(attack, **(attack_options or {}))
+    check_task(attack, search, masks=masks)
     if isinstance(victim.module, torch.nn.Module):
         victim.module.to(device)
     if places is None:
         places = np.arange(len(samples))
     elif len(places) != len(samples):
         raise ValueError(f"Expected {len(samples)} places (as samples), but got {len(places)}.")
-    job = _Job(victim, samples, places, how, words, threat, search, objective, seed, device, rows_per_forward)
+    job = _Job(victim, samples, places, how, words, threat, search, objectives, seed, device, rows_per_forward)
     found: dict[str, list[np.ndarray]] = {m: [] for m in values}
     answers: list[np.ndarray] = []
     attacked: list[np.ndarray] = []
@@ -217,7 +225,7 @@ class _Job:
     words: Mapping[str, int]
     threat: ThreatModel
     search: SampleClimb
-    objective: str
+    objectives: tuple[str, ...]
     seed: int
     device: torch.device | str
     rows_per_forward: int
@@ -228,16 +236,16 @@ class _Job:
         places = torch.from_numpy(self.places[ids]).to(self.device)
         truth = torch.from_numpy(self.samples.labels[ids]).to(self.device)
         clean = {m: self._parts(m, values) for m, values in source.items()}
-        shapes = {m: tuple(values.shape[1:]) for m, values in source.items()}
-        found = self.search.run(
-            self._loss(truth, places, shapes),
+        goal = self._goal(truth, places, source, clean)
+        asked = Asked(
             clean,
             dict(self.threat),
-            ids=places,
-            seed=self.seed,
-            words=self.words,
-            rows_per_forward=max(1, self.rows_per_forward // self.victim.passes),
+            places,
+            self.seed,
+            self.words,
+            max(1, self.rows_per_forward // self.victim.passes),
         )
+        found = self.search.run(goal, asked)
         labelled = (truth >= 0).reshape(len(truth), -1).any(dim=1)
         return {m: self._stored(m, found[m], clean[m], source[m], labelled) for m in source}
 
@@ -286,19 +294,31 @@ class _Job:
     def _parts(self, modality: str, values: np.ndarray) -> Part:
         return as_elements(torch.from_numpy(self.storage[modality].scaled(values)).to(self.device))
 
-    def _loss(
-        self, truth: Int64[Tensor, "samples ..."], ids: Int64[Tensor, " samples"], shapes: Mapping[str, tuple[int, ...]]
-    ) -> PartsLoss:
-        judge = OBJECTIVES[self.objective]
+    def _goal(
+        self,
+        truth: Int64[Tensor, "samples ..."],
+        ids: Int64[Tensor, " samples"],
+        source: Mapping[str, np.ndarray],
+        clean: Mapping[str, Part],
+    ) -> Goal:
+        shapes = {m: tuple(values.shape[1:]) for m, values in source.items()}
+        labelled = (truth >= 0).reshape(len(truth), -1).any(dim=1)
 
-        def loss(parts: Mapping[str, Part], rows: Int64[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        def ask(parts: Mapping[str, Part], rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows labels ..."]:
             inputs = {}
             for modality, part in parts.items():
                 stored = self.storage[modality]
                 inputs[modality] = stored.low + from_elements(part, shapes[modality]) * (stored.high - stored.low)
-            return judge(self.victim.log_probabilities(inputs, ids[rows]), truth[rows])
+            return self.victim.log_probabilities(inputs, ids[rows])
 
-        return loss
+        def settle(parts: Mapping[str, Part], rows: Int64[Tensor, " rows"]) -> Parts:
+            here = rows.cpu().numpy()
+            return {
+                m: self._parts(m, self._stored(m, part, clean[m][rows], source[m][here], labelled[rows]))
+                for m, part in parts.items()
+            }
+
+        return Goal(ask, truth, settle, self.objectives, shapes)
 
     def _stored(
         self, modality: str, found: Part, clean: Part, source: np.ndarray, labelled: Bool[Tensor, " samples"]

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import log_softmax, relu
+from torch.nn.functional import log_softmax
 
 from crossguard.attacks.base import frozen
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
@@ -65,35 +65,6 @@ class Plain:
         """Return the likeliest labels."""
         labels: Tensor = self.module(inputs).argmax(dim=1)
         return labels
-
-
-def margin_loss(
-    log_probabilities: Float[Tensor, "rows labels ..."], truth: Int64[Tensor, "rows ..."]
-) -> Float[Tensor, " rows"]:
-    """Return by how much the likeliest wrong label leads, in nats; above 0 where the answer is wrong.
-
-    Of a segmentation the mean over the judged pixels of the lead, cut at 1: a pixel that is wrong for good asks for no
-    more. Labels of -1 are not judged.
-    """
-    judged = truth >= 0
-    index = truth.clamp(min=0).unsqueeze(1)
-    right = log_probabilities.gather(1, index).squeeze(1)
-    wrong = log_probabilities.scatter(1, index, -torch.inf).amax(dim=1)
-    lead = torch.where(judged, wrong - right, torch.zeros_like(right))
-    if lead.ndim == 1:
-        return lead
-    lead = torch.where(judged, 1 - relu(1 - lead), lead)
-    return lead.flatten(1).sum(dim=1) / judged.flatten(1).sum(dim=1).clamp(min=1)
-
-
-def entropy_loss(
-    log_probabilities: Float[Tensor, "rows labels ..."], truth: Int64[Tensor, "rows ..."]
-) -> Float[Tensor, " rows"]:
-    """Return the cross-entropy of the true labels in nats, of a segmentation its mean over the judged pixels."""
-    judged = truth >= 0
-    lost = -log_probabilities.gather(1, truth.clamp(min=0).unsqueeze(1)).squeeze(1)
-    lost = torch.where(judged, lost, torch.zeros_like(lost)).reshape(len(truth), -1)
-    return lost.sum(dim=1) / judged.reshape(len(truth), -1).sum(dim=1).clamp(min=1)
 
 
 def frozen_network(module: Any) -> AbstractContextManager[None]:

@@ -11,8 +11,9 @@ from torch import nn
 
 from crossguard import __version__
 from crossguard.attacks.base import frozen
-from crossguard.attacks.sample_attacks import check_sample_budgets, make_sample_attack
-from crossguard.attacks.samples import OBJECTIVES, AttackedSamples, attack_samples
+from crossguard.attacks.goals import STRONGEST, objectives_of
+from crossguard.attacks.sample_attacks import check_sample_budgets, check_task, make_sample_attack
+from crossguard.attacks.samples import AttackedSamples, attack_samples
 from crossguard.attacks.storage import Storage, check_stored, storages
 from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
@@ -40,7 +41,7 @@ def evaluate_samples(
     attack_options: Mapping[str, Any] | None = None,
     threat: ThreatModel | None = None,
     modalities: bool = True,
-    objective: str = "margin",
+    objective: str = STRONGEST,
     positive: str | None = None,
     storage: Mapping[str, Storage] | None = None,
     seed: int = 0,
@@ -59,11 +60,11 @@ def evaluate_samples(
     Args:
         model: a model of several modalities.
         samples: with one label each, or a mask; -1 is not judged.
-        attack: "pgd", "apgd" or "sparse" (`SAMPLE_ATTACKS`), or None to measure clean only.
+        attack: "adaptive", "pgd", "sparse", ... (`SAMPLE_ATTACKS`), or None to measure clean only.
         attack_options: the attack's own options.
         threat: budgets by modality; needed with `attack`.
         modalities: also attack each modality alone.
-        objective: what the attack climbs: "margin" of the best wrong label, or "cross-entropy".
+        objective: what the attack raises, see `attack_samples`.
         positive: of masks, the class of IoU; default: the second.
         storage: range and step of modalities that `Storage.of` would not guess from the data.
         seed: of the attack, and of the bootstrap of masks.
@@ -98,7 +99,7 @@ def evaluate_samples(
         check_stored(model.modalities, storage)
     else:
         how = storages(values, model.modalities, storage)
-    _check_attack(attack, attack_options, threat, objective, model.modalities, how)
+    _check_attack(attack, attack_options, threat, objective, model.modalities, how, masks=masks)
     named = {name: index for index, name in enumerate(samples.classes)}
     chosen = min(1, len(named) - 1) if positive is None else lookup(named, positive, what="class")
     parts = {"clean": None} if not threat else parts_of(threat) if modalities else {part_name(threat): threat}
@@ -199,13 +200,15 @@ def _check_attack(
     objective: str,
     modalities: tuple[str, ...],
     how: Mapping[str, Storage],
+    *,
+    masks: bool,
 ) -> None:
-    lookup(OBJECTIVES, objective, what="objective")
+    objectives_of(objective, masks=masks)
     if attack is None:
         if threat or options:
             raise ValueError(f"Expected an attack for the threat and the options, but got {threat} and {options}.")
         return
-    make_sample_attack(attack, **(options or {}))
+    check_task(attack, make_sample_attack(attack, **(options or {})), masks=masks)
     words = {m: stored.sizes for m, stored in how.items() if stored.symbols}
     check_sample_budgets(attack, threat or ThreatModel(), modalities, words)
 

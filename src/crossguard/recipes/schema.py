@@ -194,8 +194,9 @@ class Samples(_Section):
     """Settings of classifiers and segmenters of sensors and scenes."""
 
     objective: Annotated[
-        Literal["margin", "cross-entropy"], Field(description="what the attack climbs: the best wrong label's lead")
-    ] = "margin"
+        Literal["strongest", "cross-entropy", "margin", "masked-cross-entropy", "jensen-shannon"],
+        Field(description="what the attack raises; strongest: all of the task's in turn"),
+    ] = "strongest"
     positive: Annotated[str | None, Field(description="masks: the class of IoU; default: the second")] = None
     storage: Annotated[
         dict[str, Literal["pixels", "millimetres"]],

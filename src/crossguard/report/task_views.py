@@ -120,7 +120,13 @@ def _samples_notes(entry: Mapping[str, Any]) -> list[str]:
         what += f" There is no pixel of {entry['positive']!r}, so that its IoU is not defined."
     notes = [f"{what} Intervals: {entry['intervals_are']}."]
     if entry["attack"] is not None:
-        aim = {"margin": "the lead of the best wrong label", "cross-entropy": "the cross-entropy"}
+        aim = {
+            "strongest": "several losses in turn, and the worst of each sample is kept",
+            "margin": "the lead of the best wrong label",
+            "cross-entropy": "the cross-entropy",
+            "masked-cross-entropy": "the cross-entropy of the pixels that are still right",
+            "jensen-shannon": "the Jensen-Shannon divergence from the truth",
+        }
         notes.append(
             f"The attack raises {aim[entry['objective']]}. Budgets of L-inf are shares of a modality's range; what is "
             "judged are the values as they are stored."
