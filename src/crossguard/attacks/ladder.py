@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.apgd import ENOUGH_INCREASES, MOMENTUM, checkpoints
-from crossguard.attacks.ascent import Pixels, wide
+from crossguard.attacks.ascent import Pixels
+from crossguard.attacks.ball import wide
 
 FIRST = 5
 """The steps of the first run, and the fewest that there are."""
