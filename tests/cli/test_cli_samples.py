@@ -70,7 +70,7 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
         "model": str(tmp_path / "model"),
         "data": {"name": "roads", "options": ROADS},
         "attack": {"name": "sparse", "options": {"steps": 2, "rounds": 2}},
-        "threat": {"modalities": {"rgb": {"elements": 20}, "depth": {"elements": 20}}},
+        "threat": {"modalities": {"rgb": {"elements": 300}, "depth": {"elements": 300}}},
         "samples": {"positive": "road", "storage": {"depth": "millimetres"}},
         "max_samples": 2,
     }
@@ -85,7 +85,7 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
     assert row["figures"]["joint"]["IoU"] == pytest.approx(
         100 * total["hits"] / (total["positives"] + total["false_alarms"])
     )
-    assert all(0 < r["edited"]["rgb"] <= 20 for r in joint)
+    assert all(0 < r["edited"]["rgb"] <= 300 and r["lost"] for r in joint)
     assert "Segmentation, clean and under attack" in (tmp_path / "run" / "report.html").read_text()
 
 
