@@ -8,7 +8,6 @@ import pytest
 
 from command_line import said
 from crossguard.data import load_samples
-from crossguard.evaluate import wilson
 from crossguard.models.road_net import RoadNet
 from crossguard.models.watch_net import WatchNet
 
@@ -48,7 +47,9 @@ def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
     joint = [r for r in rows if r["section"] == "classification/watch-net/joint"]
     right = sum(r["robust"] == r["label"] for r in joint)
     assert row["figures"]["joint"]["accuracy"] == pytest.approx(10 * right)
-    assert row["interval"]["joint"]["accuracy"] == list(wilson(right, 10))
+    figure = row["detail"]["joint"]["metrics"]["accuracy"]
+    assert (row["interval"]["joint"]["accuracy"], figure["n"]) == (None, 10)
+    assert figure["why"] == "one group holds all samples"
     assert all(0 < r["linf"]["gyroscope"] <= 0.02 + 1e-6 for r in joint)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Classification, clean and under attack" in page

@@ -38,8 +38,9 @@ def test_grounding_from_files_to_table_and_page(grounding, tmp_path):
     joint = [r for r in rows if r["section"] == "grounding/albef/joint"]
     assert len(rows) == 3 * 4
     assert row["figures"]["joint"]["accuracy"] == 100 * np.mean([r["robust_iou"] >= 0.5 for r in joint])
-    low, high = row["interval"]["joint"]["accuracy"]
-    assert low <= row["figures"]["joint"]["accuracy"] <= high
+    figure = row["detail"]["joint"]["metrics"]["accuracy"]
+    assert (row["interval"]["joint"]["accuracy"], figure["n"]) == (None, 4)
+    assert set(figure["by_group"]) == {r["image"] for r in joint}
     assert "the attack does not move them" in " ".join(row["notes"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("<figcaption>without attack: right") == page.count("<figcaption>under attack:") > 0

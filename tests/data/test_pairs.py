@@ -105,3 +105,18 @@ def test_spread_meets_both_ends_and_keeps_all_texts(toy_pairs):
     assert [few.images[0].key, few.images[-1].key] == [toy_pairs.images[0].key, toy_pairs.images[-1].key]
     assert len(few.texts_of(0)) == len(toy_pairs.texts_of(0))
     assert toy_pairs.spread(10**6).images == toy_pairs.images
+
+
+def test_groups_are_what_links_join_and_own_links_alone_where_there_are_some():
+    images = tuple(Picture(f"i{n}", Path(f"i{n}.png")) for n in range(4))
+    links = np.array([[0, 0], [0, 1], [1, 1], [2, 2], [3, 3], [3, 2], [1, 4]])
+    pairs = OneToManyPairs("toy", "test", images, tuple(f"text {n}" for n in range(5)), links)
+    assert [found.tolist() for found in pairs.groups] == [[0, 0, 1, 1], [0, 0, 1, 1, 0]]
+    own = np.array([[0, 0], [0, 1], [1, 4], [2, 2], [3, 3]])
+    judged = OneToManyPairs("toy", "test", images, pairs.texts, links, own_links=own)
+    assert [found.tolist() for found in judged.groups] == [[0, 1, 2, 3], [0, 0, 2, 3, 1]]
+    kept = judged.select(images=[1, 3])
+    alone = [2, 3, 1, 0]  # texts whose own image is gone
+    assert [found.tolist() for found in kept.groups] == [[0, 1], alone]
+    with pytest.raises(ValueError, match="`own_links` among `links`, but 1 are not"):
+        OneToManyPairs("toy", "test", images, pairs.texts, links, own_links=np.array([[0, 4]]))

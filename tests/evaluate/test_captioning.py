@@ -10,7 +10,7 @@ import torch
 import crossguard as cg
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.evaluate import captioning as captioning_module
-from crossguard.evaluate import captioning_tokens, evaluate_captioning, wilson
+from crossguard.evaluate import captioning_tokens, evaluate_captioning
 from crossguard.evaluate.captioning_attack import caption_objective
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -70,8 +70,11 @@ def test_rows_equal_what_the_model_writes(model, data):
     assert set(result.clean) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"}
     assert set(result.missing) == {"METEOR", "SPICE"}
     assert (result.robust, result.success) == (None, None)
-    low, high = result.intervals["clean"]["ROUGE-L"]
-    assert low <= result.clean["ROUGE-L"] <= high
+    told = result.figures["figures"]["clean"]["ROUGE-L"]
+    assert (told["low"], told["groups"], told["why"]) == (None, 4, "there are 4 groups, fewer than 8")
+    together = [row["group"] for row in result.rows]
+    assert together == [0, 1, 2, 0, 3]  # the first and the fourth share a caption
+    assert np.mean([told["by_group"][str(group)] for group in together]) == pytest.approx(result.clean["ROUGE-L"])
     assert result.settings["beams"] == 3
     assert result.figures["tokenizer"] == "plain"
 
@@ -89,7 +92,8 @@ def test_attacks_raise_the_loss_they_are_for_within_the_budget(model, data, atta
         assert result.figures["loss"]["robust"] > result.figures["loss"]["clean"]
     changed = sum(row["clean_caption"] != row["robust_caption"] for row in result.rows)
     assert result.success["changed"] == 100 * changed / 5
-    assert result.intervals["changed"] == list(wilson(changed, 5))
+    assert result.intervals["changed"] is None  # four groups
+    assert result.figures["figures"]["changed"]["captions"]["value"] == 100 * changed / 5
     assert result.success["drop"]["CIDEr"] == pytest.approx(result.clean["CIDEr"] - result.robust["CIDEr"])
 
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossguard.evaluate import captioning_scores, captioning_tokens, score_captions
-from crossguard.evaluate.bootstrap import percentile_interval, resamples
 from crossguard.evaluate.captioning_scores import BLEU, unavailable_metrics
 from crossguard.evaluate.captioning_tokens import find_java, run_java, tokenize
 
@@ -231,12 +230,3 @@ def test_both_tokenizers_agree_on_real_captions():
 def test_every_caption_needs_references(references, written):
     with pytest.raises(ValueError, match="Expected references for each"):
         score_captions(references, written, tokenizer="plain")
-
-
-def test_bootstrap_of_a_mean_has_the_textbook_width():
-    values = np.random.default_rng(0).normal(10, 2, 400)
-    low, high = percentile_interval(resamples(400, seed=1) @ values / 400)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
-    assert (resamples(5, seed=2).sum(axis=1) == 5).all()
-    assert np.array_equal(resamples(7, seed=3), resamples(7, seed=3))

@@ -10,7 +10,7 @@ import torch
 
 from crossguard.attacks.base import Attack
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.evaluate import evaluate, evaluate_modalities
+from crossguard.evaluate import clustered_interval, evaluate, evaluate_modalities
 from crossguard.evaluate.features import check_model
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -156,6 +156,10 @@ def test_success_and_intervals_follow_the_rows(tiny_clip, toy_pairs):
             assert result.success["drop"][name] == pytest.approx(100 * (len(right) - kept) / len(rows))
             low, high = result.intervals["robust"][name]
             assert low <= result.robust[name] <= high
+            figure = result.figures["robust"][name]
+            hits = [row["robust_rank"] <= cut for row in rows]
+            assert figure.interval == clustered_interval(hits, [row["group"] for row in rows])
+            assert (figure.n, figure.groups) == (len(rows), len({row["group"] for row in rows}))
     summary = json.loads(json.dumps(result.summary(), allow_nan=False))
     assert summary["clean"] == result.clean
     assert (summary["images"], summary["texts"]) == (24, len(toy_pairs.texts))

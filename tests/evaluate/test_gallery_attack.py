@@ -7,6 +7,7 @@ from crossguard.attacks import load_adversarial, make_attack
 from crossguard.evaluate import evaluate
 from crossguard.evaluate.gallery_attack import StoredStages
 from crossguard.evaluate.store import AdversarialStore
+from crossguard.report import retrieval_table
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from shared import fit_clip
@@ -37,10 +38,15 @@ def test_each_direction_is_judged_under_its_own_set_and_both_under_one(model, pa
         assert result.robust["tr@1"] < result.clean["tr@1"]
         summary = run.summary["retrieval"]["tiny/joint"]
         assert summary["shared"] == result.shared
+        figure = summary["figures"]["shared"]["ir@1"]
+        assert (figure["value"], figure["n"]) == (result.shared["ir@1"], len(pairs.texts))
         assert not list(tmp_path.rglob("stages"))
         again = evaluate(model, pairs, run=run, **QUICK)
         assert again.rows == result.rows
         assert again.shared == result.shared
+    (row,) = retrieval_table([tmp_path / "run"])
+    column = "joint" if result.shared == result.robust else "joint, one set"
+    assert row["detail"][column]["recall"]["ir@1"]["low"] == figure["low"]
     # What was saved is the shared set.
     saved = evaluate(model, pairs, attack="saved", attack_options={"folder": str(tmp_path / "set")}, seed=1)
     assert ranks(saved) == ranks(result, "shared_rank")

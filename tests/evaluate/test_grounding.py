@@ -9,7 +9,7 @@ import torch
 
 import crossguard as cg
 from crossguard.attacks.base import Attack
-from crossguard.evaluate import evaluate_grounding, evaluate_grounding_modalities, wilson
+from crossguard.evaluate import evaluate_grounding, evaluate_grounding_modalities
 from crossguard.evaluate import grounding as grounding_module
 from crossguard.evaluate import grounding_task as task_module
 from crossguard.models import attention_maps, enlarge
@@ -112,7 +112,9 @@ def test_attacked_rows_equal_expressions_done_by_hand(model, data):
     lost = [r and row["robust_iou"] < 0.5 for r, row in zip(right, result.rows, strict=True)]
     assert result.success["conditional"]["accuracy"] == pytest.approx(100 * sum(lost) / sum(right))
     assert result.success["drop"]["accuracy"] == result.clean["accuracy"] - result.robust["accuracy"]
-    assert result.intervals["robust"]["accuracy"] == wilson(sum(r["robust_iou"] >= 0.5 for r in result.rows), 4)
+    figure = result.figures["robust"]["accuracy"]
+    assert (figure.interval, figure.n, figure.groups) == (None, 4, len({r["image"] for r in result.rows}))
+    assert set(figure.by_group) == {r["image"] for r in result.rows}
 
 
 def test_modalities_touch_what_they_say_and_share_clean_answers(model, data):

@@ -7,8 +7,7 @@ import torch
 from crossguard.attacks import Storage, attack_samples
 from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
-from crossguard.evaluate import evaluate_samples, paired_drop, samples_task, wilson
-from crossguard.evaluate.samples_result import sample_figures
+from crossguard.evaluate import SamplesResult, clustered_interval, evaluate_samples, samples_task
 from crossguard.runs import RunFolder
 from crossguard.threat import Elements, LInf, ThreatModel
 
@@ -49,7 +48,7 @@ def sensors(count=11):
         modalities={m: generator.normal(size=(count, 4, 2)).astype(np.float32) for m in ("left", "right")},
         labels=np.array([0, 1, 2, -1, 1, 2, 0, 1, 2, 0, 1][:count]),
         classes=("a", "b", "c"),
-        groups=np.arange(count) // 2,
+        groups=np.arange(count),
     )
 
 
@@ -81,12 +80,15 @@ def test_a_classifiers_figures_are_those_of_its_rows_and_of_the_attack():
         assert [row["robust"] for row in result.rows] == [model.classes[label] for label in whole.attacked]
         assert result.rows[3]["label"] is None
         before, after = ((a == samples.labels)[judged] for a in (whole.answers, whole.attacked))
+        groups = samples.groups[judged]
         assert result.clean == {"accuracy": pytest.approx(100 * whole.clean_accuracy)}
         assert result.robust == {"accuracy": pytest.approx(100 * whole.robust_accuracy)}
-        assert result.intervals["robust"]["accuracy"] == list(wilson(int(after.sum()), 10))
-        lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+        assert result.intervals["robust"]["accuracy"] == clustered_interval(after, groups)
+        lost = int((before & ~after).sum())
         assert result.success["conditional"] == pytest.approx(100 * lost / before.sum())
-        assert result.intervals["drop"]["accuracy"] == list(paired_drop(lost, won, 10))
+        drop = result.figures["drop"]["accuracy"]
+        assert drop.low <= result.success["drop"]["accuracy"] <= drop.high
+        assert (drop.n, drop.groups) == (10, len(set(groups)))
     assert max(row["edited"]["left"] for row in found["right"].rows) == 0
     assert max(row["linf"]["left"] for row in found["joint"].rows) <= 0.05
     assert found["joint"].robust["accuracy"] < found["joint"].clean["accuracy"]
@@ -109,8 +111,10 @@ def test_a_segmenters_figures_are_those_of_its_masks():
         either = (((labels == 1) | (truth == 1)) & judged).sum()
         assert figures["pixel accuracy"] == pytest.approx(100 * (labels == truth)[judged].mean())
         assert figures["IoU"] == pytest.approx(100 * hits / either)
-        for metric, (low, high) in result.intervals[name].items():
-            assert low <= figures[metric] <= high
+        for metric, figure in result.figures[name].items():
+            assert (figure.value, figure.interval) == (figures[metric], None)
+            assert figure.why == f"there are {len(truth)} groups, fewer than 8"
+            assert len(figure.by_group) == figure.groups == len(truth)
     right = (truth >= 0) & (whole.answers == truth)
     lost = right & (whole.attacked != truth)
     assert result.success["conditional"] == pytest.approx(100 * lost.sum() / right.sum())
@@ -136,10 +140,10 @@ def test_a_constant_modality_matters_to_attacks_alone():
 
 
 def test_an_answer_that_was_never_right_cannot_be_lost():
-    rows = [{"label": "a", "clean": "b", "robust": "b"}]
-    found = sample_figures(rows, kind="classification", seed=0)
-    assert found["success"]["conditional"] is None
-    assert found["intervals"]["conditional"] is None
+    rows = [{"label": "a", "clean": "b", "robust": "b", "group": 0}]
+    found = SamplesResult(rows, {"kind": "classification", "attack": "pgd"})
+    assert found.success["conditional"] is None
+    assert found.intervals["conditional"] is None
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):

@@ -117,6 +117,7 @@ def a_result(before, after, queries=100):
     rows = [
         {
             "direction": d,
+            "group": i,
             "clean_rank": 1 if i < before else 2,
             **dict.fromkeys(("robust_rank", "shared_rank"), 1 if i < after else 2),
         }

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from crossguard.attacks.base import Attack
-from crossguard.evaluate import evaluate, evaluate_modalities, wilson
+from crossguard.evaluate import Figure, evaluate, evaluate_modalities, wilson
 from crossguard.evaluate.retrieval import METRICS
 from crossguard.report import CertificateView, RetrievalView, Share, certificate_entry
 from crossguard.runs import RunFolder
@@ -29,7 +29,11 @@ class Signs(Attack):
 
 
 def share(hits, total):
-    return Share(100 * hits / total, *wilson(hits, total))
+    return Share(100 * hits / total, *wilson(hits, total), total, total // 4)
+
+
+def points(value):
+    return Figure(value, value - 3, value + 3, 100, 25)
 
 
 def make_row(label="mat", *, columns=("clean", "image", "text", "joint"), **changes):
@@ -40,8 +44,8 @@ def make_row(label="mat", *, columns=("clean", "image", "text", "joint"), **chan
     }
     success = {
         column: {
-            "conditional": {metric: 10.0 * c + m if c < 3 else None for m, metric in enumerate(METRICS)},
-            "drop": {metric: 20.0 * c - m for m, metric in enumerate(METRICS)},
+            "conditional": {metric: points(10.0 * c + m) if c < 3 else None for m, metric in enumerate(METRICS)},
+            "drop": {metric: points(20.0 * c - m) for m, metric in enumerate(METRICS)},
         }
         for c, column in enumerate(columns)
         if column != "clean"

@@ -101,7 +101,9 @@ def test_the_table_holds_every_figure():
         assert heading in page.words
     assert page.words.count("–") >= 6  # what was not measured
     drop = views[0].success["joint"]["drop"]["ir@1"]
-    assert f"{drop:.1f}" in page.words
+    assert f"{drop.value:.1f}" in page.words
+    assert f"{drop.low:.1f}–{drop.high:.1f}" in page.words
+    assert "100 / 25" in page.words
 
 
 def test_two_charts_have_a_bar_per_model_and_column():

@@ -58,6 +58,9 @@ def test_tables_say_what_the_summary_says(run_path):
         assert base["recall"][part] == entry["robust"]
         assert base["interval"][part] == entry["intervals"]["robust"]
         assert base["success"][part] == entry["success"]
+        for definition in ("conditional", "drop"):
+            assert base["detail"][part][definition] == entry["figures"][definition]
+        assert base["detail"][part]["recall"]["ir@1"]["n"] == entry["texts"]
     assert (clean["attack"], clean["threat"], list(clean["recall"])) == (None, "", ["clean"])
     (certificate,) = certificate_table([run_path])
     assert certificate["accuracy"][2][3] == pytest.approx(0.05)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from crossguard.evaluate import Ratio
 from crossguard.report.study import collect_study, estimate, study_markdown
 from crossguard.report.study.figures import planes
 
@@ -124,3 +125,36 @@ def test_figures_stand_where_the_numbers_are(settings, rows):
     assert all(point.high <= point.y <= point.low for point in series.points)
     assert [label.lines for label in plane.across] == [("1",), ("4",)]
     assert [p.across_name for p in planes(measures)] == ["alignment", "diversity", "gap"]
+
+
+def test_figures_over_test_samples_are_paired_with_the_reference(settings, rows):
+    """Ranks of every query: the mean over the seeds, its interval over groups, and the paired gain."""
+    rng = np.random.default_rng(0)
+    groups = [list(range(20)), [place // 3 for place in range(60)]]
+    for row in rows:
+        ranks = {d: rng.integers(1, 4, size).tolist() for d, size in (("tr", 20), ("ir", 60))}
+        row |= {"ranks": {"clean": ranks, "robust": ranks}, "groups": groups}
+    found = collect_study(settings, rows)
+    by_name = {row.name: row for row in found.tables[0].rows}
+    hits = {
+        arm: np.mean([np.array(row["ranks"]["robust"]["ir"]) == 1 for row in rows if row["arm"] == arm], axis=0)
+        for arm in ("mat", "eda 1")
+    }
+    figure = by_name["eda 1"].over_samples["sga, joint"]["ir@1"]
+    assert figure.value == pytest.approx(100 * hits["eda 1"].mean())
+    assert (figure.n, figure.groups) == (60, 20)
+    assert figure.low < figure.value < figure.high
+    gain = by_name["eda 1"].gains_over_samples["sga, joint"]["ir@1"]
+    expected = Ratio(hits["eda 1"], np.ones(60), np.array(groups[1])).minus(
+        Ratio(hits["mat"], np.ones(60), np.array(groups[1]))
+    )
+    assert (gain.value, gain.low, gain.high) == (expected.value, expected.low, expected.high)
+    text = study_markdown(found)
+    assert "n / groups: 20 / 20 images, 60 / 20 texts" in text
+    assert f"{gain.value:+.1f} ({gain.low:.1f} to {gain.high:.1f})" in text
+
+
+def test_rows_without_ranks_have_no_figures_over_samples(settings, rows):
+    found = collect_study(settings, rows)
+    assert not any(any(row.over_samples.values()) for row in found.tables[0].rows)
+    assert "over groups" not in study_markdown(found)

@@ -38,29 +38,40 @@ class PixelBounds:
         )
 
     @property
+    def ratios(self) -> dict[str, tuple[int, int]]:
+        """Every metric as part and whole: "accuracy", "recall", "precision", "f_score" and "iou"."""
+        return {
+            "accuracy": (self.right, self.judged),
+            "recall": (self.hits, self.positives),
+            "precision": (self.hits, self.hits + self.false_alarms),
+            "f_score": (2 * self.hits, self.hits + self.positives + self.false_alarms),
+            "iou": (self.hits, self.positives + self.false_alarms),
+        }
+
+    @property
     def accuracy(self) -> float:
         """Certified pixel accuracy, in [0, 1]; NaN where no pixel has a label."""
-        return _share(self.right, self.judged)
+        return _share(*self.ratios["accuracy"])
 
     @property
     def recall(self) -> float:
         """Lower bound on recall of the positive class, in [0, 1]; NaN where there is no such pixel."""
-        return _share(self.hits, self.positives)
+        return _share(*self.ratios["recall"])
 
     @property
     def precision(self) -> float:
         """Lower bound on precision, in [0, 1]; 0 where no pixel is sure to be positive."""
-        return _share(self.hits, self.hits + self.false_alarms) if self.hits else 0.0
+        return _share(*self.ratios["precision"]) if self.hits else 0.0
 
     @property
     def f_score(self) -> float:
         """Lower bound on the F-score 2 TP / (2 TP + FP + FN), in [0, 1]; NaN where nothing is or may be positive."""
-        return _share(2 * self.hits, self.hits + self.positives + self.false_alarms)
+        return _share(*self.ratios["f_score"])
 
     @property
     def iou(self) -> float:
         """Lower bound on intersection over union TP / (TP + FP + FN), in [0, 1]; NaN as `f_score`."""
-        return _share(self.hits, self.positives + self.false_alarms)
+        return _share(*self.ratios["iou"])
 
 
 def pixel_bounds(

@@ -149,11 +149,23 @@ class SegmentationCertificate:
             correction: as `image`.
         """
         totals = [PixelBounds() for _ in radii]
-        for i, truth in enumerate(self.samples.labels):
-            found = self.image(i, radii, correction=correction)
-            here = pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=positive)
+        for here in self.image_bounds(radii, positive=positive, correction=correction):
             totals = [total + bounds for total, bounds in zip(totals, here, strict=True)]
         return totals
+
+    def image_bounds(
+        self,
+        radii: Sequence[Mapping[str, int]],
+        *,
+        positive: int = 1,
+        correction: Correction | None = None,
+    ) -> list[list[PixelBounds]]:
+        """Return the same image by image, so that intervals can be over images."""
+        images = []
+        for i, truth in enumerate(self.samples.labels):
+            found = self.image(i, radii, correction=correction)
+            images.append(pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=positive))
+        return images
 
     def gaps(self, index: int) -> Float[np.ndarray, "height width"]:
         """Return lower bounds on p_A - p_B of one image's pixels, which hold for all of them and all radii at once.

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from crossguard.data.pictures import Picture
 
@@ -17,6 +19,21 @@ Links = Int64[np.ndarray, "links 2"]
 def evenly(count: int, of: int) -> Int64[np.ndarray, " chosen"]:
     """Return `count` indices (all, if there are fewer), evenly spread from the first to the last of `of`."""
     return np.linspace(0, of - 1, min(count, of)).round().astype(np.int64)
+
+
+def linked(
+    links: Links, *, images: int, texts: int
+) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " texts"]]:
+    """Return, per image and per text, the number of the component that links join it to, directly or through others.
+
+    Components are numbered by their first image.
+    """
+    size = images + texts
+    graph = coo_matrix((np.ones(len(links)), (links[:, 0], images + links[:, 1])), shape=(size, size))
+    found = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    numbers = np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    return numbers[:images], numbers[images:]
 
 
 @dataclass(frozen=True)
@@ -34,9 +51,12 @@ class OneToManyPairs:
         links: int64 [links, 2] of (image index, text index), without duplicates.
         text_kinds: one kind per text ("caption", "name", "alias", ...), or empty.
         notes: what the loader saw and a reader of the results should know (repeated rows, what was left out).
+        own_links: of data whose further links were judged afterwards, those of each image and the texts written for it:
+            they alone say which samples belong together (see `groups`). None: all links do.
 
     Raises:
-        ValueError: blank or repeated texts, links out of range or repeated, an image or text without a link.
+        ValueError: blank or repeated texts, links out of range or repeated, own links that are no links, an image or
+            text without a link.
 
     Example:
         >>> pair = OneToManyPairs("toy", "test", (Picture("a", Path("a.png")),), ("a cat", "a pet"), [[0, 0], [0, 1]])
@@ -51,16 +71,16 @@ class OneToManyPairs:
     links: Links
     text_kinds: Sequence[str] = ()
     notes: Sequence[str] = ()
+    own_links: Int64[np.ndarray, "own 2"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))
         object.__setattr__(self, "texts", tuple(self.texts))
         object.__setattr__(self, "text_kinds", tuple(self.text_kinds))
         object.__setattr__(self, "notes", tuple(self.notes))
-        links = np.asarray(self.links, dtype=np.int64).reshape(-1, 2)
-        links = links[np.lexsort((links[:, 1], links[:, 0]))]
-        links.setflags(write=False)
-        object.__setattr__(self, "links", links)
+        object.__setattr__(self, "links", _in_order(self.links))
+        if self.own_links is not None:
+            object.__setattr__(self, "own_links", _in_order(self.own_links))
         self._check()
 
     def _check(self) -> None:
@@ -85,6 +105,19 @@ class OneToManyPairs:
                 raise ValueError(f"Expected every {what} to have a link, but {unlinked} of {size} have none.")
         if (self.links[1:] == self.links[:-1]).all(axis=1).any():  # they are in order
             raise ValueError("Expected different `links`, but some are repeated.")
+        if self.own_links is not None:
+            strangers = len(np.unique(np.concatenate([self.links, self.own_links]), axis=0)) - len(self.links)
+            if strangers:
+                raise ValueError(f"Expected `own_links` among `links`, but {strangers} are not.")
+
+    @cached_property
+    def groups(self) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " texts"]]:
+        """Per image and per text, the number of its group: what links (`own_links`, where there are some) join.
+
+        The samples of a group are not independent of each other; intervals and splits never take them for it.
+        """
+        links = self.links if self.own_links is None else self.own_links
+        return linked(links, images=len(self.images), texts=len(self.texts))
 
     def image(self, index: int) -> Image.Image:
         """Decode image `index` to an upright RGB `PIL.Image`."""
@@ -127,11 +160,16 @@ class OneToManyPairs:
         """Return the fields of pairs with some of the links, and the images and texts that these link."""
         image_ids, image_ends = np.unique(links[:, 0], return_inverse=True)
         text_ids, text_ends = np.unique(links[:, 1], return_inverse=True)
+        own = self.own_links
+        if own is not None:
+            own = own[np.isin(own[:, 0], image_ids) & np.isin(own[:, 1], text_ids)]
+            own = np.stack([np.searchsorted(image_ids, own[:, 0]), np.searchsorted(text_ids, own[:, 1])], axis=1)
         return {
             "images": tuple(self.images[i] for i in image_ids),
             "texts": tuple(self.texts[j] for j in text_ids),
             "links": np.stack([image_ends, text_ends], axis=1),
             "text_kinds": tuple(self.text_kinds[j] for j in text_ids) if self.text_kinds else (),
+            "own_links": own,
         }
 
     def head(self, max_images: int) -> "OneToManyPairs":
@@ -144,3 +182,11 @@ class OneToManyPairs:
         Where the images are in an order, by part or by kind, each part is met, unlike by `head`.
         """
         return self.select(images=evenly(max_images, len(self.images)).tolist())
+
+
+def _in_order(links: Links) -> Links:
+    """Return links by image, then by text, as values that cannot be changed."""
+    found = np.asarray(links, dtype=np.int64).reshape(-1, 2)
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    found.setflags(write=False)
+    return found

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from PIL.Image import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from crossguard.data import OneToManyPairs, PairBatch
+from crossguard.data.pairs import linked
 from crossguard.models import Captioner, VisionLanguageModel
 
 Ids = Int64[np.ndarray, " _"]
@@ -42,14 +41,8 @@ def linked_groups(pairs: OneToManyPairs, *, batch_size: int) -> list[Int64[np.nd
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` >= 1, but got {batch_size}.")
-    images, texts = len(pairs.images), len(pairs.texts)
-    graph = coo_matrix(
-        (np.ones(len(pairs.links)), (pairs.links[:, 0], images + pairs.links[:, 1])),
-        shape=(images + texts, images + texts),
-    )
-    component = connected_components(graph, directed=False)[1][:images]
-    _, first, cluster = np.unique(component, return_index=True, return_inverse=True)
-    order = np.argsort(first[cluster], kind="stable")  # clusters by their first image, images ascending within
+    cluster, _ = linked(pairs.links, images=len(pairs.images), texts=len(pairs.texts))
+    order = np.argsort(cluster, kind="stable")  # clusters by their first image, images ascending within
     return _packed(np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1), batch_size=batch_size)
 
 

@@ -131,7 +131,7 @@ def evaluate_captioning(
 def _figures(measurement: Measurement, part: str, carried: Carried) -> dict[str, Any]:
     """Return the figures that the run holds, unless more metrics can be computed by now, or compute them."""
     known, tokenizer = kept_summary(measurement, part), choose_tokenizer()
-    names = ("clean", "robust", "success", "intervals", "loss", "missing", "tokenizer")
+    names = ("clean", "robust", "success", "intervals", "figures", "draws", "loss", "missing", "tokenizer")
     if known.get("tokenizer") == tokenizer and set(known["missing"]) == set(unavailable_metrics()):
         return {name: known[name] for name in names}
     with measurement.progress.task("Score captions", total=1) as progress:

@@ -6,15 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from crossguard.evaluate.bootstrap import DRAWS, percentile_interval, resamples
 from crossguard.evaluate.captioning_scores import score_captions
 from crossguard.evaluate.captioning_tokens import Tokenizer
-from crossguard.evaluate.intervals import wilson
 from crossguard.evaluate.sample_examples import SampleExamples
+from crossguard.evaluate.statistics import (
+    DRAWS,
+    FEWEST_GROUPS,
+    Figure,
+    Ratio,
+    bootstrap_figure,
+    group_draws,
+    intervals_of,
+    told,
+    values_of,
+)
+from crossguard.runs import as_read_back
 
 INTERVALS = (
-    f"95 %: percentiles of {DRAWS:,} bootstrap resamples of the images for scores and drops (n-gram weights of CIDEr "
-    "held), Wilson's score interval for the share of changed captions"
+    f"95 %, over groups of images that share captions: {DRAWS:,} bootstrap resamples of the groups for scores and "
+    "drops (n-gram weights of CIDEr held), Wilson's score interval at the groups' effective size for the share of "
+    "changed captions; the model is held fixed"
 )
 
 
@@ -25,9 +36,10 @@ class CaptioningResult:
     Scores are times 100, as they are published.
 
     Args:
-        rows: one per image, in the order of the data set. Keys: `index`, `image`, `references`, `clean_caption`,
-            `clean_loss` (mean loss of the references, nats per token), `robust_caption`, `robust_loss` (None without
-            attack), `linf`, `section`, `model`, `data`, `split`, `attack`, `threat`, `seed`.
+        rows: one per image, in the order of the data set. Keys: `index`, `image`, `group` (`OneToManyPairs.groups`),
+            `references`, `clean_caption`, `clean_loss` (mean loss of the references, nats per token), `robust_caption`,
+            `robust_loss` (None without attack), `linf`, `section`, `model`, `data`, `split`, `attack`, `threat`,
+            `seed`.
         settings: what was measured: `label`, `model`, `data`, `split`, `beams`, `objective`, `attack`, `seed`, ...
         figures: scores of the captions, see `caption_figures`.
         examples: a few images to look at.
@@ -61,7 +73,7 @@ class CaptioningResult:
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """95 % intervals by figure ("clean", "robust", "drop": by metric; "changed")."""
+        """95 % intervals by figure ("clean", "robust", "drop": by metric; "changed"); None where there is none."""
         return dict(self.figures["intervals"])
 
     @property
@@ -98,7 +110,8 @@ def caption_figures(rows: Sequence[Mapping[str, Any]], *, tokenizer: Tokenizer, 
         seed: of the bootstrap.
 
     Returns:
-        `clean` and `robust` (by metric), `success`, `intervals`, `loss` (mean loss of the references, by side),
+        `clean` and `robust` (by metric), `success`, `intervals`, `figures` (with images and groups), `draws` (the
+        scores of every resample of the groups, by side and metric), `loss` (mean loss of the references, by side),
         `missing` (by metric, why) and `tokenizer`.
 
     Raises:
@@ -106,28 +119,43 @@ def caption_figures(rows: Sequence[Mapping[str, Any]], *, tokenizer: Tokenizer, 
     """
     references = [row["references"] for row in rows]
     sides = ["clean"] if rows[0]["robust_caption"] is None else ["clean", "robust"]
-    weights = resamples(len(rows), seed=seed)
+    names, member = np.unique([row["group"] for row in rows], return_inverse=True)
+    few = len(names) < FEWEST_GROUPS  # of few groups each alone, else resamples of all
+    weights = np.eye(len(names)) if few else group_draws(len(names), seed=seed)
     scores = {s: score_captions(references, [r[f"{s}_caption"] for r in rows], tokenizer=tokenizer) for s in sides}
     missing = {metric: why for found in scores.values() for metric, why in found.missing.items()}
     metrics = [metric for metric in scores["clean"].metrics if metric not in missing]
     points = {s: {m: float(scores[s].overall()[m][0]) for m in metrics} for s in sides}
-    drawn = {s: scores[s].overall(weights) for s in sides}
-    intervals: dict[str, Any] = {s: {m: list(percentile_interval(drawn[s][m])) for m in metrics} for s in sides}
+    drawn = {s: scores[s].overall(weights[:, member]) for s in sides}
+
+    def figure(value: float, values: np.ndarray) -> Figure:
+        by_group = dict(zip(map(str, names), values.tolist(), strict=True)) if few else None
+        return bootstrap_figure(value, values, n=len(rows), groups=len(names), by_group=by_group)
+
+    figures: dict[str, dict[str, Figure | None]] = {
+        s: {m: figure(points[s][m], drawn[s][m]) for m in metrics} for s in sides
+    }
     success = None
     if "robust" in sides:
-        changed = sum(row["clean_caption"] != row["robust_caption"] for row in rows)
-        success = {
-            "changed": 100 * changed / len(rows),
-            "drop": {m: points["clean"][m] - points["robust"][m] for m in metrics},
+        changed = np.array([row["clean_caption"] != row["robust_caption"] for row in rows])
+        figures["drop"] = {
+            m: figure(points["clean"][m] - points["robust"][m], drawn["clean"][m] - drawn["robust"][m]) for m in metrics
         }
-        intervals["drop"] = {m: list(percentile_interval(drawn["clean"][m] - drawn["robust"][m])) for m in metrics}
-        intervals["changed"] = list(wilson(changed, len(rows)))
-    return {
-        "clean": points["clean"],
-        "robust": points.get("robust"),
-        "success": success,
-        "intervals": intervals,
-        "loss": {s: float(np.mean([row[f"{s}_loss"] for row in rows])) for s in sides},
-        "missing": missing,
-        "tokenizer": tokenizer,
-    }
+        figures["changed"] = {"captions": Ratio.of_hits(changed, names[member]).figure()}
+        success = {"changed": 100 * float(changed.mean()), "drop": values_of(figures["drop"])}
+    intervals: dict[str, Any] = intervals_of(figures)
+    if success is not None:
+        intervals["changed"] = intervals["changed"]["captions"]
+    return as_read_back(
+        {
+            "clean": points["clean"],
+            "robust": points.get("robust"),
+            "success": success,
+            "intervals": intervals,
+            "figures": told(figures),
+            "draws": {} if few else {s: {m: drawn[s][m].round(2).tolist() for m in metrics} for s in sides},
+            "loss": {s: float(np.mean([row[f"{s}_loss"] for row in rows])) for s in sides},
+            "missing": missing,
+            "tokenizer": tokenizer,
+        }
+    )

@@ -114,12 +114,14 @@ class CaptioningTask:
     ) -> list[dict[str, Any]]:
         """Return one row per image."""
         rows = []
+        groups = self.pairs.groups[0]
         for place, image in enumerate(batch.image_ids.tolist()):
             after = None if robust is None else robust[place]
             rows.append(
                 {
                     "index": image,
                     "image": self.pairs.images[image].key,
+                    "group": int(groups[image]),
                     "references": [self.pairs.texts[int(text)] for text in self.pairs.texts_of(image)],
                     "clean_caption": clean[place]["caption"],
                     "clean_loss": clean[place]["loss"],

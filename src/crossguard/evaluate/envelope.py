@@ -16,7 +16,9 @@ from crossguard.attacks.storage import storages
 from crossguard.certify import PixelBounds, Smoothed, pixel_bounds
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
+from crossguard.evaluate.certified import figures_along, pixel_ratios
 from crossguard.evaluate.fingerprint import samples_fingerprint
+from crossguard.evaluate.statistics import Figure, Ratio
 from crossguard.models.identity import model_identity
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter
@@ -81,6 +83,22 @@ class Envelope:
             metrics[metric] = tuple(None if np.isinf(value) else float(value) for value in lowest)
         return metrics
 
+    def figures(self, *, positive: int = 1) -> dict[str, tuple[Figure | None, ...]]:
+        """Return `metrics` with their intervals, in percent; None where one is not defined."""
+        truth, groups = self.samples.labels, self.samples.groups
+        if truth.ndim == 1:
+            judged = (truth >= 0).astype(np.float64)
+            right = (self.answers == truth) & (truth >= 0)
+            kept = (right[below].all(axis=0).astype(np.float64) for below in self.within)
+            return {"accuracy": tuple(Ratio(part, judged, groups).figure() for part in kept)}
+        each = figures_along([pixel_ratios(self._images(labels, positive), groups) for labels in self.answers])
+
+        def lowest(figures: Sequence[Figure | None], below: Bool[np.ndarray, " vectors"]) -> Figure | None:
+            found = [figure for figure, inside in zip(figures, below, strict=True) if inside and figure is not None]
+            return min(found, key=lambda figure: figure.value, default=None)
+
+        return {metric: tuple(lowest(found, below) for below in self.within) for metric, found in each.items()}
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per sample: whether (of scenes: for which share of pixels) it stays right at each vector."""
         truth = self.samples.labels
@@ -103,11 +121,12 @@ class Envelope:
         return rows
 
     def _bounds(self, labels: Int64[np.ndarray, "samples height width"], positive: int) -> PixelBounds:
+        return sum(self._images(labels, positive), PixelBounds())
+
+    def _images(self, labels: Int64[np.ndarray, "samples height width"], positive: int) -> list[PixelBounds]:
         sure = np.ones(labels.shape[1:], dtype=bool)
-        total = PixelBounds()
-        for label, truth in zip(labels, self.samples.labels, strict=True):
-            total = total + pixel_bounds(label, sure, truth, positive=positive)
-        return total
+        pairs = zip(labels, self.samples.labels, strict=True)
+        return [pixel_bounds(label, sure, truth, positive=positive) for label, truth in pairs]
 
 
 def sparse_envelope(

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from crossguard.evaluate.grounding_boxes import RIGHT
-from crossguard.evaluate.intervals import paired_drop, wilson
 from crossguard.evaluate.sample_examples import SampleExamples
-
-INTERVALS = (
-    "95 %: Wilson's score interval for accuracy and for conditional success, Agresti and Min's for the drop; "
-    "expressions are taken as independent, those about one image are not quite"
+from crossguard.evaluate.statistics import (
+    INTERVALS,
+    Figure,
+    Ratio,
+    attack_figures,
+    intervals_of,
+    told,
+    values_of,
 )
+
 PROPOSALS = "boxes of a detector that saw the clean images; the attack does not move them"
 
 
@@ -71,25 +75,35 @@ class GroundingResult:
         "conditional": right before and wrong after, of those right before; None where none was. "drop": accuracy
         before minus accuracy after.
         """
-        if self.robust is None:
+        if not self.attacked:
             return None
-        right, lost, _ = self._changes()
-        return {
-            "conditional": {"accuracy": 100 * lost / right if right else None},
-            "drop": {"accuracy": self.clean["accuracy"] - self.robust["accuracy"]},
-        }
+        return {definition: values_of(self.figures[definition]) for definition in ("conditional", "drop")}
 
     @cached_property
+    def figures(self) -> dict[str, dict[str, Figure | None]]:
+        """By figure ("clean", "robust", "conditional", "drop", "ceiling", "pointless clean", "pointless robust") and
+        metric: value, interval, expressions and groups, which are the images.
+
+        None where a figure is not defined.
+        """
+        found = attack_figures(self.ratios("clean"), self.ratios("robust") if self.attacked else None)
+        found["ceiling"] = {"accuracy": self._share(self._right("best_iou")).figure()}
+        for side in self.pointless:
+            nowhere = np.array([row[f"{side}_box"] is None for row in self.rows])
+            found[f"pointless {side}"] = {"accuracy": self._share(nowhere).figure()}
+        return found
+
+    @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float] | None]]:
-        """95 % intervals by figure ("clean", "robust", "conditional", "drop"), in percent."""
-        total = len(self.rows)
-        found: dict[str, tuple[float, float] | None] = {"clean": wilson(int(self._right("clean_iou").sum()), total)}
-        if self.attacked:
-            right, lost, won = self._changes()
-            found["robust"] = wilson(int(self._right("robust_iou").sum()), total)
-            found["conditional"] = wilson(lost, right) if right else None
-            found["drop"] = paired_drop(lost, won, total)
-        return {figure: {"accuracy": interval} for figure, interval in found.items()}
+        """95 % intervals by figure, as `figures`, in percent; None where there is none."""
+        return intervals_of(self.figures)
+
+    def ratios(self, side: str) -> dict[str, Ratio]:
+        """Return, by metric, which expressions of a side ("clean" or "robust") are right, in groups of an image."""
+        return {"accuracy": self._share(self._right(f"{side}_iou"))}
+
+    def _share(self, hits: np.ndarray) -> Ratio:
+        return Ratio.of_hits(hits, np.array([row["image"] for row in self.rows]))
 
     def summary(self) -> dict[str, Any]:
         """Return settings and figures as JSON values, without rows and pictures."""
@@ -102,10 +116,8 @@ class GroundingResult:
             "success": self.success,
             "ceiling": self.ceiling,
             "pointless": self.pointless,
-            "intervals": {
-                figure: {metric: None if pair is None else list(pair) for metric, pair in metrics.items()}
-                for figure, metrics in self.intervals.items()
-            },
+            "intervals": self.intervals,
+            "figures": told(self.figures),
             "intervals_are": INTERVALS,
             "proposals_are": PROPOSALS,
             "examples": None if self.examples is None else self.examples.to_dict(),
@@ -113,10 +125,6 @@ class GroundingResult:
 
     def _right(self, field: str) -> np.ndarray:
         return np.array([row[field] >= RIGHT for row in self.rows], dtype=bool)
-
-    def _changes(self) -> tuple[int, int, int]:
-        before, after = self._right("clean_iou"), self._right("robust_iou")
-        return int(before.sum()), int((before & ~after).sum()), int((~before & after).sum())
 
     def __str__(self) -> str:
         settings = self.settings

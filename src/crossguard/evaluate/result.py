@@ -10,12 +10,15 @@ import torch
 from jaxtyping import Int64
 
 from crossguard.evaluate.examples import Examples
-from crossguard.evaluate.intervals import paired_drop, wilson
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction, cuts, recalls
-
-INTERVALS = (
-    "95 %: Wilson's score interval for recalls and for conditional success, Agresti and Min's for the drop; "
-    "queries are taken as independent"
+from crossguard.evaluate.statistics import (
+    INTERVALS,
+    Figure,
+    Ratio,
+    attack_figures,
+    intervals_of,
+    told,
+    values_of,
 )
 
 
@@ -27,9 +30,10 @@ class RetrievalResult:
 
     Args:
         rows: one per query, all of direction "tr" before all of "ir", in the order of the data set. Keys: `section`,
-            `direction`, `index`, `query` (image key or text), `clean_rank`, `robust_rank` and `shared_rank` (from 1;
-            the latter two None without attack), `model`, `data`, `split`, `attack`, `threat`, `seed`, and of the query
-            as it was asked under attack `linf` (images), `words` and `adversarial_text` (texts).
+            `direction`, `index`, `query` (image key or text), `group` (`OneToManyPairs.groups`), `clean_rank`,
+            `robust_rank` and `shared_rank` (from 1; the latter two None without attack), `model`, `data`, `split`,
+            `attack`, `threat`, `seed`, and of the query as it was asked under attack `linf` (images), `words` and
+            `adversarial_text` (texts).
         settings: what was measured: `label`, `model`, `data`, `split`, `attack`, `threat`, `seed`, ...
         examples: a few queries to look at; None without attack.
         warnings: signs that the figures say less than they seem to, see `evaluate.sanity`.
@@ -41,16 +45,27 @@ class RetrievalResult:
     warnings: tuple[str, ...] = ()
 
     @cached_property
+    def figures(self) -> dict[str, dict[str, Figure | None]]:
+        """By figure ("clean", "robust", "shared", "conditional", "drop") and metric: value, interval, what it rests on.
+
+        Groups are what links make of images and texts (`OneToManyPairs.groups`). None where a figure is not defined.
+        """
+        if not self.attacked:
+            return attack_figures(self.ratios("clean"))
+        one_set = {metric: ratio.figure() for metric, ratio in self.ratios("shared").items()}
+        return {**attack_figures(self.ratios("clean"), self.ratios("robust")), "shared": one_set}
+
+    @cached_property
     def clean(self) -> dict[str, float]:
         """tr@1 tr@5 tr@10 ir@1 ir@5 ir@10 without attack, in percent."""
-        return recalls({d: torch.from_numpy(self._ranks(d, "clean_rank")) for d in DIRECTIONS})
+        return recalls({d: torch.from_numpy(self._ranks(d, "clean")) for d in DIRECTIONS})
 
     @cached_property
     def robust(self) -> dict[str, float] | None:
         """The same under attack; None when nothing was attacked."""
         if not self.attacked:
             return None
-        return recalls({d: torch.from_numpy(self._ranks(d, "robust_rank")) for d in DIRECTIONS})
+        return recalls({d: torch.from_numpy(self._ranks(d, "robust")) for d in DIRECTIONS})
 
     @cached_property
     def shared(self) -> dict[str, float] | None:
@@ -61,7 +76,7 @@ class RetrievalResult:
         """
         if not self.attacked:
             return None
-        return recalls({d: torch.from_numpy(self._ranks(d, "shared_rank")) for d in DIRECTIONS})
+        return recalls({d: torch.from_numpy(self._ranks(d, "shared")) for d in DIRECTIONS})
 
     @cached_property
     def success(self) -> dict[str, dict[str, float | None]] | None:
@@ -70,70 +85,57 @@ class RetrievalResult:
         "conditional" (Lu et al., SGA, 2023): right before and wrong after, of those right before; None where no query
         was right before. "drop" (Zhang et al., Co-Attack, 2022): recall before minus recall after.
         """
-        if self.robust is None:
+        if not self.attacked:
             return None
-        conditional: dict[str, float | None] = {}
-        for metric, direction, cut in cuts():
-            right, lost, _ = self._changes(direction, cut)
-            conditional[metric] = 100 * lost / right if right else None
-        drop: dict[str, float | None] = {m: self.clean[m] - self.robust[m] for m in self.clean}
-        return {"conditional": conditional, "drop": drop}
+        return {definition: values_of(self.figures[definition]) for definition in ("conditional", "drop")}
 
-    @cached_property
+    @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float] | None]]:
         """95 % intervals by figure ("clean", "robust", "shared", "conditional", "drop") and metric, in percent.
 
-        Wilson's score interval for shares; Agresti and Min's for the drop, a difference of paired shares. Queries
-        are taken as independent.
+        Over groups of images and texts, see `evaluate.statistics`; None where there are too few of them (`figures` says
+        why, and has the values by group).
         """
-        found: dict[str, dict[str, tuple[float, float] | None]] = {"clean": {}}
-        if self.attacked:
-            found |= {"robust": {}, "shared": {}, "conditional": {}, "drop": {}}
-        for metric, direction, cut in cuts():
-            total = len(self._ranks(direction, "clean_rank"))
-            found["clean"][metric] = wilson(self._hits(direction, cut, "clean_rank"), total)
-            if self.attacked:
-                right, lost, won = self._changes(direction, cut)
-                found["robust"][metric] = wilson(self._hits(direction, cut, "robust_rank"), total)
-                found["shared"][metric] = wilson(self._hits(direction, cut, "shared_rank"), total)
-                found["conditional"][metric] = wilson(lost, right) if right else None
-                found["drop"][metric] = paired_drop(lost, won, total)
-        return found
+        return intervals_of(self.figures)
+
+    def ratios(self, side: str) -> dict[str, Ratio]:
+        """Return, by metric, which queries of a side ("clean", "robust" or "shared") hit, in their groups."""
+        groups = {d: self._of(d, "group") for d in DIRECTIONS}
+        ranks = {d: self._ranks(d, side) for d in DIRECTIONS}
+        return {metric: Ratio.of_hits(ranks[d] <= cut, groups[d]) for metric, d, cut in cuts()}
 
     @property
     def attacked(self) -> bool:
         """Whether there was an attack."""
         return self.settings["attack"] is not None
 
+    def ranks(self) -> dict[str, dict[str, list[int]]]:
+        """Return the rank of every query, by side ("clean", and "robust" under attack) and direction ("tr", "ir")."""
+        sides = ("clean", "robust") if self.attacked else ("clean",)
+        return {side: {d: self._ranks(d, side).tolist() for d in DIRECTIONS} for side in sides}
+
     def summary(self) -> dict[str, Any]:
         """Return settings and figures as JSON values, without rows and pictures."""
         return {
             **self.settings,
-            "images": len(self._ranks("tr", "clean_rank")),
-            "texts": len(self._ranks("ir", "clean_rank")),
+            "images": len(self._ranks("tr", "clean")),
+            "texts": len(self._ranks("ir", "clean")),
             "clean": self.clean,
             "robust": self.robust,
             "shared": self.shared,
             "success": self.success,
-            "intervals": {
-                figure: {metric: None if pair is None else list(pair) for metric, pair in metrics.items()}
-                for figure, metrics in self.intervals.items()
-            },
+            "intervals": self.intervals,
+            "figures": told(self.figures),
             "intervals_are": INTERVALS,
             "examples": None if self.examples is None else self.examples.to_dict(),
             "warnings": list(self.warnings),
         }
 
-    def _ranks(self, direction: Direction, field: str) -> Int64[np.ndarray, " queries"]:
+    def _of(self, direction: Direction, field: str) -> Int64[np.ndarray, " queries"]:
         return np.array([row[field] for row in self.rows if row["direction"] == direction], dtype=np.int64)
 
-    def _hits(self, direction: Direction, cut: int, field: str) -> int:
-        return int((self._ranks(direction, field) <= cut).sum())
-
-    def _changes(self, direction: Direction, cut: int) -> tuple[int, int, int]:
-        before = self._ranks(direction, "clean_rank") <= cut
-        after = self._ranks(direction, "robust_rank") <= cut
-        return int(before.sum()), int((before & ~after).sum()), int((~before & after).sum())
+    def _ranks(self, direction: Direction, side: str) -> Int64[np.ndarray, " queries"]:
+        return self._of(direction, f"{side}_rank")
 
     def __str__(self) -> str:
         said = [f"{self.settings['label']} on {self.settings['data']} ({self.settings['split']})"]

@@ -55,11 +55,15 @@ def finished_result(job: Job, settings: Mapping[str, Any]) -> RetrievalResult | 
     return RetrievalResult(_ordered(rows), settings, shown, tuple(summary["warnings"]))
 
 
+_NEW = {"group", "shared_rank"}
+"""What rows of earlier versions lack."""
+
+
 def _known_rows(job: Job) -> dict[tuple[str, int], Mapping[str, Any]]:
     if job.run is None:
         return {}
     mine = (row for row in job.run.rows if row.get("section") == job.section)
-    return {(row["direction"], row["index"]): row for row in mine if "shared_rank" in row}  # not in earlier versions
+    return {(row["direction"], row["index"]): row for row in mine if row.keys() >= _NEW}
 
 
 def keep_rows(job: Job, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -97,6 +101,7 @@ def query_rows(
     """
     common = row_facts(settings)
     attacked = robust is not None
+    groups = dict(zip(DIRECTIONS, job.pairs.groups, strict=True))
     rows = []
     for direction in DIRECTIONS:
         before = clean[direction].tolist()
@@ -110,6 +115,7 @@ def query_rows(
                     "direction": direction,
                     "index": index,
                     "query": job.pairs.images[index].key if asks_image else job.pairs.texts[index],
+                    "group": int(groups[direction][index]),
                     "clean_rank": clean_rank,
                     "robust_rank": robust_rank,
                     "shared_rank": shared_rank,

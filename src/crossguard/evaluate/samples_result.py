@@ -1,21 +1,21 @@
 """`SamplesResult`: everything an evaluation of a classifier or segmenter says, from its rows alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
-from crossguard.certify.pixel_metrics import PixelBounds
-from crossguard.evaluate.bootstrap import DRAWS, percentile_interval, resamples
-from crossguard.evaluate.intervals import paired_drop, wilson
-
-INTERVALS = {
-    "classification": "95 %: Wilson's score interval for shares, Agresti and Min's for the drop",
-    "segmentation": f"95 %: percentiles of {DRAWS:,} bootstrap resamples of the images, whose pixels go together",
-}
-_PIXELS = tuple(field.name for field in fields(PixelBounds))
+from crossguard.evaluate.statistics import (
+    INTERVALS,
+    Figure,
+    Ratio,
+    attack_figures,
+    intervals_of,
+    told,
+    values_of,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class SamplesResult:
 
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
-    figures: Mapping[str, Any]
 
     @property
     def kind(self) -> str:
@@ -43,33 +42,97 @@ class SamplesResult:
         return str(self.settings["kind"])
 
     @property
+    def attacked(self) -> bool:
+        """Whether there was an attack."""
+        return self.settings["attack"] is not None
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Figure | None]]:
+        """By figure ("clean", "robust", "conditional", "drop") and metric: value, interval, samples and groups.
+
+        Groups are those of the samples: people, scenes, clips. None where a figure is not defined.
+
+        Raises:
+            ValueError: nothing is judged.
+        """
+        before = self.ratios("clean")
+        if not any(ratio.whole.any() for ratio in before.values()):
+            raise ValueError("Expected samples with labels to speak of accuracy, but none has one.")
+        if not self.attacked:
+            return attack_figures(before)
+        lost = None if self.kind == "classification" else {"pixel accuracy": self._lost_pixels()}
+        return attack_figures(before, self.ratios("robust"), lost=lost)
+
+    @property
+    def judged(self) -> int:
+        """Samples, of segmentation pixels, with a true label."""
+        return int(next(iter(self.ratios("clean").values())).whole.sum())
+
+    @property
     def clean(self) -> dict[str, float]:
         """By metric ("accuracy"; or "pixel accuracy" and "IoU" of the positive class), without attack."""
-        return dict(self.figures["clean"])
+        return {metric: figure.value for metric, figure in self.figures["clean"].items() if figure is not None}
 
     @property
     def robust(self) -> dict[str, float] | None:
         """The same under attack; None when nothing was attacked."""
-        return None if self.figures["robust"] is None else dict(self.figures["robust"])
+        if not self.attacked:
+            return None
+        return {metric: figure.value for metric, figure in self.figures["robust"].items() if figure is not None}
 
     @property
     def success(self) -> dict[str, Any] | None:
         """The attack's success: `conditional`, the share of right answers that it made wrong (None where none was
         right), and `drop`, by metric, before minus after; None when nothing was attacked."""
-        return self.figures["success"]
+        if not self.attacked:
+            return None
+        (conditional,) = values_of(self.figures["conditional"]).values()
+        return {"conditional": conditional, "drop": values_of(self.figures["drop"])}
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """95 % intervals by figure: "clean", "robust", "drop" by metric, and "conditional"."""
-        return dict(self.figures["intervals"])
+        """95 % intervals by figure: "clean", "robust", "drop" by metric, and "conditional"; None: there is none."""
+        found: dict[str, Any] = intervals_of(self.figures)
+        if self.attacked:
+            (found["conditional"],) = found["conditional"].values()
+        return found
+
+    def ratios(self, side: str) -> dict[str, Ratio]:
+        """Return, by metric, what is right on a side ("clean" or "robust"), sample by sample in their groups."""
+        if self.kind == "classification":
+            right = [row["label"] is not None and row[side] == row["label"] for row in self.rows]
+            judged = [row["label"] is not None for row in self.rows]
+            return {"accuracy": Ratio(np.array(right, np.float64), np.array(judged, np.float64), self._groups)}
+        found = {"pixel accuracy": Ratio(self._of(side, "right"), self._of(side, "judged"), self._groups)}
+        positives = self._of(side, "positives")
+        if positives.any():
+            union = positives + self._of(side, "false_alarms")
+            found["IoU"] = Ratio(self._of(side, "hits"), union, self._groups)
+        return found
+
+    def _of(self, side: str, number: str) -> np.ndarray:
+        return np.array([row[side][number] for row in self.rows], dtype=np.float64)
+
+    def _lost_pixels(self) -> Ratio:
+        lost = np.array([row["lost"] for row in self.rows], dtype=np.float64)
+        return Ratio(lost, self._of("clean", "right"), self._groups)
+
+    @property
+    def _groups(self) -> np.ndarray:
+        return np.array([row["group"] for row in self.rows])
 
     def summary(self) -> dict[str, Any]:
         """Return settings and figures as JSON values, without rows."""
         return {
             **self.settings,
             "samples": len(self.rows),
-            **self.figures,
-            "intervals_are": INTERVALS[self.kind],
+            "judged": self.judged,
+            "clean": self.clean,
+            "robust": self.robust,
+            "success": self.success,
+            "intervals": self.intervals,
+            "figures": told(self.figures),
+            "intervals_are": INTERVALS,
             "examples": None,
         }
 
@@ -79,104 +142,3 @@ class SamplesResult:
             after = "" if self.robust is None else f", {self.robust[metric]:.1f} under {self.settings['attack']}"
             said.append(f"{metric} {value:.1f} clean{after}")
         return ", ".join(said)
-
-
-def sample_figures(rows: Sequence[Mapping[str, Any]], *, kind: str, seed: int) -> dict[str, Any]:
-    """Return all figures of rows, as JSON values.
-
-    Args:
-        rows: as in `SamplesResult`.
-        kind: "classification" or "segmentation".
-        seed: of the bootstrap.
-
-    Returns:
-        `judged` (samples or pixels with a true label), `clean` and `robust` (by metric, percent), `success`,
-        `intervals`.
-
-    Raises:
-        ValueError: nothing is judged.
-    """
-    return _label_figures(rows) if kind == "classification" else _mask_figures(rows, seed=seed)
-
-
-def _label_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    judged = [row for row in rows if row["label"] is not None]
-    total = len(judged)
-    if not total:
-        raise ValueError("Expected samples with labels to speak of accuracy, but none has one.")
-    before = np.array([row["clean"] == row["label"] for row in judged])
-    found: dict[str, Any] = {
-        "judged": total,
-        "clean": {"accuracy": 100 * before.mean().item()},
-        "robust": None,
-        "success": None,
-        "intervals": {"clean": {"accuracy": list(wilson(int(before.sum()), total))}},
-    }
-    if judged[0]["robust"] is None:
-        return found
-    after = np.array([row["robust"] == row["label"] for row in judged])
-    right, lost, won = int(before.sum()), int((before & ~after).sum()), int((after & ~before).sum())
-    found["robust"] = {"accuracy": 100 * after.mean().item()}
-    found["success"] = {
-        "conditional": 100 * lost / right if right else None,
-        "drop": {"accuracy": 100 * (lost - won) / total},
-    }
-    found["intervals"] |= {
-        "robust": {"accuracy": list(wilson(int(after.sum()), total))},
-        "conditional": list(wilson(lost, right)) if right else None,
-        "drop": {"accuracy": list(paired_drop(lost, won, total))},
-    }
-    return found
-
-
-def _mask_figures(rows: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
-    weights = np.concatenate([np.ones((1, len(rows))), resamples(len(rows), seed=seed)])  # the data set itself first
-    sides = ["clean"] if rows[0]["robust"] is None else ["clean", "robust"]
-    counts = {s: _drawn(weights, [[row[s][name] for name in _PIXELS] for row in rows]) for s in sides}
-    judged = int(counts["clean"][0, _PIXELS.index("judged")])
-    if not judged:
-        raise ValueError("Expected masks with labels to speak of accuracy, but all pixels are -1.")
-    values = {s: _metrics(counts[s]) for s in sides}
-    found: dict[str, Any] = {
-        "judged": judged,
-        **{s: {m: float(v[0]) for m, v in values[s].items()} for s in sides},
-        "success": None,
-        "intervals": {s: {m: _interval(v) for m, v in values[s].items()} for s in sides},
-    }
-    if "robust" not in sides:
-        return {**found, "robust": None}
-    lost = _drawn(weights, [[row["lost"], row["clean"]["right"]] for row in rows])
-    drops = {m: values["clean"][m] - values["robust"][m] for m in values["clean"]}
-    share = _share(lost[:, 0], lost[:, 1])
-    known = bool(lost[0, 1])
-    found["success"] = {
-        "conditional": float(share[0]) if known else None,
-        "drop": {m: float(v[0]) for m, v in drops.items()},
-    }
-    found["intervals"] |= {
-        "conditional": _interval(share) if known else None,
-        "drop": {m: _interval(v) for m, v in drops.items()},
-    }
-    return found
-
-
-def _drawn(weights: Float64[np.ndarray, "draws images"], counts: Sequence[Sequence[int]]) -> np.ndarray:
-    return np.asarray(weights @ np.array(counts, dtype=np.float64))
-
-
-def _metrics(counts: Float64[np.ndarray, "draws numbers"]) -> dict[str, Float64[np.ndarray, " draws"]]:
-    """Return the metrics that are defined on the data set; NaN in draws without a pixel to judge."""
-    judged, right, positives, hits, false_alarms = counts.T
-    found = {"pixel accuracy": _share(right, judged)}
-    if positives[0]:
-        found["IoU"] = _share(hits, positives + false_alarms)
-    return found
-
-
-def _share(part: Float64[np.ndarray, " draws"], whole: Float64[np.ndarray, " draws"]) -> Float64[np.ndarray, " draws"]:
-    return 100 * np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
-
-
-def _interval(values: Float64[np.ndarray, " draws"]) -> list[float]:
-    drawn = values[1:]
-    return list(percentile_interval(drawn[~np.isnan(drawn)]))

@@ -23,7 +23,7 @@ from crossguard.evaluate.asked import part_name, parts_of, row_facts
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
 from crossguard.evaluate.kept import refuse_differences
-from crossguard.evaluate.samples_result import SamplesResult, sample_figures
+from crossguard.evaluate.samples_result import SamplesResult
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.progress import Reporter, Silent
@@ -67,7 +67,7 @@ def evaluate_samples(
         objective: what the attack raises, see `attack_samples`.
         positive: of masks, the class of IoU; default: the second.
         storage: range and step of modalities that `Storage.of` would not guess from the data.
-        seed: of the attack, and of the bootstrap of masks.
+        seed: of the attack.
         batch_size: samples that are attacked together.
         label: name of this measurement in tables and in the run; default: the model's name.
         run: where rows and summary go.
@@ -186,8 +186,7 @@ class _Part:
 
     def result(self) -> SamplesResult:
         rows = [self.rows[index] for index in sorted(self.rows)]
-        figures = sample_figures(rows, kind=self.settings["kind"], seed=self.settings["seed"])
-        found = SamplesResult(rows, self.settings, figures)
+        found = SamplesResult(rows, self.settings)
         if self.run is not None:
             self.run.summarise(found.kind, f"{self.settings['label']}/{self.name}", found.summary())
         return found

@@ -5,7 +5,6 @@ without being robust, and a model that does not look at a modality cannot be hur
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -174,7 +173,8 @@ def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, li
     """Return, by attack, warnings that a model seems to withstand while another of the same budget breaks it.
 
     It seems to withstand an attack that leaves at least 85 % of its clean recall; it is broken by one that
-    leaves less than half of that, beyond the intervals of both figures.
+    leaves less than half of that, beyond the intervals of both figures. Figures of too few groups for an interval say
+    nothing.
 
     Args:
         results: by attack, all of one model under one threat model.
@@ -182,7 +182,11 @@ def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, li
     attacked = {name: result for name, result in results.items() if result.robust is not None}
     found: dict[str, list[str]] = {}
     for metric in ("tr@1", "ir@1"):
-        figures = {name: _figure(result, metric) for name, result in attacked.items()}
+        figures = {
+            name: (figure.value, *figure.interval)
+            for name, result in attacked.items()
+            if (figure := result.figures["robust"][metric]) is not None and figure.interval is not None
+        }
         if len(figures) < 2:
             continue
         strongest = min(figures, key=lambda name: figures[name][0])
@@ -194,9 +198,3 @@ def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, li
                     f"({value:.1f} %) of the same budget: judge by {strongest}."
                 )
     return found
-
-
-def _figure(result: RetrievalResult, metric: str) -> tuple[float, float, float]:
-    interval: Any = result.intervals["robust"][metric]
-    assert result.robust is not None
-    return (result.robust[metric], *interval)

@@ -20,9 +20,10 @@ from crossguard.certify.thresholds import Margins, Scheme
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
-from crossguard.evaluate import label_accuracy
 from crossguard.evaluate.envelope import sparse_envelope
+from crossguard.evaluate.labels import label_ratio
 from crossguard.evaluate.sample_examples import spread_evenly
+from crossguard.evaluate.statistics import Figure, read_figure
 from crossguard.progress import Reporter
 from crossguard.recipes.base_model import base_model
 from crossguard.recipes.perform import choose_device, read_samples
@@ -131,12 +132,19 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
             view = replace(view, maps=replace(maps, rows=shown))
     if recipe.attack is not None:
         view = _with_attack(view, recipe, run, model, samples, positive, device=device, progress=progress)
-    known = run.summary.get("certificates", {}).get(label, {}).get("whole_accuracy")
     whole = (
-        label_accuracy(model, samples, batch_size=recipe.batch_size or 64, device=device) if known is None else known
+        _whole(run, label) or label_ratio(model, samples, batch_size=recipe.batch_size or 64, device=device).figure()
     )
-    run.summarise("certificates", label, certificate_entry(replace(view, whole_accuracy=whole)))
+    assert whole is not None
+    view = replace(view, whole_accuracy=whole.value / 100, figures={**view.figures, "whole": {"accuracy": (whole,)}})
+    run.summarise("certificates", label, certificate_entry(view))
     return Certified(own, baseline, samples)
+
+
+def _whole(run: RunFolder, label: str) -> Figure | None:
+    """Return what the run holds of the base model on whole inputs."""
+    known = run.summary.get("certificates", {}).get(label, {}).get("figures", {}).get("whole")
+    return None if known is None else read_figure(known["accuracy"][0])
 
 
 def _with_attack(
@@ -179,21 +187,28 @@ def _with_attack(
     )
     _keep_rows(run, f"attacked/{view.label}", found.rows())
     metrics = found.metrics(positive=1 if positive is None else positive)
+    figures = found.figures(positive=1 if positive is None else positive)
     places = [tuple(vector.get(m, 0) for m in view.modalities) for vector in vectors]
 
-    def strongest(values: Sequence[float | None], radii: Sequence[int]) -> float | None:
-        """Return the lowest figure of the attacks within the radii: no line between two of them is a bound."""
+    def strongest(values: Sequence[float | None], radii: Sequence[int]) -> int | None:
+        """Return the attack within the radii that has the lowest figure: no line between two of them is a bound."""
         within = [
-            value
-            for value, place in zip(values, places, strict=True)
-            if value is not None and all(r <= limit for r, limit in zip(place, radii, strict=True))
+            number
+            for number, place in enumerate(places)
+            if values[number] is not None and all(r <= limit for r, limit in zip(place, radii, strict=True))
         ]
-        return min(within, default=None)
+        return min(within, key=lambda number: cast(float, values[number]), default=None)
 
-    attacked = {
-        metric: tuple(strongest(values, radii) for radii in view.curve.radii) for metric, values in metrics.items()
-    }
-    return replace(view, curve=replace(view.curve, attacked=attacked))
+    attacked, with_intervals = {}, {}
+    for metric, values in metrics.items():
+        chosen = [strongest(values, radii) for radii in view.curve.radii]
+        attacked[metric] = tuple(None if number is None else values[number] for number in chosen)
+        with_intervals[metric] = tuple(None if number is None else figures[metric][number] for number in chosen)
+    return replace(
+        view,
+        curve=replace(view.curve, attacked=attacked),
+        figures={**view.figures, "attacked": with_intervals},
+    )
 
 
 def _radii(recipe: CertifyRecipe) -> tuple[dict[str, list[int]], list[dict[str, int]]]:

@@ -1,5 +1,6 @@
 """Reports: one self-contained HTML page per run or comparison, and the same tables for terminals and programs."""
 
+from crossguard.evaluate.statistics import Figure
 from crossguard.report.certificates import certificate_entry, certificate_view, segmentation_view
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
@@ -16,8 +17,8 @@ from crossguard.report.views import (
     Asked,
     CertificateView,
     CurveView,
+    Difference,
     ExampleView,
-    Figure,
     GalleryView,
     Hit,
     MapsView,
@@ -31,6 +32,7 @@ __all__ = [
     "Asked",
     "CertificateView",
     "CurveView",
+    "Difference",
     "ExampleView",
     "Figure",
     "GalleryView",

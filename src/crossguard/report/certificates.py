@@ -10,6 +10,8 @@ from PIL import Image
 
 from crossguard.certify import Certificate, SegmentationCertificate
 from crossguard.certify.decide import SCOPES, Correction
+from crossguard.evaluate.certified import certified_ratios, differences_along, figures_along, smoothed_figures
+from crossguard.evaluate.statistics import Figure, read_figure, told_along
 from crossguard.report.views import CertificateView, CurveView, MapsView
 from crossguard.runs import RunFolder, safe_name
 
@@ -44,6 +46,7 @@ def certificate_view(
     if unattacked:
         raise ValueError(f"Expected radius 0 first for {', '.join(unattacked)}, which the figure leaves unattacked.")
     figures = certificate.summary()
+    vectors = [dict(zip(shown, vector, strict=True)) for vector in product(*(grid.radii[name] for name in shown))]
     return CertificateView(
         label=label or certificate.model,
         data=figures["data"],
@@ -69,6 +72,7 @@ def certificate_view(
             certified={"accuracy": tuple(certificate.accuracy(vector) for vector in curve)},
             baseline=None if baseline is None else {"accuracy": tuple(baseline.accuracy(vector) for vector in curve)},
         ),
+        figures=_figures(certificate, baseline, vectors, curve),
     )
 
 
@@ -135,7 +139,34 @@ def segmentation_view(
             baseline=None if other is None else other[1],
         ),
         positive=str(samples.classes[positive]),
+        figures=_figures(certificate, baseline, grid, curve, correction=correction, positive=positive),
     )
+
+
+def _figures(
+    own: Certificate | SegmentationCertificate,
+    baseline: Certificate | SegmentationCertificate | None,
+    grid: Sequence[Radii],
+    curve: Sequence[Radii],
+    *,
+    correction: Correction = "bonferroni",
+    positive: int = 1,
+) -> dict[str, dict[str, tuple[Figure | None, ...]]]:
+    """Return a certificate's figures with their intervals, see `CertificateView.figures`."""
+    along = [
+        certified_ratios(source, [*grid, *curve], positive=positive, correction=correction)
+        for source in (own, baseline)
+        if source is not None
+    ]
+    found = {}
+    for ratios, cells, line in zip(along, ("grid", "grid baseline"), ("certified", "baseline"), strict=False):
+        found[cells] = figures_along([{"accuracy": ratio["accuracy"]} for ratio in ratios[: len(grid)]])
+        found[line] = figures_along(ratios[len(grid) :])
+    if len(along) > 1 and curve:
+        found["more"] = differences_along(*(ratios[len(grid) :] for ratios in along))
+    return found | {
+        name: {"accuracy": (figure,)} for name, figure in smoothed_figures(own, correction=correction).items()
+    }
 
 
 def certificate_entry(view: CertificateView) -> dict[str, Any]:
@@ -150,6 +181,7 @@ def certificate_entry(view: CertificateView) -> dict[str, Any]:
         "baseline": None if view.baseline is None else view.baseline.tolist(),
         "curve": None if view.curve is None else vars(view.curve),
         "maps": None if view.maps is None else {**vars(view.maps), "rows": [name for name, _ in view.maps.rows]},
+        "figures": told_along(view.figures),
     }
 
 
@@ -182,6 +214,10 @@ def _read_entry(entry: Mapping[str, Any], folder: Path) -> CertificateView:
             "baseline": None if entry["baseline"] is None else np.array(entry["baseline"], dtype=np.float64),
             "curve": None if curve is None else _read_curve(curve),
             "maps": None if maps is None else _read_maps(maps, entry["label"], folder),
+            "figures": {
+                what: {metric: tuple(map(read_figure, along)) for metric, along in metrics.items()}
+                for what, metrics in entry.get("figures", {}).items()
+            },
         }
     )
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.evaluate.examples import Example, Examples
+from crossguard.evaluate.statistics import read_figure
+from crossguard.report.differences import differences
 from crossguard.report.groups import grouped
 from crossguard.report.views import (
     Asked,
+    Difference,
     ExampleView,
     GalleryView,
     Hit,
@@ -53,7 +56,9 @@ def run_views(runs: Sequence[RunFolder]) -> list[RunView]:
 
 def retrieval_views(runs: Sequence[RunFolder]) -> list[RetrievalView]:
     """Return one row per model, data set and attack of every run, single modalities and joint side by side."""
-    return [_retrieval_view(group.name, group.entries) for group in grouped(runs, "retrieval")]
+    groups = grouped(runs, "retrieval")
+    found = differences("retrieval", groups)
+    return [_retrieval_view(group.name, group.entries, found.get(place)) for place, group in enumerate(groups)]
 
 
 def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
@@ -84,7 +89,7 @@ def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
     return [gallery for gallery in galleries if gallery.examples]
 
 
-def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> RetrievalView:
+def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]], difference: Difference | None) -> RetrievalView:
     first = entries[0]
     columns = {"clean": _shares(first, "clean")}
     success = {}
@@ -93,9 +98,12 @@ def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> Retriev
         if entry["robust"] is None:
             continue
         columns[entry["part"]] = _shares(entry, "robust")
-        if entry.get("shared") not in (None, entry["robust"]):
+        if entry["shared"] != entry["robust"]:
             columns[entry["part"] + ONE_SET] = _shares(entry, "shared")
-        success[entry["part"]] = entry["success"]
+        success[entry["part"]] = {
+            definition: {metric: read_figure(value) for metric, value in entry["figures"][definition].items()}
+            for definition in ("conditional", "drop")
+        }
         if widest is None or len(entry["threat"]) > len(widest["threat"]):
             widest = entry
     return RetrievalView(
@@ -110,11 +118,12 @@ def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]]) -> Retriev
         columns=columns,
         success=success,
         warnings=tuple(dict.fromkeys(warning for entry in entries for warning in entry.get("warnings", ()))),
+        difference=difference,
     )
 
 
 def _shares(entry: Mapping[str, Any], figure: str) -> dict[str, Share]:
-    return {metric: Share(value, *entry["intervals"][figure][metric]) for metric, value in entry[figure].items()}
+    return {metric: Share(**value) for metric, value in entry["figures"][figure].items()}
 
 
 def _example_view(example: Example, examples: Examples, threat: ThreatModel) -> ExampleView:

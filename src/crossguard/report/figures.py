@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from crossguard.report.views import CertificateView, RetrievalView
-from crossguard.report.words import column_name, columns_of
+from crossguard.report.words import column_name, columns_of, spread
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar with the whisker of its interval; `shade` is the position of its column."""
+    """One bar with the whisker of its interval (of no length where there is none); `shade`: place of its column."""
 
     x: float
     y: float
@@ -69,6 +69,7 @@ def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500
             if column not in view.columns:
                 continue
             share = view.columns[column][metric]
+            low, high = share.interval or (share.value, share.value)
             x = middle + (c - len(columns) / 2) * bar_width
             bars.append(
                 Bar(
@@ -77,13 +78,9 @@ def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500
                     width=round(bar_width - 2, 2),
                     height=round(max(share.value * scale, 0.75), 2),
                     shade=c,
-                    whisker=(
-                        round(x + bar_width / 2, 2),
-                        round(base - share.high * scale, 2),
-                        round(base - share.low * scale, 2),
-                    ),
+                    whisker=(round(x + bar_width / 2, 2), round(base - high * scale, 2), round(base - low * scale, 2)),
                     value=f"{share.value:.0f}" if bar_width >= 20 else "",
-                    tip=f"{view.label}, {column_name(column)}: {share} % ({share.low:.1f} to {share.high:.1f})",
+                    tip=f"{view.label}, {column_name(column)}: {share} % ({spread(share)})",
                 )
             )
         room = max(6, int(per_group / 6.4))
@@ -123,13 +120,16 @@ class HeatMap:
 _MOST = 40
 
 
-def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: str, width: float = 460.0) -> HeatMap:
+def heat_map(
+    view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: str, what: str = "grid", width: float = 460.0
+) -> HeatMap:
     """Lay out a grid of certified accuracy; of axes longer than 40 radii an even choice is drawn.
 
     Args:
         view: gives names and radii.
         grid: float [radii of the first (, of the second)] in [0, 1]; the accuracy or the baseline.
         title: shown above.
+        what: which of the view's figures have the intervals: "grid" or "grid baseline".
         width: in units of the drawing.
     """
     single = len(view.modalities) == 1
@@ -145,13 +145,15 @@ def heat_map(view: CertificateView, grid: Float[np.ndarray, "*axes"], *, title: 
         for x, column in enumerate(picked_columns):
             share = float(values[row, column])
             at = f"r = {columns[column]}" if single else f"r = ({rows[row]}, {columns[column]})"
+            figure = view.figure(what, at=row * values.shape[1] + column)
+            within = "" if figure is None else f" ({spread(figure)})"
             cells.append(
                 Cell(
                     x=round(left + x * cell, 2),
                     y=round(top + y * tall, 2),
                     strength=round(share, 4),
                     text=f"{100 * share:.0f}" if cell >= 22 and tall >= 16 else "",
-                    tip=f"{at}: {100 * share:.1f} % right and certified",
+                    tip=f"{at}: {100 * share:.1f} %{within} right and certified",
                 )
             )
     bottom = top + len(picked_rows) * tall

@@ -9,10 +9,10 @@ from crossguard import __version__
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
-from crossguard.report.tasks import KINDS, TaskView, task_columns
+from crossguard.report.tasks import KINDS, TaskView, task_columns, task_figures
 from crossguard.report.templates import get_template
-from crossguard.report.views import CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
-from crossguard.report.words import column_name, columns_of
+from crossguard.report.views import COLUMNS, CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
+from crossguard.report.words import column_name, columns_of, figures_of, missing_intervals, rests_on, spread
 from crossguard.runs import write_atomically
 
 _THUMBNAIL = 128
@@ -99,8 +99,10 @@ def render_report(
         runs=settings,
         fact_names=list(dict.fromkeys(name for run in settings for name in run.facts)),
         retrieval=retrieval,
+        missing=missing_intervals(figure for view in retrieval for figure in figures_of(view)),
+        missing_of=_missing_of_tasks,
         columns=columns,
-        attacked=[column for column in columns if column != "clean"],
+        attacked=[column for column in columns if any(column in view.success for view in retrieval)],
         charts=[bar_chart(retrieval, metric) for metric in ("tr@1", "ir@1")] if retrieval else [],
         certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
         galleries=galleries,
@@ -120,11 +122,35 @@ def _filters() -> dict[str, Callable[..., Any]]:
         "percent": _percent,
         "task_columns": task_columns,
         "task_measures": _measures,
+        "spread": spread,
+        "rests_on": rests_on,
+        "missing_intervals": missing_intervals,
+        "success_rests": _success_rests,
+        "difference_columns": _difference_columns,
+        "difference_metrics": _difference_metrics,
     }
 
 
 def _measures(view: TaskView) -> list[str]:
     return list(dict.fromkeys(name for measures in view.success.values() for name in measures))
+
+
+def _success_rests(view: TaskView, name: str) -> str:
+    return rests_on(measures.get(name) for measures in view.success.values())
+
+
+def _difference_columns(views: Sequence[RetrievalView | TaskView]) -> list[str]:
+    found = {column for view in views if view.difference is not None for column in view.difference.columns}
+    return [*(c for c in COLUMNS if c in found), *sorted(found.difference(COLUMNS))]
+
+
+def _difference_metrics(view: TaskView) -> list[str]:
+    figures = {} if view.difference is None else view.difference.columns
+    return list(dict.fromkeys(metric for column in figures.values() for metric in column))
+
+
+def _missing_of_tasks(views: Sequence[TaskView]) -> list[str]:
+    return missing_intervals(figure for view in views for figure in task_figures(view))
 
 
 def _thumbnail(picture: Picture) -> str:
@@ -174,7 +200,7 @@ def _maps(view: CertificateView) -> list[object]:
         return [heat_map(view, view.accuracy, title=title)]
     return [
         heat_map(view, view.accuracy, title=f"{title}: modalities sub-sampled apart"),
-        heat_map(view, view.baseline, title=f"{title}: sub-sampled together (baseline)"),
+        heat_map(view, view.baseline, title=f"{title}: sub-sampled together (baseline)", what="grid baseline"),
     ]
 
 

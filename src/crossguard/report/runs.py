@@ -1,26 +1,31 @@
 """Reports and tables of run folders, as the command line asks for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from crossguard.evaluate.statistics import Figure
 from crossguard.report.certificates import certificate_views
 from crossguard.report.collect import gallery_views, open_runs, retrieval_views, run_views
 from crossguard.report.damage import told_of_damage
 from crossguard.report.page import write_report
 from crossguard.report.tables import (
+    SHOWN,
     certificate_heading,
     certificate_records,
     certificate_rich,
     curve_rich,
+    difference_rich,
     retrieval_records,
     retrieval_rich,
     success_rich,
 )
 from crossguard.report.task_views import task_views
-from crossguard.report.tasks import KINDS, task_records, task_rich
+from crossguard.report.tasks import KINDS, task_figures, task_records, task_rich
+from crossguard.report.views import Difference
+from crossguard.report.words import figures_of, missing_intervals
 
 
 @told_of_damage
@@ -104,6 +109,8 @@ def print_retrieval(paths: Sequence[Path | str], *, console: Console | None = No
             heading = "Attack success in percent: of the queries right before (conditional), and fall of recall (drop)"
             console.print(heading, style="bold", highlight=False)
             console.print(success_rich(attacked))
+        _print_differences([(view.label, view.difference) for view in views], SHOWN, console)
+        _print_missing((figure for view in views for figure in figures_of(view)), console)
         for view in views:
             for warning in view.warnings:
                 console.print(f"warning: {view.label}: {warning}", markup=False, highlight=False)
@@ -123,8 +130,25 @@ def print_tasks(paths: Sequence[Path | str], *, console: Console | None = None) 
         if chosen:
             console.print(f"{name}, with 95 % intervals", style="bold", highlight=False)
             console.print(task_rich(chosen))
+            _print_differences([(view.label, view.difference) for view in chosen], None, console)
+            _print_missing((figure for view in chosen for figure in task_figures(view)), console)
         for note in dict.fromkeys(note for view in chosen for note in view.notes):
             console.print(note, style="dim", markup=False, highlight=False)
+
+
+def _print_differences(
+    rows: Sequence[tuple[str, Difference | None]], metrics: Sequence[str] | None, console: Console
+) -> None:
+    found = [(label, difference) for label, difference in rows if difference is not None]
+    if found:
+        heading = "Differences on the same samples in points, with 95 % intervals of the paired difference"
+        console.print(heading, style="bold", highlight=False)
+        console.print(difference_rich(found, metrics))
+
+
+def _print_missing(figures: Iterable[Figure | None], console: Console) -> None:
+    for sentence in missing_intervals(figures):
+        console.print(sentence, style="dim", markup=False, highlight=False)
 
 
 @told_of_damage
@@ -138,3 +162,4 @@ def print_certificates(paths: Sequence[Path | str], *, console: Console | None =
     for view in certificate_views(open_runs(paths)):
         console.print(certificate_heading(view), style="bold", markup=False, highlight=False)
         console.print(certificate_rich(view) if view.curve is None else curve_rich(view))
+        _print_missing(view.every_figure, console)

@@ -1,31 +1,51 @@
 """The report's tables for the terminal (Rich) and for programs (plain JSON values)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from crossguard.evaluate.statistics import Figure, told_along, values_of
 from crossguard.report.curves import along, metric_name
-from crossguard.report.views import CertificateView, Figure, RetrievalView
-from crossguard.report.words import column_name, columns_of
+from crossguard.report.views import COLUMNS, CertificateView, Difference, RetrievalView
+from crossguard.report.words import column_name, columns_of, rests_on, spread
 
 SHOWN = ("tr@1", "ir@1")
 
 
 def model_table(kind: str, columns: Sequence[str]) -> Table:
-    """Return an empty table: model, what a row is (its `kind`), and one column per way of asking."""
+    """Return an empty table: model, what a row is (its `kind`), one column per way of asking, samples and groups."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model")
     table.add_column(kind)
     for column in columns:
         table.add_column(column_name(column), justify="right", no_wrap=True)
+    table.add_column("n / groups", justify="right", no_wrap=True)
     return table
 
 
 def interval_cell(figure: Figure | None) -> str:
-    """Return a figure with its interval in Rich's markup; empty where there is none."""
-    return "" if figure is None else f"{figure.value:.1f} [dim]{figure.low:.0f}–{figure.high:.0f}[/dim]"
+    """Return a figure with its interval, or its values by group, in Rich's markup; empty where there is none."""
+    return "" if figure is None else f"{figure.value:.1f} [dim]{spread(figure, digits=0)}[/dim]"
+
+
+def difference_cell(figure: Figure | None) -> str:
+    """Return a difference with its sign and its interval; empty where there is none."""
+    return "" if figure is None else f"{figure.value:+.1f} [dim]{spread(figure, digits=0)}[/dim]"
+
+
+def figure_record(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+    """Return figures by metric as JSON values."""
+    return {metric: None if figure is None else dict(vars(figure)) for metric, figure in figures.items()}
+
+
+def difference_record(difference: Difference | None) -> dict[str, Any] | None:
+    """Return a difference from another row as JSON values."""
+    if difference is None:
+        return None
+    columns = {column: figure_record(figures) for column, figures in difference.columns.items()}
+    return {"from": difference.reference, "columns": columns}
 
 
 def literal(text: str) -> str:
@@ -50,13 +70,21 @@ def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
                 for column, metrics in view.columns.items()
             },
             "interval": {
-                column: {metric: [share.low, share.high] for metric, share in metrics.items()}
+                column: {m: None if share.interval is None else [*share.interval] for m, share in metrics.items()}
                 for column, metrics in view.columns.items()
             },
             "success": {
-                column: {definition: dict(metrics) for definition, metrics in definitions.items()}
+                column: {definition: values_of(metrics) for definition, metrics in definitions.items()}
                 for column, definitions in view.success.items()
             },
+            "detail": {
+                column: {
+                    "recall": figure_record(metrics),
+                    **{name: figure_record(found) for name, found in view.success.get(column, {}).items()},
+                }
+                for column, metrics in view.columns.items()
+            },
+            "difference": difference_record(view.difference),
             "warnings": list(view.warnings),
         }
         for view in views
@@ -71,19 +99,43 @@ def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
         for row, metric in enumerate(SHOWN):
             shares = [view.columns.get(column, {}).get(metric) for column in columns]
             cells = [interval_cell(share) for share in shares]
-            table.add_row(literal(view.label) if row == 0 else "", metric.upper(), *cells)
+            table.add_row(literal(view.label) if row == 0 else "", metric.upper(), *cells, rests_on(shares))
     return table
 
 
 def success_rich(views: Sequence[RetrievalView]) -> Table:
-    """Return how often attacks succeed at rank 1 by both definitions, in percent."""
+    """Return how often attacks succeed at rank 1 by both definitions, in percent with 95 % intervals."""
     columns = [column for column in columns_of(views) if any(column in view.success for view in views)]
     table = model_table("success", columns)
     for view in views:
         for row, (definition, metric) in enumerate((d, m) for d in ("conditional", "drop") for m in SHOWN):
             values = [view.success.get(column, {}).get(definition, {}).get(metric) for column in columns]
-            cells = ["" if value is None else f"{value:.1f}" for value in values]
+            cells = [*(interval_cell(value) for value in values), rests_on(values)]
             table.add_row(literal(view.label) if row == 0 else "", f"{metric.upper()}, {definition}", *cells)
+    return table
+
+
+def difference_rich(rows: Sequence[tuple[str, Difference]], metrics: Sequence[str] | None = None) -> Table:
+    """Return how rows differ from the first one on the same samples, in points, with paired 95 % intervals.
+
+    Args:
+        rows: the label of each row and its difference.
+        metrics: those that are shown; None: all.
+    """
+    found = dict.fromkeys(column for _, difference in rows for column in difference.columns)
+    columns = list(dict.fromkeys(column for column in (*COLUMNS, *found) if column in found))
+    table = model_table("metric", columns)
+    for label, difference in rows:
+        names = dict.fromkeys(m for figures in difference.columns.values() for m in figures)
+        for row, metric in enumerate(m for m in names if metrics is None or m in metrics):
+            figures = [difference.columns.get(column, {}).get(metric) for column in columns]
+            named = f"{literal(label)} [dim]less {literal(difference.reference)}[/dim]" if row == 0 else ""
+            table.add_row(
+                named,
+                metric.upper() if metric in SHOWN else metric,
+                *map(difference_cell, figures),
+                rests_on(figures),
+            )
     return table
 
 
@@ -111,6 +163,7 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "positive": view.positive or None,
             "curve": None if view.curve is None else vars(view.curve),
             "note": view.note,
+            "figures": told_along(view.figures),
         }
         for view in views
     ]
@@ -129,13 +182,18 @@ def certificate_heading(view: CertificateView) -> str:
     return (
         f"{view.label}: {shown}\n"
         f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}\n"
-        f"without guarantee: smoothed {100 * view.clean_accuracy:.1f}"
-        + ("" if view.whole_accuracy is None else f", base model on whole inputs {100 * view.whole_accuracy:.1f}")
+        f"without guarantee: smoothed {100 * view.clean_accuracy:.1f}{_beside(view.figure('clean'))}"
+        + (
+            ""
+            if view.whole_accuracy is None
+            else f", base model on whole inputs {100 * view.whole_accuracy:.1f}{_beside(view.figure('whole'))}"
+        )
+        + (f"; n / groups {rests}" if (rests := rests_on([view.figure("grid")])) else "")
     )
 
 
 def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
-    """Return the certified metrics along a certificate's curve in percent, with those of the baseline.
+    """Return the certified metrics along a certificate's curve in percent, the baseline's beside, 95 % intervals below.
 
     Args:
         view: a certificate that has a curve.
@@ -156,13 +214,14 @@ def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
         cells = []
         for metric, values in curve.certified.items():
             beside = "" if curve.baseline is None else f" [dim]{_percent(curve.baseline[metric][row]):>5}[/dim]"
-            cells.append(_percent(values[row]) + beside)
+            within = " ".join(_range(view.figure(what, metric, row)) for what in ("certified", "baseline")).strip()
+            cells.append(_percent(values[row]) + beside + (f"\n[dim]{within}[/dim]" if within else ""))
         table.add_row(texts[row], *cells)
     return table
 
 
 def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
-    """Return certified accuracy in percent: the first modality downwards, the second across.
+    """Return certified accuracy in percent with 95 % intervals: the first modality downwards, the second across.
 
     Args:
         view: the certificate.
@@ -177,7 +236,12 @@ def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
     for column in across:
         table.add_column(str(view.radii[-1][column]), justify="right", no_wrap=True)
     for row in down:
-        table.add_row("" if single else str(rows[row]), *(f"{100 * grid[row, column]:.1f}" for column in across))
+        cells = [
+            f"{100 * grid[row, column]:.1f}" + (f"\n[dim]{within}[/dim]" if within else "")
+            for column in across
+            for within in [_range(view.figure("grid", at=row * grid.shape[1] + column))]
+        ]
+        table.add_row("" if single else str(rows[row]), *cells)
     return table
 
 
@@ -185,6 +249,14 @@ def _spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def _range(figure: Figure | None) -> str:
+    return "" if figure is None else spread(figure, digits=0)
+
+
+def _beside(figure: Figure | None) -> str:
+    return "" if figure is None else f" ({spread(figure, digits=0)})"
 
 
 def _percent(value: float | None) -> str:

@@ -5,12 +5,14 @@ from typing import Any
 
 from crossguard.evaluate.grounding_boxes import RIGHT
 from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
+from crossguard.evaluate.statistics import Figure, read_figure
+from crossguard.report.differences import differences
 from crossguard.report.groups import grouped
 from crossguard.report.overlay import overlay
 from crossguard.report.pictures import amplified_difference
 from crossguard.report.tasks import KINDS, TaskExampleView, TaskView
-from crossguard.report.views import Figure
-from crossguard.report.words import marked_words
+from crossguard.report.views import Difference
+from crossguard.report.words import marked_words, spread
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
@@ -21,10 +23,19 @@ def task_views(runs: Sequence[RunFolder]) -> list[TaskView]:
     Raises:
         ValueError: a run's example pictures are missing or damaged.
     """
-    return [_view(kind, group.name, group.entries, group.run) for kind in KINDS for group in grouped(runs, kind)]
+    views = []
+    for kind in KINDS:
+        groups = grouped(runs, kind)
+        found = differences(kind, groups)
+        views += [
+            _view(kind, group.name, group.entries, group.run, found.get(place)) for place, group in enumerate(groups)
+        ]
+    return views
 
 
-def _view(kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunFolder) -> TaskView:
+def _view(
+    kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunFolder, difference: Difference | None
+) -> TaskView:
     first, widest = entries[0], max(entries, key=lambda entry: len(entry["threat"] or ()))
     attacked = {entry["part"]: entry for entry in entries if entry["robust"] is not None}
     threat = None if widest["threat"] is None else ThreatModel.from_dict(widest["threat"])
@@ -36,12 +47,13 @@ def _view(kind: str, label: str, entries: Sequence[Mapping[str, Any]], run: RunF
         attack=widest["attack"],
         threat="" if threat is None else ", ".join(f"{modality}: {budget}" for modality, budget in threat.items()),
         columns={
-            "clean": _figures(first["clean"], first["intervals"]["clean"]),
-            **{part: _figures(entry["robust"], entry["intervals"]["robust"]) for part, entry in attacked.items()},
+            "clean": _figures(first, "clean"),
+            **{part: _figures(entry, "robust") for part, entry in attacked.items()},
         },
         success={part: _SUCCESS[kind](entry) for part, entry in attacked.items()},
         notes=_NOTES[kind](widest),
         examples=_examples(kind, widest, run),
+        difference=difference,
     )
 
 
@@ -53,37 +65,37 @@ def _samples(kind: str, entry: Mapping[str, Any]) -> str:
     return f"{entry['images']:,} images with {entry['references']:,} references"
 
 
-def _figures(values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
-    return {metric: Figure(value, *intervals[metric]) for metric, value in values.items()}
+def _figures(entry: Mapping[str, Any], side: str) -> dict[str, Figure]:
+    found = {metric: read_figure(value) for metric, value in entry["figures"][side].items()}
+    return {metric: figure for metric, figure in found.items() if figure is not None}
 
 
-def _figure(value: float | None, interval: Sequence[float] | None) -> Figure | None:
-    return None if value is None or interval is None else Figure(value, *interval)
+def _drops(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
+    return {f"drop of {metric}": read_figure(value) for metric, value in entry["figures"]["drop"].items()}
 
 
-def _grounding_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
-    success, intervals = entry["success"], entry["intervals"]
-    return {
-        "success, of those right before": _figure(
-            success["conditional"]["accuracy"], intervals["conditional"]["accuracy"]
-        ),
-        "drop of accuracy": _figure(success["drop"]["accuracy"], intervals["drop"]["accuracy"]),
-    }
+def _success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
+    (conditional,) = entry["figures"]["conditional"].values()
+    return {"success, of those right before": read_figure(conditional), **_drops(entry)}
 
 
 def _captioning_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
-    success, intervals = entry["success"], entry["intervals"]
-    drops = {f"drop of {m}": _figure(v, intervals["drop"][m]) for m, v in success["drop"].items() if m in _TOLD_DROPS}
-    return {"captions changed": _figure(success["changed"], intervals["changed"]), **drops}
+    told = {f"drop of {metric}" for metric in _TOLD_DROPS}
+    drops = {name: figure for name, figure in _drops(entry).items() if name in told}
+    return {"captions changed": read_figure(entry["figures"]["changed"]["captions"]), **drops}
 
 
 _TOLD_DROPS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 
 
 def _grounding_notes(entry: Mapping[str, Any]) -> list[str]:
-    nowhere = ", ".join(f"{value:.1f} % {side}" for side, value in entry["pointless"].items())
+    def share(name: str) -> str:
+        figure = read_figure(entry["figures"][name]["accuracy"])
+        return "" if figure is None else f"{figure} % ({spread(figure)})"
+
+    nowhere = ", ".join(f"{share(f'pointless {side}')} {side}" for side in entry["pointless"])
     return [
-        f"Proposals: {entry['proposals_are']}. For {entry['ceiling']:.1f} % of the expressions some proposal is right; "
+        f"Proposals: {entry['proposals_are']}. For {share('ceiling')} of the expressions some proposal is right; "
         "no choice among them can do better.",
         f"Attention of layer {entry['layer']}. Expressions without an answer, as the map points nowhere: {nowhere}.",
     ]
@@ -105,12 +117,6 @@ def _captioning_notes(entry: Mapping[str, Any]) -> list[str]:
     return notes + [f"{metric} is missing: {why}." for metric, why in entry["missing"].items()]
 
 
-def _samples_success(entry: Mapping[str, Any]) -> dict[str, Figure | None]:
-    success, intervals = entry["success"], entry["intervals"]
-    drops = {f"drop of {m}": _figure(v, intervals["drop"][m]) for m, v in success["drop"].items()}
-    return {"success, of those right before": _figure(success["conditional"], intervals["conditional"]), **drops}
-
-
 def _samples_notes(entry: Mapping[str, Any]) -> list[str]:
     masks = entry["kind"] == "segmentation"
     what = f"{entry['judged']:,} {'pixels' if masks else 'samples'} have a true label and are judged."
@@ -118,7 +124,7 @@ def _samples_notes(entry: Mapping[str, Any]) -> list[str]:
         what += f" IoU is that of {entry['positive']!r}, over all images together."
     elif masks:
         what += f" There is no pixel of {entry['positive']!r}, so that its IoU is not defined."
-    notes = [f"{what} Intervals: {entry['intervals_are']}."]
+    notes = [what]
     if entry["attack"] is not None:
         aim = {
             "strongest": "several losses in turn, and the worst of each sample is kept",
@@ -135,10 +141,10 @@ def _samples_notes(entry: Mapping[str, Any]) -> list[str]:
 
 
 _SUCCESS = {
-    "grounding": _grounding_success,
+    "grounding": _success,
     "captioning": _captioning_success,
-    "classification": _samples_success,
-    "segmentation": _samples_success,
+    "classification": _success,
+    "segmentation": _success,
 }
 _NOTES = {
     "grounding": _grounding_notes,

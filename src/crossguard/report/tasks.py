@@ -6,8 +6,10 @@ from typing import Any
 
 from rich.table import Table
 
-from crossguard.report.tables import interval_cell, literal, model_table
-from crossguard.report.views import COLUMNS, Figure, Picture, Word
+from crossguard.evaluate.statistics import Figure, values_of
+from crossguard.report.tables import difference_record, figure_record, interval_cell, literal, model_table
+from crossguard.report.views import COLUMNS, Difference, Picture, Word
+from crossguard.report.words import rests_on
 
 KINDS = {
     "grounding": "Visual grounding",
@@ -48,6 +50,7 @@ class TaskView:
         success: by what was attacked, by name of the measure, the attack's success; None where it is not defined.
         notes: what a reader must know.
         examples: a few samples, under the widest attack.
+        difference: from the first row on the same data; None for that row itself.
     """
 
     kind: str
@@ -60,11 +63,17 @@ class TaskView:
     success: Mapping[str, Mapping[str, Figure | None]]
     notes: Sequence[str] = ()
     examples: Sequence[TaskExampleView] = field(default=())
+    difference: Difference | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics of the clean column, in order."""
         return tuple(self.columns["clean"])
+
+
+def task_figures(view: TaskView) -> list[Figure | None]:
+    """Return every figure of a model's rows."""
+    return [figure for part in (*view.columns.values(), *view.success.values()) for figure in part.values()]
 
 
 def task_columns(views: Sequence[TaskView]) -> tuple[str, ...]:
@@ -85,11 +94,16 @@ def task_records(views: Sequence[TaskView]) -> list[dict[str, Any]]:
             "attack": view.attack,
             "threat": view.threat,
             "figures": {c: {m: f.value for m, f in figures.items()} for c, figures in view.columns.items()},
-            "interval": {c: {m: [f.low, f.high] for m, f in figures.items()} for c, figures in view.columns.items()},
-            "success": {
-                c: {name: None if f is None else f.value for name, f in measures.items()}
-                for c, measures in view.success.items()
+            "interval": {
+                c: {m: None if f.interval is None else [*f.interval] for m, f in figures.items()}
+                for c, figures in view.columns.items()
             },
+            "success": {c: values_of(measures) for c, measures in view.success.items()},
+            "detail": {
+                c: {"metrics": figure_record(figures), "success": figure_record(view.success.get(c, {}))}
+                for c, figures in view.columns.items()
+            },
+            "difference": difference_record(view.difference),
             "notes": list(view.notes),
         }
         for view in views
@@ -103,8 +117,9 @@ def task_rich(views: Sequence[TaskView]) -> Table:
     for view in views:
         named = literal(view.label)
         for place, metric in enumerate(view.metrics):
-            cells = [interval_cell(view.columns.get(column, {}).get(metric)) for column in columns]
-            table.add_row(named if place == 0 else "", metric, *cells)
+            figures = [view.columns.get(column, {}).get(metric) for column in columns]
+            table.add_row(named if place == 0 else "", metric, *map(interval_cell, figures), rests_on(figures))
         for name in dict.fromkeys(name for measures in view.success.values() for name in measures):
-            table.add_row("", name, *(interval_cell(view.success.get(column, {}).get(name)) for column in columns))
+            found = [view.success.get(column, {}).get(name) for column in columns]
+            table.add_row("", name, *map(interval_cell, found), rests_on(found))
     return table

@@ -1,11 +1,13 @@
 """What a report shows: small frozen values, made from run folders or by hand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+from crossguard.evaluate.statistics import Figure
 
 Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]
 
@@ -14,20 +16,8 @@ COLUMNS = ("clean", "image", "text", "joint")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure with its 95 % interval, all in percent or times 100."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f}"
-
-
-@dataclass(frozen=True)
 class Share(Figure):
-    """A share with its 95 % interval, all in percent.
+    """A share with its 95 % interval, if there is one, all in percent.
 
     Raises:
         ValueError: not 0 <= low <= value <= high <= 100.
@@ -35,10 +25,25 @@ class Share(Figure):
 
     def __post_init__(self) -> None:
         slack = 1e-9
-        if not -slack <= self.low <= self.value + slack <= self.high + 2 * slack <= 100 + 3 * slack:
+        low, high = self.interval or (self.value, self.value)
+        if not -slack <= low <= self.value + slack <= high + 2 * slack <= 100 + 3 * slack:
             raise ValueError(
                 f"Expected 0 <= low <= value <= high <= 100, but got {self.low}, {self.value}, {self.high}."
             )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more one row of a table has than another one, of the same samples.
+
+    Args:
+        reference: the other row's label.
+        columns: by what was attacked, by metric, the difference in percent points (of scores times 100), with the
+            interval of the paired difference.
+    """
+
+    reference: str
+    columns: Mapping[str, Mapping[str, Figure]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class RetrievalView:
         success: by what was attacked, by definition ("conditional", "drop"), by metric, the attack's success in
             percent; None where it is not defined.
         warnings: signs that the figures say less than they seem to.
+        difference: from the first row on the same data; None for that row itself.
 
     Raises:
         ValueError: no clean column.
@@ -80,8 +86,9 @@ class RetrievalView:
     threat: str
     seed: int
     columns: Mapping[str, Mapping[str, Share]]
-    success: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    success: Mapping[str, Mapping[str, Mapping[str, Figure | None]]]
     warnings: tuple[str, ...] = ()
+    difference: Difference | None = None
 
     def __post_init__(self) -> None:
         if "clean" not in self.columns:
@@ -170,6 +177,10 @@ class CertificateView:
         maps: certified maps of some images of a segmentation, or None.
         whole_accuracy: accuracy of the base model on whole inputs, without sub-sampling or guarantee, in [0, 1]; None
             where it was not measured.
+        figures: the same with their intervals, in percent, by what they are and metric: "grid" and "grid baseline" (one
+            figure per cell, the last modality running fastest), "certified", "baseline", "attacked" and "more" (than
+            the baseline, paired) along the curve; "clean", "abstention" and "whole", one each. Those that are missing
+            have no interval.
 
     Raises:
         ValueError: not one or two modalities, a grid that does not fit its radii or leaves [0, 1], or radius vectors of
@@ -197,6 +208,7 @@ class CertificateView:
     positive: str = ""
     maps: MapsView | None = None
     whole_accuracy: float | None = None
+    figures: Mapping[str, Mapping[str, Sequence[Figure | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
@@ -214,6 +226,16 @@ class CertificateView:
                 raise ValueError(f"Expected `{name}` in [0, 1], but got {grid.min()}..{grid.max()}.")
         if self.curve is not None and any(len(vector) != axes for vector in self.curve.radii):
             raise ValueError(f"Expected radius vectors of {axes} entries in `curve`, but got {self.curve.radii}.")
+
+    def figure(self, what: str, metric: str = "accuracy", at: int = 0) -> Figure | None:
+        """Return one of `figures`; None where it is missing or not defined."""
+        along = self.figures.get(what, {}).get(metric, ())
+        return along[at] if at < len(along) else None
+
+    @property
+    def every_figure(self) -> list[Figure | None]:
+        """All of `figures`, one after the other."""
+        return [figure for metrics in self.figures.values() for along in metrics.values() for figure in along]
 
     @property
     def of_pixels(self) -> bool:

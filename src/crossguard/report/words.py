@@ -1,9 +1,10 @@
 """Words of the report: names of columns, changed words of a text, settings as plain text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
+from crossguard.evaluate.statistics import Figure
 from crossguard.report.views import COLUMNS, RetrievalView, Word
 
 ONE_SET = ", one set"
@@ -28,6 +29,51 @@ def column_name(column: str) -> str:
     part = column.removesuffix(ONE_SET)
     end = ONE_SET if column.endswith(ONE_SET) else ""
     return part + end if part in ("clean", "joint") else f"{part} only{end}"
+
+
+def spread(figure: Figure, *, digits: int = 1) -> str:
+    """Return a figure's interval, or else its values by group; "" where there are neither.
+
+    Example:
+        >>> spread(Figure(50.0, 40.04, 60.0, 100, 20)), spread(Figure(1.0, -2.0, 4.0, 100, 20), digits=0)
+        ('40.0–60.0', '-2 to 4')
+        >>> spread(Figure(50.0, None, None, 4, 2, {"ann": 25.0, "bob": 75.0}, "there are 2 groups"), digits=0)
+        '25 · 75'
+    """
+    if figure.interval is None:
+        return " · ".join(f"{value:.{digits}f}" for value in (figure.by_group or {}).values())
+    low, high = (f"{end:.{digits}f}" for end in figure.interval)
+    return f"{low} to {high}" if figure.interval[0] < 0 else f"{low}–{high}"
+
+
+def rests_on(figures: Iterable[Figure | None]) -> str:
+    """Return how many samples and groups a row's figures rest on: those of the first that is defined.
+
+    Example:
+        >>> rests_on([None, Figure(50.0, 40.0, 60.0, 1000, 20)])
+        '1,000 / 20'
+    """
+    found = next((figure for figure in figures if figure is not None), None)
+    return "" if found is None else f"{found.n:,} / {found.groups:,}"
+
+
+def figures_of(view: RetrievalView) -> list[Figure | None]:
+    """Return every figure of a row of the retrieval table."""
+    recalls = [share for metrics in view.columns.values() for share in metrics.values()]
+    success = [f for definitions in view.success.values() for metrics in definitions.values() for f in metrics.values()]
+    return [*recalls, *success]
+
+
+def missing_intervals(figures: Iterable[Figure | None]) -> list[str]:
+    """Return a sentence for each reason why figures have no interval."""
+    said: dict[str, None] = {}
+    for figure in figures:
+        if figure is None or not figure.why:
+            continue
+        names = "" if not figure.by_group else ", ".join(figure.by_group)
+        told = f" The small figures are those of the groups by themselves: {names}." if names else ""
+        said[f"No intervals where {figure.why}.{told}"] = None
+    return list(said)
 
 
 def marked_words(clean: str, adversarial: str) -> tuple[tuple[Word, ...], tuple[Word, ...]]:

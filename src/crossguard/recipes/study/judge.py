@@ -48,6 +48,7 @@ def judge(
 ) -> None:
     """Run the missing trials and append a row of each to the arm's run."""
     threat = recipe.threat.build()
+    groups = [found.tolist() for found in test.groups]
     for name, part in missing:
         asked = recipe.attacks[name]
         with count_passes(model) as passes:
@@ -63,8 +64,9 @@ def judge(
                 examples=0,
             )
         row = {"section": SECTION, "attack": name, "part": part, "images": len(test.images), "texts": len(test.texts)}
+        row |= {"clean": result.clean, "robust": result.robust, "ranks": result.ranks(), "groups": groups}
         per = {"image": passes.images / len(test.images), "text": passes.texts / len(test.texts)}
-        run.rows.append({**row, "clean": result.clean, "robust": result.robust, "passes": per})
+        run.rows.append({**row, "passes": per})
 
 
 def done_trials(rows: Iterable[dict[str, Any]]) -> set[Trial]:

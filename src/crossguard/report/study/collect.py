@@ -1,11 +1,14 @@
 """A study's rows, put together: means and intervals over seeds, and differences from the reference."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import t
+
+from crossguard.evaluate.statistics import Figure, Ratio
+from crossguard.report.study.samples import over_samples, sample_figures, sample_gains
 
 METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
 CLEAN = "clean"
@@ -51,6 +54,8 @@ class StudyRow:
         robust_at_1: by column, the mean of TR@1 and IR@1, in percent.
         gains: by column, how much more of that than the reference of the same seed, in percent points.
         measures: alignment, diversity and gap of its one source, as far as known.
+        over_samples: by column and metric, the mean over the seeds with its interval over groups of test samples.
+        gains_over_samples: the same of what it is more than the reference, paired query by query, in percent points.
         steps: training steps, mean over the seeds.
         gflop_per_step: billions of floating-point operations of a step, mean over the seeds.
         images: that it learnt from, mean over the seeds.
@@ -64,6 +69,8 @@ class StudyRow:
     robust_at_1: Mapping[str, Estimate]
     gains: Mapping[str, Estimate]
     measures: Mapping[str, Estimate]
+    over_samples: Mapping[str, Mapping[str, Figure]]
+    gains_over_samples: Mapping[str, Mapping[str, Figure]]
     steps: Estimate | None
     gflop_per_step: Estimate | None
     images: Estimate | None
@@ -151,11 +158,13 @@ def _table(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, A
     trials = _trials(settings, name)
     columns = (CLEAN, *(f"{attack}, {part}" for attack, part in trials))
     values = {arm: _values(rows, arm, trials) for arm in settings["arms"]}
+    queries = {arm: _queries(rows, arm, trials) for arm in settings["arms"]}
     found = []
     for arm, spec in settings["arms"].items():
         if name in spec["tables"] and values[arm][CLEAN]:
             mine = [row for row in rows if row["arm"] == arm]
-            found.append(_row(arm, spec, mine, values[arm], values[settings["reference"]]))
+            row = _row(arm, spec, mine, values[arm], values[settings["reference"]])
+            found.append(replace(row, **_of_queries(queries[arm], queries[settings["reference"]])))
     passes = _passes(rows, {row.name for row in found}, trials)
     return StudyTable(name, table["title"], table["figure"], columns, tuple(found), passes)
 
@@ -189,6 +198,30 @@ def _values(rows: Sequence[Mapping[str, Any]], arm: str, trials: Sequence[tuple[
             if (row["attack"], row["part"]) in trials:
                 values[f"{row['attack']}, {row['part']}"][row["seed"]] = row["robust"]
     return values
+
+
+Queries = Mapping[str, Mapping[str, Ratio]]
+"""By column and metric: test queries, in their groups."""
+
+
+def _queries(rows: Sequence[Mapping[str, Any]], arm: str, trials: Sequence[tuple[str, str]]) -> Queries:
+    """Return, by column and metric, which test queries hit, over the seeds together."""
+    mine = [row for row in rows if row["arm"] == arm and row["section"] == "study"]
+    clean = {row["seed"]: row for row in mine}
+    found = {CLEAN: over_samples(list(clean.values()), "clean")}
+    for attack, part in trials:
+        chosen = [row for row in mine if (row["attack"], row["part"]) == (attack, part)]
+        found[f"{attack}, {part}"] = over_samples(chosen, "robust")
+    return found
+
+
+def _of_queries(
+    mine: Mapping[str, Mapping[str, Ratio]], reference: Mapping[str, Mapping[str, Ratio]]
+) -> dict[str, Any]:
+    return {
+        "over_samples": {column: sample_figures(ratios) for column, ratios in mine.items()},
+        "gains_over_samples": {column: sample_gains(ratios, reference[column]) for column, ratios in mine.items()},
+    }
 
 
 def _row(
@@ -227,6 +260,8 @@ def _row(
             for key in ("alignment", "diversity", "gap")
             if (found := estimate([row[key] for row in measured.values() if row[key] is not None]))
         },
+        over_samples={},
+        gains_over_samples={},
         steps=estimate([float(row["steps"]) for row in trained]),
         gflop_per_step=estimate([row["flop_per_step"] / 1e9 for row in trained]),
         images=estimate([float(row["images"]) for row in trained]),

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from crossguard.evaluate.statistics import Figure
 from crossguard.report.study.collect import Estimate, Study, StudyRow, StudyTable
+from crossguard.report.words import rests_on, spread
 
 
 def study_markdown(study: Study) -> str:
@@ -40,6 +42,22 @@ def _table(table: StudyTable, reference: str, batch_size: int) -> Iterator[str]:
             for row in table.rows
         ],
     )
+    if told := [row for row in table.rows if any(row.over_samples.values())]:
+        title = "TR@1 / IR@1 over the seeds together, with 95 % intervals over groups of test images and texts"
+        yield from ("", f"{title}{_rests_on(told[0])}, %", "")
+        yield from _grid(
+            ("", *table.columns),
+            [[row.name, *(_pair(row.over_samples.get(c, {}), "") for c in table.columns)] for row in told],
+        )
+        yield from ("", f"What they are more than {reference!r}, paired query by query, points", "")
+        yield from _grid(
+            ("", *table.columns),
+            [
+                [row.name, *(_pair(row.gains_over_samples.get(c, {}), "+") for c in table.columns)]
+                for row in told
+                if row.name != reference
+            ],
+        )
     if trained := [row for row in table.rows if row.steps is not None]:
         yield from ("", "What was learnt from, and cost", "")
         yield from _grid(
@@ -89,6 +107,18 @@ def _gain(value: Estimate | None, gain: Estimate | None) -> str:
         return f"{value}"
     half = "" if gain.half is None else f" ± {gain.half:.1f}"
     return f"{value.mean:.1f} ({gain.mean:+.1f}{half})"
+
+
+def _pair(figures: Mapping[str, Figure], sign: str) -> str:
+    """Return both directions at 1 with their intervals, or values by group."""
+    shown = [figures[metric] for metric in ("tr@1", "ir@1") if metric in figures]
+    return " / ".join(f"{figure.value:{sign}.1f} ({spread(figure)})" for figure in shown)
+
+
+def _rests_on(row: StudyRow) -> str:
+    """Return how many queries and groups the figures of a row rest on."""
+    figures = next(figures for figures in row.over_samples.values() if figures)
+    return f" (n / groups: {rests_on([figures['tr@1']])} images, {rests_on([figures['ir@1']])} texts)"
 
 
 def _mean(value: Estimate | None) -> float:

@@ -6,6 +6,7 @@ from crossguard import __version__
 from crossguard.report.study.collect import Estimate, Study
 from crossguard.report.study.figures import planes
 from crossguard.report.templates import get_template
+from crossguard.report.words import spread
 from crossguard.runs import write_atomically
 
 
@@ -15,7 +16,7 @@ def write_study(path: Path | str, study: Study, *, title: str) -> Path:
     Returns:
         The path.
     """
-    page = get_template("study.html.j2", filters={"estimate": _estimate})
+    page = get_template("study.html.j2", filters={"estimate": _estimate, "spread": spread})
     content = page.render(
         title=title,
         study=study,
