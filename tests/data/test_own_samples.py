@@ -163,3 +163,17 @@ class TestRGBD:
         assert len(samples) == count
         assert samples.modalities["rgb"].max() <= 1
         assert len(samples.classes) == (6 if name == "tools_rgbd" else 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "said"),
+    [
+        ([0, 2**31], None, "Expected labels that count classes from 0, up to 1,048,576, but got 2147483648"),
+        ([0, 1], np.array(3), r"Expected 2 groups .*, but got int64 \[\]"),
+        ([0, 1], [0.5, 1.0], "whole numbers or names, but got float64"),
+        (np.array(1), None, r"Expected labels \[samples\] or \[samples, height, width\], but got \[\]"),
+    ],
+)
+def test_labels_and_groups_that_are_none(labels, groups, said):
+    with pytest.raises(ValueError, match=said):
+        cg.as_samples({"a": np.ones((2, 3))}, labels, groups=groups)

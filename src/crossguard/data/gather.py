@@ -4,6 +4,7 @@ import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -40,7 +41,9 @@ class Gathering:
     ) -> None:
         self._source, self._unit, self._value = visible(source), unit, value
         self._reading = reading or Reading()
-        self._images, self._texts = _numbering(), _numbering()
+        self._images: dict[str, int] = defaultdict(self._new_image)
+        self._texts = _numbering()
+        self._count = 0
         self._rows, self._columns, self._row_images = array("q"), array("q"), array("q")
         self._bad, self._cut, self._wrong, self._others = _Reasons(), _Reasons(), _Reasons(), Counter[str]()
         self._ids: dict[str, str] = {}
@@ -78,8 +81,26 @@ class Gathering:
                 self._rows.append(place)
                 self._columns.append(self._texts[text])
 
-    def add_plain(self, images: Sequence[object], captions: Sequence[object], image_ids: Sequence[object]) -> bool:
+    def _new_image(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def add_plain(
+        self,
+        images: Sequence[object],
+        captions: Sequence[object],
+        image_ids: Sequence[object] = (None,),
+        *,
+        all_new: bool = False,
+    ) -> bool:
         """Take many rows of one caption each, as `add` would, if nothing is wrong or unusual with any of them.
+
+        Args:
+            images: the images' paths.
+            captions: one for each.
+            image_ids: the field's keys of the images.
+            all_new: no two rows of all are of one image; their names need not be remembered then, which `build` gets
+                with the pictures.
 
         Returns:
             Whether they were taken; if not, nothing has changed and each is to be added by itself.
@@ -95,7 +116,11 @@ class Gathering:
         told = set(map(type, image_ids)) != {type(None)}
         if told and (None in image_ids or list(map(self._ids.setdefault, map(str, image_ids), paths)) != paths):
             return False
-        places = array("q", map(self._images.__getitem__, paths))
+        if all_new:
+            places = array("q", range(self._count, self._count + len(paths)))
+            self._count += len(paths)
+        else:
+            places = array("q", map(self._images.__getitem__, paths))
         self._row_images.extend(places)
         self._rows.extend(places)
         self._columns.extend(map(self._texts.__getitem__, texts))
@@ -132,10 +157,6 @@ class Gathering:
         self.pass_over("of other splits")
         return False
 
-    def __contains__(self, image: str) -> bool:
-        """Whether there is an image of this path."""
-        return image in self._images
-
     @property
     def refused(self) -> int:
         """How many rows were bad."""
@@ -143,7 +164,7 @@ class Gathering:
 
     def __len__(self) -> int:
         """How many images there are."""
-        return len(self._images)
+        return self._count
 
     @property
     def images(self) -> Sequence[str]:
@@ -165,14 +186,14 @@ class Gathering:
             ValueError: bad rows, missing files or images that do not decode, counted and named; or no row is left.
         """
         self._check_split()
-        given = list(self._images) if pictures is None else pictures
+        given: Sequence[Picture | str] = list(self._images) if pictures is None else pictures
         files = [place for place, picture in enumerate(given) if isinstance(picture, str)]
         found = locate([str(given[place]) for place in files], root, files, self._reading.outside_root)
         whole = [
             Picture(key, found.paths.get(place, picture)) if isinstance(picture, str) else picture
-            for place, (key, picture) in enumerate(zip(self._images, given, strict=True))
+            for place, (key, picture) in enumerate(zip_longest(self._images, given, fillvalue=""))
         ]
-        self._images, self._ids = _numbering(), {}  # a large file's names take much room, and are in the pictures
+        self._images, self._ids = {}, {}  # a large file's names take much room, and are in the pictures
         broken = self._broken(whole, found.missing | found.outside)
         problems = self._problems(whole, root, found, broken)
         if problems and not self._reading.skip_bad:

@@ -81,6 +81,10 @@ class MultiModalSamples:
         return self.select(range(min(max_samples, len(self))))
 
 
+_CLASSES = 2**20
+"""The most classes that numbers alone stand for."""
+
+
 def as_samples(
     modalities: Any,
     labels: Any = None,
@@ -186,7 +190,10 @@ def _labels(labels: Any, classes: Sequence[str] | None) -> tuple[np.ndarray, tup
         return np.array([place[label] for label in told], dtype=np.int64), tuple(names)
     if classes is not None:
         return found, tuple(map(str, classes))
-    return found, tuple(map(str, range(int(found.max()) + 1 if found.size and found.dtype.kind in "iu" else 0)))
+    most = int(found.max()) + 1 if found.size and found.dtype.kind in "iu" else 0
+    if most > _CLASSES:
+        raise ValueError(f"Expected labels that count classes from 0, up to {_CLASSES:,}, but got {most - 1}.")
+    return found, tuple(map(str, range(most)))
 
 
 def _single(values: np.ndarray) -> np.ndarray:

@@ -49,37 +49,42 @@ def load_webdataset(
     names, root = _names(paths)
     rows = Gathering(f"{len(paths)} shards", reading, unit="sample")
     pictures: list[Picture | str] = []
+    again = len(set(names)) < len(names)
     with (reading.progress or Silent()).task("Read shards", total=len(paths)) as task:
         for path, name in zip(paths, names, strict=True):
             samples, cut = read_shard(path, image=image, captions=captions, field=field)
             if cut:
                 rows.complain(f"an early end ({cut})", name)
-            _add(rows, pictures, os.fspath(path), name, samples)
+            pictures += _add(rows, os.fspath(path), name, samples, again=again)
             task.advance()
     return rows.build(name=root.name or "webdataset", split=split, root=root, pictures=pictures)
 
 
-def _add(rows: Gathering, pictures: list[Picture | str], path: str, name: str, samples: Sequence[ShardSample]) -> None:
-    """Take the samples of a shard, all at once where nothing is wrong with any."""
+def _add(rows: Gathering, path: str, name: str, samples: Sequence[ShardSample], *, again: bool) -> list[Picture]:
+    """Take the samples of a shard, all at once where nothing is wrong with any, and return its new pictures.
+
+    Args:
+        rows: where they go.
+        path: of the shard.
+        name: what its samples' names begin with.
+        samples: its samples.
+        again: some shards are read more than once.
+    """
     keys = [f"{name}/{sample.key}" for sample in samples]
-    seen = [key in rows for key in keys]
+    found = [Picture(k, path, "", s.offset, s.size) for k, s in zip(keys, samples, strict=True)]
     plain = all(sample.offset >= 0 and len(sample.captions) == 1 and not sample.problem for sample in samples)
-    if plain and samples and rows.add_plain(keys, [sample.captions[0] for sample in samples], [None]):
-        new = [not known for known in seen]
-    else:
-        new = []
-        for key, sample in zip(keys, samples, strict=True):
-            before = len(rows)
-            if sample.problem:
-                rows.refuse(sample.problem, key)
-            else:
-                rows.add(key if sample.offset >= 0 else None, sample.captions, key)
-            new.append(len(rows) > before)
-    pictures += [
-        Picture(key, path, "", sample.offset, sample.size)
-        for key, sample, is_new in zip(keys, samples, new, strict=True)
-        if is_new
-    ]
+    if plain and samples and not again and rows.add_plain(keys, [s.captions[0] for s in samples], all_new=True):
+        return found
+    new = []
+    for key, sample, picture in zip(keys, samples, found, strict=True):
+        before = len(rows)
+        if sample.problem:
+            rows.refuse(sample.problem, key)
+        else:
+            rows.add(key if sample.offset >= 0 else None, sample.captions, key)
+        if len(rows) > before:
+            new.append(picture)
+    return new
 
 
 def _split(paths: Sequence[Path], split: str | None) -> str:
