@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils.logging import disable_progress_bar
 
 import crossguard as cg
 from crossguard.checks import WrongKind
@@ -924,6 +925,7 @@ def main() -> int:
     parser.add_argument("--input", type=int, help="this one of the kind alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bar()
     if options.kind and options.input is not None:
         outcome, told = judge(options.kind, options.seed, options.input, options.seconds)
         print(outcome, told, sep="\n")

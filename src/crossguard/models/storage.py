@@ -12,6 +12,7 @@ from safetensors.torch import load_model as load_safetensors
 from safetensors.torch import save_model as save_safetensors
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from crossguard.checks import visible
 from crossguard.runs import atomic_folder
@@ -150,14 +151,19 @@ def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bo
     Raises:
         ValueError: weights that are missing, unknown, or of another shape.
     """
-    loaded: Any = kind.from_pretrained(
-        str(source),
-        local_files_only=offline,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, by name
-        dtype=torch.float32,
-    )
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is refused below, in a sentence and with harmless names
+    try:
+        loaded: Any = kind.from_pretrained(
+            str(source),
+            local_files_only=offline,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+    finally:
+        logging.set_verbosity(told)
     network: Pretrained = loaded[0]
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         # Older files hold positions 0, 1, 2, ... as a buffer.
