@@ -159,6 +159,24 @@ def test_what_killed_writers_left_is_cleared(tmp_path):
     assert (tmp_path / "model" / "weights").read_text() == "old"
 
 
+def test_rows_that_are_a_folder(tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        run.finish()
+    (tmp_path / "run" / "rows.jsonl").mkdir()
+    with pytest.raises(ValueError, match="Expected the rows of a run at .*, but got: Is a directory"):
+        RunFolder(tmp_path / "run").read_rows()
+
+
+def test_the_leftovers_of_one_name_alone(tmp_path):
+    for name in (".a-1.partial", ".ab-1.partial", ".b-1.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".b.replaced").mkdir()
+    tidy(tmp_path, name="a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ab-1.partial", ".b-1.partial", ".b.replaced"]
+    tidy(tmp_path, name="b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ab-1.partial", "b"]
+
+
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none() | st.booleans()), max_size=8))
 def test_rows_come_back_as_they_were(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"

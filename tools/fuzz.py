@@ -866,11 +866,10 @@ def kills(seed: int, count: int) -> tuple[Counter[str], list[str]]:
                 told.append(f"kill {number} ({name}): {error}")
                 continue
             left = [str(path.relative_to(folder)) for path in folder.rglob("*.partial")]
-            if read(folder) == expected and not left:
-                outcomes["right"] += 1
-            else:
-                outcomes["silently wrong"] += 1
-                told.append(f"kill {number} ({name}): another end than undisturbed; left over: {left}")
+            same = read(folder) == expected
+            outcomes["right" if same and not left else "silently wrong"] += 1
+            if not same or left:
+                told.append(f"kill {number} ({name}): {'the same' if same else 'another'} end; left over: {left}")
     return outcomes, told
 
 

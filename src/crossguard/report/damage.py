@@ -21,7 +21,9 @@ def told_of_damage(
     def shown(paths: Paths, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
         try:
             return show(paths, *args, **kwargs)
-        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+            if isinstance(error, ValueError) and str(error).startswith(("Expected", "Unknown")):
+                raise
             raise ValueError(
                 f"Expected the files that crossguard writes in {some([str(path) for path in paths])}, but one of them "
                 f"is damaged: {type(error).__name__} {error}."

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -66,18 +67,24 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
         raise
 
 
-def tidy(folder: Path | str) -> None:
+def tidy(folder: Path | str, *, name: str = "") -> None:
     """Clear what killed writers left in a folder: half-written files go, a folder caught between old and new returns.
 
     Call it only where no other process is writing.
+
+    Args:
+        folder: where they wrote.
+        name: of one file or folder, whose leftovers alone are cleared.
     """
-    for old in Path(folder).glob(f".*{_OLD}"):
+    olds = f".{escape(name)}{_OLD}" if name else f".*{_OLD}"
+    lefts = f".{escape(name)}-*{PARTIAL}" if name else f".*{PARTIAL}"
+    for old in Path(folder).glob(olds):
         target = old.parent / old.name[1 : -len(_OLD)]
         if target.exists():
             _remove(old)
         else:
             old.replace(target)
-    for left in Path(folder).glob(f".*{PARTIAL}"):
+    for left in Path(folder).glob(lefts):
         _remove(left)
 
 

@@ -85,6 +85,9 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     path = Path(path)
     if not os.path.lexists(path):
         return []
-    with os.fdopen(open_unlinked(path, os.O_RDONLY), "rb") as file:
-        lines = file.read().split(b"\n")[:-1]  # what follows the last newline is still being written
+    try:
+        with os.fdopen(open_unlinked(path, os.O_RDONLY), "rb") as file:
+            lines = file.read().split(b"\n")[:-1]  # what follows the last newline is still being written
+    except OSError as error:
+        raise ValueError(f"Expected the rows of a run at {path}, but got: {error.strerror}.") from error
     return [_parse(line, number, path) for number, line in enumerate(lines, start=1)]

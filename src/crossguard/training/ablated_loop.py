@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crossguard.checks import check_range, check_whole, lookup
 from crossguard.models.plain_torch import check_weights
 from crossguard.progress import Reporter, Silent
+from crossguard.runs import tidy
 from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -119,6 +120,7 @@ def run_steps(
         torch.manual_seed(seed)  # dropout takes no generator
         done, rolled = 0, dice()
         if kept.folder is not None:
+            tidy(Path(kept.folder).parent, name=Path(kept.folder).name)
             done = load_checkpoint(Path(kept.folder), model, optimiser, settings=settings, carried=rolled)
         if done:
             generator.set_state(rolled["batches"])
