@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_at_any_write(home, monkeypatch, verb):
         assert "Traceback" not in told.output
     else:
         raise AssertionError("it never ends")
-    assert failures[0] > 2
+    assert failures[0] > 1
     monkeypatch.undo()
     undisturbed = home / "undisturbed"
     invoke(verb, recipe, f"run={undisturbed}", "-q")
