@@ -26,9 +26,8 @@ import crossguard as cg
 from attacks_strength import Passes, hardened
 from crossguard.attacks import make_attack
 from crossguard.attacks.apgd import auto_maximise
-from crossguard.attacks.ascent import random_start
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.base import frozen
-from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.sources import make_source
 from crossguard.attacks.word_variants import EditedText
@@ -112,11 +111,11 @@ class Unlimited:
                 count if kind == "ir count" else count / len(texts) + margins(scores, self.own).sigmoid() / len(images)
             )
 
-        start = random_start(self.batch, eps=self.eps, seed=self.options.seed, stream=1000 * turn + restart)
+        ball = LInfBall(self.batch.pixels, self.eps)
+        start = ball.start(self.batch.image_ids, seed=self.options.seed, stream=1000 * turn + restart)
         if turn and not restart:
             start = torch.stack([self.pixels[c][i] for i, c in enumerate(images)])
-        found = auto_maximise(loss, self.batch.pixels, eps=self.eps, steps=self.options.steps, start=start)
-        found = project_pixels(found, self.batch.pixels, eps=self.eps)
+        found = ball.to_pixels(auto_maximise(loss, ball, steps=self.options.steps, start=start))
         self.pixels.append(found)
         self.images = torch.cat([self.images, self.embed(found)[None]])
 

@@ -38,7 +38,7 @@ from swap_reference import swap_words_by_caption, swap_words_slowly
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from crossguard.attacks import Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
+from crossguard.attacks import LInfBall, Thesaurus, frozen, image_loss, make_attack, maximise, swap_words
 from crossguard.attacks.text_score import EmbeddingScore
 from crossguard.attacks.views import rescale
 from crossguard.data import OneToManyPairs, PairBatch, links_among, load_pairs
@@ -149,7 +149,7 @@ def pgd_step(model: CLIP, batch: PairBatch, rounds: int) -> None:
             bare(model, batch.pixels)
 
     def attack() -> None:
-        maximise(loss, batch.pixels, eps=EPS, steps=STEPS, step_size=EPS / 4, keep_best=False)
+        maximise(loss, LInfBall(batch.pixels, EPS), steps=STEPS, step_size=EPS / 4, keep_best=False)
 
     passes(), attack()
     ratios = [seconds(attack) / seconds(passes) for _ in range(rounds)]

@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 import crossguard as cg
-from crossguard.attacks import frozen, make_source, maximise
+from crossguard.attacks import LInfBall, frozen, make_source, maximise
 from crossguard.data import PairBatch
 from crossguard.models import CLIP
 from crossguard.models.losses import contrastive, contrastive_by_image
@@ -163,8 +163,7 @@ def floor(model: CLIP, batch: PairBatch, targets: torch.Tensor, *, device: torch
                     lambda p: contrastive_by_image(
                         100 * normalize(model.encode_image(p).float(), dim=-1) @ texts.T, targets
                     ),
-                    batch.pixels,
-                    eps=2 / 255,
+                    LInfBall(batch.pixels, 2 / 255),
                     steps=PGD_STEPS,
                     step_size=1 / 255,
                     keep_best=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossguard.attacks import ATTACKS, SAMPLE_ATTACKS, SOURCES
+from crossguard.attacks import ATTACKS, SOURCES
 from crossguard.augment import AUGMENTATIONS
 from crossguard.data import DATASETS
 from crossguard.models import MODELS
@@ -36,7 +36,7 @@ def unnamed(page, names):
     [
         ("attacks.md", ATTACKS),
         ("attacks.md", SOURCES),
-        ("sparse.md", SAMPLE_ATTACKS),
+        ("sparse.md", {name: row for name, row in ATTACKS.items() if row.samples}),
         ("training.md", DEFENCES),
         ("models.md", MODELS),
         ("your-own-data.md", DATASETS),

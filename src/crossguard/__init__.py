@@ -11,7 +11,7 @@ result = cg.evaluate(model, pairs, attack="sga", threat=threat, seed=0)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
+from crossguard.threat import L2, Elements, LInf, Patch, ThreatModel, WordEdits
 
 if TYPE_CHECKING:
     from crossguard.certify import certify, predict
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "L2",
     "Elements",
     "LInf",
     "LabelledImages",
     "MultiModalSamples",
     "OneToManyPairs",
+    "Patch",
     "ThreatModel",
     "WordEdits",
     "__version__",

@@ -40,6 +40,49 @@ class LInf:
 
 
 @dataclass(frozen=True)
+class L2:
+    """All values of a modality move by at most `eps` together, in Euclidean norm; each is in [0, 1], as are pixels.
+
+    A change of every value by d has the norm d * sqrt(number of values): 2/255 on 3 x 224 x 224 pixels is 3.04.
+
+    Raises:
+        ValueError: `eps` is not a finite number >= 0.
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.eps, Real) and not isinstance(self.eps, bool)
+        if not (number and isfinite(self.eps) and self.eps >= 0):
+            raise ValueError(f"Expected `eps` of L2 to be a finite number >= 0, but got {self.eps!r}.")
+        object.__setattr__(self, "eps", float(self.eps))
+
+    def __str__(self) -> str:
+        return f"L2 {self.eps:g}"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One rectangle of at most `height` x `width` pixels, anywhere in the image, takes any values.
+
+    Of a series of time steps the height is 1, and the width counts consecutive steps.
+
+    Raises:
+        ValueError: a side is not a whole number >= 0.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for side in ("height", "width"):
+            object.__setattr__(self, side, _whole_number(getattr(self, side), side))
+
+    def __str__(self) -> str:
+        return f"a patch of {self.height} x {self.width}"
+
+
+@dataclass(frozen=True)
 class WordEdits:
     """At most `words` words of a text are edited: substituted and, if `kinds` says so, inserted or deleted.
 
@@ -91,9 +134,11 @@ class Elements:
         return f"{self.r} {self.kind}" + ("" if self.r == 1 else "s")
 
 
-Budget: TypeAlias = LInf | WordEdits | Elements
-_BUDGETS: dict[str, type[LInf] | type[WordEdits] | type[Elements]] = {
+Budget: TypeAlias = LInf | L2 | Patch | Elements | WordEdits
+_BUDGETS: dict[str, type[Budget]] = {
     "l-inf": LInf,
+    "l2": L2,
+    "patch": Patch,
     "word-edits": WordEdits,
     "elements": Elements,
 }
@@ -125,9 +170,10 @@ class ThreatModel(Mapping[str, Budget]):
         if target not in get_args(Target):
             raise ValueError(f"Unknown `target` {target!r}: {nearest(str(target), get_args(Target))}.")
         for modality, budget in budgets.items():
-            if not isinstance(budget, LInf | WordEdits | Elements):
+            if not isinstance(budget, Budget):
                 raise ValueError(
-                    f"Expected the budget of {modality!r} to be LInf, WordEdits or Elements, but got {budget!r}."
+                    f"Expected the budget of {modality!r} to be LInf, L2, Patch, Elements or WordEdits, but got "
+                    f"{budget!r}."
                 )
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "budgets", tuple(budgets.items()))

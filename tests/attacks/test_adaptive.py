@@ -17,7 +17,7 @@ from crossguard.threat import LInf, ThreatModel, WordEdits
 from families import FAMILIES, FUSION
 from shared import fit_clip, make_clip
 
-JOINT = Budgets(eps=3 / 255, words=1)
+JOINT = Budgets(LInf(3 / 255), words=1)
 
 
 def batch_of(model, pairs, image_ids):
@@ -86,7 +86,7 @@ EFFORTS = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1), (1, 1, 1, 1)]
 def test_more_of_anything_never_leaves_more(toy_pairs, seed, eps, words):
     model = fit_clip(toy_pairs, seed=seed)
     whole = whole_in(model, toy_pairs.head(12), [range(12)])
-    budget = Budgets(eps=eps / 255, words=words)
+    budget = Budgets(LInf(eps / 255), words=words)
     known = {}
     for effort in EFFORTS:
         attack = make_attack("adaptive", **{o: v[k] for (o, v), k in zip(OPTIONS.items(), effort, strict=True)})
@@ -94,7 +94,7 @@ def test_more_of_anything_never_leaves_more(toy_pairs, seed, eps, words):
     for few, many in itertools.product(known, known):
         if all(a <= b for a, b in zip(few, many, strict=True)):
             assert all(m <= f + 1e-9 for f, m in zip(known[few], known[many], strict=True)), (few, many)
-    clean = left(model, whole, sets_of(attack, model, whole, Budgets(0.0, 0)))
+    clean = left(model, whole, sets_of(attack, model, whole, Budgets(LInf(0.0), 0)))
     assert all(a <= b for a, b in zip(known[max(known)], clean, strict=True))
     assert sum(known[max(known)]) < sum(clean)
 
@@ -168,7 +168,7 @@ def test_each_side_is_attacked_as_retrieval_will_meet_it(toy_pairs, target):
     whole = whole_in(model, toy_pairs.head(8), [range(8)])
     attack = make_attack("adaptive", steps=5)
     found = sets_of(attack, model, whole, replace(JOINT, target=target))
-    clean = sets_of(attack, model, whole, Budgets(0.0, 0))["shared"]
+    clean = sets_of(attack, model, whole, Budgets(LInf(0.0), 0))["shared"]
     images, texts = ("tr", "ir") if target == "query" else ("ir", "tr")
     assert torch.equal(found["shared"][0], found[images][0])
     assert found["shared"][1] == found[texts][1]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossguard.attacks import auto_maximise, make_attack, maximise, random_start, step_size
+from crossguard.attacks import L2Ball, LInfBall, auto_maximise, make_attack, maximise, step_size
 from crossguard.attacks.apgd import checkpoints
 from crossguard.threat import LInf, ThreatModel
 
@@ -28,7 +28,7 @@ def wavy(x):
 @pytest.mark.parametrize("search", [maximise, auto_maximise])
 def test_a_linear_loss_is_solved_exactly(search, pixels, slope):
     options = {"step_size": EPS / 4} if search is maximise else {}
-    found = search(lambda x: (slope * x).sum(dim=(1, 2, 3)), pixels, eps=EPS, steps=8, **options)
+    found = search(lambda x: (slope * x).sum(dim=(1, 2, 3)), LInfBall(pixels, EPS), steps=8, **options)
     assert torch.allclose(found, (pixels + EPS * slope.sign()).clamp(0, 1))
 
 
@@ -37,7 +37,7 @@ def test_within_the_ball_never_worse_than_the_start_and_nothing_leaks(search, pi
     weight = torch.nn.Parameter(torch.tensor(1.0))
     before = pixels.clone()
     options = {"step_size": 0.05} if search is maximise else {}
-    found = search(lambda x: weight * wavy(x), pixels, eps=EPS, steps=7, **options)
+    found = search(lambda x: weight * wavy(x), LInfBall(pixels, EPS), steps=7, **options)
     assert (found - pixels).abs().max() <= EPS + 1e-6
     assert found.min() >= 0
     assert found.max() <= 1
@@ -49,7 +49,7 @@ def test_within_the_ball_never_worse_than_the_start_and_nothing_leaks(search, pi
 
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_maximise_equals_plain_steps_of_one_sample_at_a_time(pixels, keep_best):
-    found = maximise(wavy, pixels, eps=EPS, steps=6, step_size=0.03, keep_best=keep_best)
+    found = maximise(wavy, LInfBall(pixels, EPS), steps=6, step_size=0.03, keep_best=keep_best)
     for i in range(len(pixels)):
         x, visited = pixels.clone(), [pixels.clone()]
         for _ in range(6):
@@ -104,7 +104,7 @@ def slow_apgd(loss, clean, *, eps, steps):
 
 
 def test_apgd_equals_its_algorithm_one_sample_at_a_time(pixels):
-    found = auto_maximise(wavy, pixels, eps=EPS, steps=20)
+    found = auto_maximise(wavy, LInfBall(pixels, EPS), steps=20)
     for i in range(len(pixels)):
         # `wavy` numbers its samples: stand the sample at its place.
         def loss(x, i=i):
@@ -120,14 +120,16 @@ def test_checkpoints_are_the_papers():
 
 
 def test_step_rules():
-    assert step_size("co-attack", eps=2 / 255, steps=10) == pytest.approx(0.25 / 255)
-    assert step_size("sga", eps=2 / 255, steps=10) == pytest.approx(0.5 / 255)
-    assert step_size(0.01, eps=2 / 255, steps=10) == 0.01
+    ball = LInfBall(torch.zeros(1), 2 / 255)
+    assert step_size("co-attack", ball, steps=10) == pytest.approx(0.25 / 255)
+    assert step_size("sga", ball, steps=10) == pytest.approx(0.5 / 255)
+    assert step_size(0.01, ball, steps=10) == 0.01
+    assert step_size("sga", L2Ball(torch.zeros(1), 3.0), steps=10) == pytest.approx(0.75)
 
 
 def test_random_starts_fill_the_ball(toy_batch):
     inside = (toy_batch.pixels > EPS) & (toy_batch.pixels < 1 - EPS)
-    moved = (random_start(toy_batch, eps=EPS, seed=0) - toy_batch.pixels)[inside]
+    moved = (LInfBall(toy_batch.pixels, EPS).start(toy_batch.image_ids, seed=0) - toy_batch.pixels)[inside]
     assert np.quantile(moved.abs().numpy(), [0.5, 1]) == pytest.approx([EPS / 2, EPS], rel=0.1)
     assert abs(float(moved.mean())) < EPS / 10
 

@@ -215,11 +215,15 @@ def test_bad_batches_are_refused(tiny_clip, toy_batch, change, message):
 @pytest.mark.parametrize(
     ("name", "threat_model", "message"),
     [
-        ("pgd", ThreatModel(image=WordEdits(1)), "Expected LInf as the budget of 'image' for attack 'pgd'"),
+        (
+            "pgd",
+            ThreatModel(image=WordEdits(1)),
+            "Expected LInf or L2 or Patch or Elements as the budget of 'image' for attack 'pgd'",
+        ),
         ("pgd", ThreatModel(text=LInf(0.1)), "Expected WordEdits as the budget of 'text'"),
         ("pgd", ThreatModel(sound=Elements(1)), "Expected budgets for 'image' and 'text'"),
-        ("pgd", ThreatModel(image=Elements(1)), "Expected LInf as the budget of 'image'"),
-        ("sparse", ThreatModel(image=LInf(0.1)), "Expected Elements as the budget of 'image'"),
+        ("square", ThreatModel(image=Elements(1)), "Expected LInf as the budget of 'image'"),
+        ("sparse", ThreatModel(image=LInf(0.1)), "Expected Elements or Patch as the budget of 'image'"),
         ("sparse", ThreatModel(image=Elements(1, "insertion")), "replaces elements and cannot insert or delete"),
         ("sparse", ThreatModel(text=Elements(1, "deletion")), "but got kind='deletion'"),
         ("sparse", ThreatModel(image=Elements(1, "edit")), "Expected substitution of elements of 'image'"),

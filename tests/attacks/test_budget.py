@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossguard.attacks import count_word_edits, project_pixels, within_words
+from crossguard.attacks import LInfBall, count_word_edits, within_words
 from crossguard.attacks.budget import beyond_budget
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
 
@@ -18,7 +18,7 @@ GREY = st.integers(0, 255)
 def test_pixels_end_on_the_grid_within_budget_and_as_near_as_may_be(values, eps):
     source = torch.tensor([[[[grey / 255 for grey, _ in values]]] * 3])
     wanted = torch.tensor([[[[value for _, value in values]]] * 3], dtype=torch.float32)
-    grid = project_pixels(wanted, source, eps=eps)[0, 0, 0].double().numpy() * 255
+    grid = LInfBall(source, eps).to_pixels(wanted)[0, 0, 0].double().numpy() * 255
     assert np.allclose(grid, grid.round(), atol=1e-4)
     for (grey, value), found in zip(values, grid.round(), strict=True):
         allowed = [g for g in range(256) if abs(g - grey) <= eps * 255 + 1e-3]
@@ -30,8 +30,8 @@ def test_pixels_end_on_the_grid_within_budget_and_as_near_as_may_be(values, eps)
 def test_pixels_off_the_grid_keep_their_value_where_no_grey_level_is_in_reach():
     source = torch.full((1, 3, 1, 1), 10.5 / 255)
     moved = source + 0.3 / 255
-    assert torch.equal(project_pixels(moved, source, eps=0.3 / 255), source)
-    assert torch.allclose(project_pixels(moved, source, eps=0.6 / 255), torch.tensor(11 / 255))
+    assert torch.equal(LInfBall(source, 0.3 / 255).to_pixels(moved), source)
+    assert torch.allclose(LInfBall(source, 0.6 / 255).to_pixels(moved), torch.tensor(11 / 255))
 
 
 def slow_distance(a, b):

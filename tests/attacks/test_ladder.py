@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crossguard.attacks.apgd import auto_maximise
+from crossguard.attacks import LInfBall, auto_maximise
 from crossguard.attacks.ladder import ascend_in_runs, runs
 
 
@@ -40,7 +40,7 @@ def test_more_steps_begin_as_fewer_do(pixels):
         found = {}
         for steps in (5, 10, 20, 40):
             seen = []
-            found[steps] = list(ascend_in_runs(some_loss(seed, seen=seen), pixels, pixels, eps=0.1, steps=steps))
+            found[steps] = list(ascend_in_runs(some_loss(seed, seen=seen), LInfBall(pixels, 0.1), pixels, steps=steps))
             assert len(seen) == steps
         for number, (run, rows, best) in enumerate(found[40]):
             assert run == number
@@ -62,10 +62,10 @@ def test_one_run_is_auto_pgd_without_its_last_look(pixels):
     for seed in range(5):
         loss = some_loss(seed)
         rows = torch.arange(len(pixels))
-        ((_, moved, best),) = ascend_in_runs(loss, pixels, pixels, eps=0.1, steps=5)
+        ((_, moved, best),) = ascend_in_runs(loss, LInfBall(pixels, 0.1), pixels, steps=5)
         assert torch.equal(moved, rows)
         values = []
-        auto_maximise(lambda x: values.append(x.detach()) or loss(x, rows)[0], pixels, eps=0.1, steps=5)  # noqa: B023
+        auto_maximise(lambda x: values.append(x.detach()) or loss(x, rows)[0], LInfBall(pixels, 0.1), steps=5)  # noqa: B023
         looked = torch.stack([loss(x, rows)[0] for x in values[:5]])
         assert torch.allclose(loss(best, rows)[0], looked.amax(dim=0))
 
@@ -75,7 +75,7 @@ def test_who_is_done_moves_no_more(pixels):
     rows = torch.arange(len(pixels))
     clean = some_loss(3)(pixels, rows)[0]
     border = float(clean.sort().values[2:4].mean())
-    found = list(ascend_in_runs(some_loss(3, done_above=border, seen=seen), pixels, pixels, eps=0.2, steps=20))
+    found = list(ascend_in_runs(some_loss(3, done_above=border, seen=seen), LInfBall(pixels, 0.2), pixels, steps=20))
     best = pixels.clone()
     for _, moved, here in found:
         best[moved] = here

@@ -8,8 +8,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from crossguard.attacks import auto_maximise, maximise, random_start
-from crossguard.data import PairBatch
+from crossguard.attacks import LInfBall, auto_maximise, maximise
 
 STEPS, SAMPLES = 10, 300
 # Strong enough to break most digits, weak enough to leave some.
@@ -36,8 +35,7 @@ def test_pgd_takes_the_same_steps(digits, eps):
     expected = torch.from_numpy(attack.generate(pixels.numpy(), labels.numpy()))
     found = maximise(
         lambda x: cross_entropy(network(x), labels, reduction="none"),
-        pixels,
-        eps=eps,
+        LInfBall(pixels, eps),
         steps=STEPS,
         step_size=eps / 4,
         keep_best=False,
@@ -69,13 +67,11 @@ def test_apgd_is_as_strong(digits, eps):
         )
         expected = torch.from_numpy(attack.generate(pixels.numpy(), labels.numpy()))
         np.random.set_state(before)  # noqa: NPY002
-    ids = torch.arange(SAMPLES)
-    batch = PairBatch(pixels, ("",) * SAMPLES, torch.stack([ids, ids], dim=1), ids, ids)
+    ball = LInfBall(pixels, eps)
     found = auto_maximise(
         lambda x: cross_entropy(network(x), labels, reduction="none"),
-        pixels,
-        eps=eps,
+        ball,
         steps=STEPS,
-        start=random_start(batch, eps=eps, seed=0),
+        start=ball.start(torch.arange(SAMPLES), seed=0),
     )
     assert accuracy(network, found, labels) == pytest.approx(accuracy(network, expected, labels), abs=0.02)

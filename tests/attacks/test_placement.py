@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_reference import greedy
 
-from crossguard.attacks.parts import climb_in_box
-from crossguard.attacks.placement import SparseSearch, first_order_gain, sparse_ascent
+from crossguard.attacks import auto_maximise
+from crossguard.attacks.parts import Box
+from crossguard.attacks.placement import Singles, SparseSearch, first_order_gain, sparse_ascent
 
 
 def toy_loss(seed, sizes=(("a", 5, 2), ("b", 3, 1))):
@@ -38,7 +39,7 @@ def test_greedy_is_that_of_the_plain_reference(seed, a, b):
     found = sparse_ascent(
         loss,
         clean,
-        budgets={"a": a, "b": b},
+        sites={"a": Singles(a), "b": Singles(b)},
         search=SparseSearch(steps=0, rows_per_forward=7),
         ids=torch.arange(4),
         seed=0,
@@ -64,11 +65,12 @@ def test_within_budget_in_range_never_worse_and_nothing_touched(seed, placement,
     before = {name: values.clone() for name, values in clean.items()}
     search = SparseSearch(placement, shortlist, 2, trials, steps=steps)
 
-    found = sparse_ascent(loss, clean, budgets=budgets, search=search, ids=torch.arange(4), seed=seed)
+    sites = {name: Singles(min(r, clean[name].shape[1])) for name, r in budgets.items()}
+    found = sparse_ascent(loss, clean, sites=sites, search=search, ids=torch.arange(4), seed=seed)
     again = sparse_ascent(
         loss,
         {name: values[2:3] for name, values in clean.items()},
-        budgets=budgets,
+        sites=sites,
         search=replace(search, rows_per_forward=3),
         ids=torch.tensor([2]),
         seed=seed,
@@ -91,7 +93,7 @@ def test_a_linear_loss_is_solved_exactly():
         found = sparse_ascent(
             lambda parts, rows: (parts["x"] * weights).sum(dim=(1, 2)),
             clean,
-            budgets={"x": 2},
+            sites={"x": Singles(2)},
             search=SparseSearch(placement, rounds=1),
             ids=torch.tensor([0]),
             seed=0,
@@ -108,7 +110,7 @@ def test_greedy_beats_gradient_where_the_gradient_misleads():
     clean = {"x": torch.zeros(1, 2, 1)}
     found = {
         placement: sparse_ascent(
-            loss, clean, budgets={"x": 1}, search=SparseSearch(placement), ids=torch.tensor([0]), seed=0
+            loss, clean, sites={"x": Singles(1)}, search=SparseSearch(placement), ids=torch.tensor([0]), seed=0
         )["x"].flatten()
         for placement in ("greedy", "gradient")
     }
@@ -127,7 +129,7 @@ def test_words_stay_whole_numbers_and_are_tried(placement):
     found = sparse_ascent(
         loss,
         clean,
-        budgets={"text": 1, "image": 2},
+        sites={"text": Singles(1), "image": Singles(2)},
         search=SparseSearch(placement, word_trials=200, rounds=2),
         ids=torch.arange(3),
         seed=1,
@@ -146,12 +148,8 @@ def test_climbing_in_a_box_reaches_the_best_corner():
     high = {"a": low["a"] + 0.25, "b": torch.full((3, 1, 1), 0.3)}
     slope = torch.tensor([[1.0, -1.0], [2.0, -0.5]])
     start = {"a": low["a"] + 0.1, "b": low["b"]}
-    found = climb_in_box(
-        lambda parts, rows: (parts["a"] * slope).sum(dim=(1, 2)) + parts["b"].sum(dim=(1, 2)),
-        low,
-        high,
-        start,
-        steps=10,
-    )
+    box = Box.between(low, high)
+    loss = box.loss(lambda parts, rows: (parts["a"] * slope).sum(dim=(1, 2)) + parts["b"].sum(dim=(1, 2)))
+    found = box.split(auto_maximise(loss, box.ball, steps=10, start=box.join(start)))
     assert torch.equal(found["b"], start["b"])
     assert torch.allclose(found["a"], torch.where(slope > 0, high["a"], low["a"]))

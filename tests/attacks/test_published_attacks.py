@@ -9,7 +9,7 @@ import torch
 from masked_lm_files import write_bert
 from published_reference import co_attack_published, sga_published, swap_published
 
-from crossguard.attacks import Characters, MaskedLM, make_attack, project_pixels
+from crossguard.attacks import Characters, LInfBall, MaskedLM, make_attack
 from crossguard.data import PairBatch
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from families import FAMILIES
@@ -51,7 +51,7 @@ def first_pictures(model, toy_pairs, toy_batch, count=2):
 
 def differ(found, pixels, batch):
     """The share of pixels that differ, both on the 8-bit grid."""
-    return float((found.pixels != project_pixels(pixels, batch.pixels, eps=EPS)).float().mean())
+    return float((found.pixels != LInfBall(batch.pixels, EPS).to_pixels(pixels)).float().mean())
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossguard.attacks import SAMPLE_ATTACKS, Storage, attack_samples
+from crossguard.attacks import ATTACKS, Storage, attack_samples
 from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
 from crossguard.threat import Elements, LInf, ThreatModel, WordEdits
@@ -141,7 +141,7 @@ CASES = [
 
 
 def test_the_cases_cover_the_table():
-    assert {name for name, _, _ in CASES} == set(SAMPLE_ATTACKS)
+    assert {name for name, _, _ in CASES} == {name for name, row in ATTACKS.items() if row.samples}
 
 
 @pytest.mark.parametrize(("attack", "options", "threat"), CASES)
@@ -272,8 +272,8 @@ def test_more_budget_is_never_weaker_on_average():
 @pytest.mark.parametrize(
     ("attack", "threat", "message"),
     [
-        ("sparse", LINF, "Expected Elements as the budget of 'counts' for attack 'sparse'"),
-        ("pgd", SPARSE, "Expected LInf as the budget of 'counts'"),
+        ("sparse", LINF, "Expected Elements or Patch as the budget of 'counts' for attack 'sparse'"),
+        ("auto-attack", SPARSE, "Expected LInf as the budget of 'counts'"),
         ("sparse", ThreatModel(counts=Elements(1, "insertion")), "cannot insert or delete any"),
         ("sparse", ThreatModel(count=Elements(1)), "did you mean 'counts'"),
         ("sparse", ThreatModel(counts=WordEdits(1)), "Expected Elements"),

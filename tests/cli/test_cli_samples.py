@@ -23,7 +23,7 @@ def watch(tmp_path):
         "watch-attack",
         f"model={tmp_path / 'model'}",
         f"run={tmp_path / 'run'}",
-        "attack.options.steps=2",
+        "attack.options.steps=10",
         "max_samples=10",
         "batch_size=6",
     ]
@@ -98,7 +98,7 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
         (["attack.options.step=3"], "did you mean 'steps'"),
         (["threat.modalities.gyroscop={eps: 0.1}"], "did you mean 'gyroscope'"),
         (["threat.modalities.gyroscope={elements: 3}"], "gyroscope: expected `eps`, which attack 'adaptive' takes"),
-        (["threat.modalities.gyroscope={}"], "expected one of `eps` and `elements`"),
+        (["threat.modalities.gyroscope={}"], "expected one of eps, l2, elements, patch, but got none"),
         (["threat.image={eps: 0.1}"], "threat.image: expected it under threat.modalities"),
         (["task=retrieval"], "threat.modalities: expected it only with task: samples"),
         (["data.name=emoji"], "holds pairs, but this verb takes samples"),

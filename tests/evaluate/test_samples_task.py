@@ -180,7 +180,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     [
         ({"attack": "apg", "threat": LINF}, "did you mean 'apgd'"),
         ({"attack": "apgd", "threat": ThreatModel(lef=LInf(0.1))}, "did you mean 'left'"),
-        ({"attack": "sparse", "threat": LINF}, "Expected Elements as the budget of 'left'"),
+        ({"attack": "sparse", "threat": LINF}, "Expected Elements or Patch as the budget of 'left'"),
         ({"attack": "apgd"}, "Expected a budget for at least one modality"),
         ({"attack": "apgd", "threat": LINF, "attack_options": {"step": 3}}, "did you mean 'steps'"),
         ({"attack": "apgd", "threat": LINF, "objective": "margins"}, "did you mean 'margin'"),

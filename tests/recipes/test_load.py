@@ -38,7 +38,7 @@ def test_numbers_in_options_are_read_as_people_write_them(text, value):
         ("threat.image.eps=2/0", "but got '2/0'"),
         ("attack=sga", "attack: expected a mapping with name, options, but got 'sga'"),
         ("data=emoji", "data: expected a mapping with name, split, options, but got 'emoji'"),
-        ("threat.image=2/255", "threat.image: expected a mapping with eps, elements, but got '2/255'"),
+        ("threat.image=2/255", "threat.image: expected a mapping with eps, l2, elements, patch, but got '2/255'"),
         ("seed=[1", "override 'seed=[1': expected YAML after '=', but got: while parsing a flow sequence"),
     ],
 )

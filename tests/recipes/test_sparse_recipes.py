@@ -3,7 +3,7 @@
 import pytest
 
 from crossguard.recipes import RecipeError, parse_recipe
-from crossguard.threat import Elements, LInf
+from crossguard.threat import L2, Elements, LInf, Patch
 
 EVALUATE = {"verb": "evaluate", "run": "r", "model": "emoji-clip", "data": {"name": "emoji"}}
 CERTIFY = {
@@ -23,7 +23,11 @@ def test_an_image_has_a_budget_of_pixels_or_of_patches():
     assert budget() == LInf(2 / 255)
     assert budget(eps="4/255") == LInf(4 / 255)
     assert budget(elements=3) == Elements(3)
-    with pytest.raises(RecipeError, match="expected `eps` or `elements`, not both"):
+    assert budget(l2="3/2") == L2(1.5)
+    assert budget(patch=[4, 8]) == Patch(4, 8)
+    with pytest.raises(RecipeError, match="threat.image.patch"):
+        budget(patch=[4])
+    with pytest.raises(RecipeError, match="expected one of eps, l2, elements, patch, but got eps, elements"):
         budget(eps="4/255", elements=3)
     with pytest.raises(RecipeError, match="threat.image.elements"):
         budget(elements=-1)

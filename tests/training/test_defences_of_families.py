@@ -14,6 +14,7 @@ from crossguard.attacks import make_attack
 from crossguard.data import PairBatch, links_among
 from crossguard.models import FusionModel, MomentumTraining, VisionLanguageModel
 from crossguard.runs import RunFolder
+from crossguard.threat import LInf
 from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch, train
 from crossguard.training.batches import Pictures
 from crossguard.training.job import score
@@ -226,7 +227,7 @@ def test_the_text_attack_of_a_fusion_model_raises_the_loss(families, toy_pairs, 
     model = copy.deepcopy(families(family))
     loss = make_loss(model, toy_pairs, "mat+")
     inner = InnerAttack(
-        eps=0.0,
+        image=LInf(0.0),
         words=1,
         swaps=Swaps(ToySource(), model),
         text_tries=30,

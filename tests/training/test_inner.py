@@ -7,6 +7,7 @@ from training_helpers import ToySource
 from crossguard.attacks import count_word_edits
 from crossguard.models import cosine
 from crossguard.models.losses import contrastive, embedding_l2
+from crossguard.threat import LInf
 from crossguard.training import DEFENCES, InnerAttack, Swaps, TrainingBatch
 from crossguard.training.step_loss import StepLoss
 from shared import make_clip
@@ -22,7 +23,7 @@ def attack(model, step_batch, terms, *, seed=0, step=0, **options):
 
 def make_inner(**options):
     values = {
-        "eps": EPS,
+        "image": LInf(EPS),
         "words": 1,
         "swaps": Swaps(ToySource(), MODEL),
         "text_tries": 20,
@@ -113,6 +114,6 @@ def test_noise_is_a_function_of_seed_and_step(tiny_clip, step_batch):
 
 def test_no_budget_changes_nothing(tiny_clip, step_batch):
     terms = DEFENCES["mat"].terms
-    pixels, texts = attack(tiny_clip, step_batch, terms, eps=0.0, words=0)
+    pixels, texts = attack(tiny_clip, step_batch, terms, image=LInf(0.0), words=0)
     assert torch.equal(pixels, step_batch.batch.pixels)
     assert texts == step_batch.batch.texts

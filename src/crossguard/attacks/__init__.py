@@ -1,12 +1,12 @@
 """Attacks on image-text models: within a threat model, batched, with the model's weights left as they are."""
 
 from crossguard.attacks.adaptive import Adaptive
-from crossguard.attacks.apgd import APGD, auto_maximise
-from crossguard.attacks.ascent import maximise, random_start, step_size
+from crossguard.attacks.apgd import auto_maximise
+from crossguard.attacks.ascent import maximise, step_size
 from crossguard.attacks.auto_attack import APGDCE, APGDT, FABT, AutoAttack, Square
-from crossguard.attacks.ball import LInfBall
+from crossguard.attacks.ball import Ball, ElementsBall, JointBall, L2Ball, LInfBall, PatchBall, ball_of
 from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
-from crossguard.attacks.budget import count_word_edits, project_pixels, within_words
+from crossguard.attacks.budget import count_word_edits, within_words
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.class_search import Search, run_parts, standard_parts
@@ -16,9 +16,8 @@ from crossguard.attacks.gallery import Gallery
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.masked_lm import MaskedLM
 from crossguard.attacks.neighbours import EmbeddingNeighbours
-from crossguard.attacks.pgd import PGD
-from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS, SampleAttackRow, make_sample_attack
-from crossguard.attacks.samples import AttackedSamples, attack_samples
+from crossguard.attacks.pgd import APGD, PGD
+from crossguard.attacks.samples import AttackedSamples, SampleAttack, attack_samples
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.saved_set import AdversarialSet, load_adversarial, save_adversarial
 from crossguard.attacks.scores import ClassScores
@@ -41,7 +40,6 @@ __all__ = [
     "DRA",
     "FABT",
     "PGD",
-    "SAMPLE_ATTACKS",
     "SGA",
     "SOURCES",
     "Adaptive",
@@ -51,18 +49,23 @@ __all__ = [
     "AttackRow",
     "AttackedSamples",
     "AutoAttack",
+    "Ball",
     "Budgets",
     "CandidateSource",
     "Candidates",
     "Characters",
     "ClassScores",
     "CoAttack",
+    "ElementsBall",
     "EmbeddingNeighbours",
     "Gallery",
+    "JointBall",
+    "L2Ball",
     "LInfBall",
     "MaskedLM",
+    "PatchBall",
     "Plain",
-    "SampleAttackRow",
+    "SampleAttack",
     "Saved",
     "Search",
     "Sep",
@@ -76,17 +79,15 @@ __all__ = [
     "WordSwap",
     "attack_samples",
     "auto_maximise",
+    "ball_of",
     "count_word_edits",
     "fast_precision",
     "frozen",
     "image_loss",
     "load_adversarial",
     "make_attack",
-    "make_sample_attack",
     "make_source",
     "maximise",
-    "project_pixels",
-    "random_start",
     "register_attack",
     "run_parts",
     "save_adversarial",

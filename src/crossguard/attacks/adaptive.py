@@ -1,25 +1,29 @@
 """The attack that a defence must be judged by: on the very score the task ranks by, against the whole gallery."""
 
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
 
 from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack, Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.gallery import Gallery, InMemory, Keep, ReadSet, Whole
 from crossguard.attacks.gallery_search import Effort, GallerySearch
 from crossguard.attacks.gallery_texts import KnownSource
+from crossguard.attacks.goals import Goal, climb_by_slices
 from crossguard.attacks.ladder import FIRST
 from crossguard.attacks.objectives import Objective
+from crossguard.attacks.parts import Parts
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.swap import Order
 from crossguard.checks import check_choice
 from crossguard.data import PairBatch
 from crossguard.models import FusionModel, VisionLanguageModel
 
+STEPS, SAMPLE_STEPS = 10, 50
+"""By default: on images against texts; on sensors and scenes, for each objective."""
 Texts = tuple[str, ...]
 
 
@@ -38,10 +42,13 @@ class Adaptive(Attack):
     More rounds, steps, restarts or variants never leave more: they only add candidates, and a set is given up only for
     one that leaves no more of the whole gallery right.
 
+    Sensors and scenes have no gallery: all objectives of the task are raised in turn by runs of ten steps, each from
+    the worst so far, and `steps` and `restarts` alone play a part.
+
     Args:
         rounds: of texts and images.
         steps: of Auto-PGD for each start and direction, at least 5; taken in runs of 5, 5, 10, 20, 40, ..., as many as
-            fit.
+            fit; default: 10, of sensors and scenes 50 for each objective.
         restarts: random starts in the first round; later, one begins where the images stand.
         variants: forms of a text that may be chosen: 1, 8, 64, ...; others count as the next smaller one.
         source: as for `WordSwap`.
@@ -55,19 +62,22 @@ class Adaptive(Attack):
 
     name = "adaptive"
     uses = frozenset({"image", "text"})
+    takes = ANY_BALL
+    masks: ClassVar[bool] = True
     ranks_galleries = True
 
     def __init__(
         self,
         *,
         rounds: int = 2,
-        steps: int = 10,
+        steps: int | None = None,
         restarts: int = 1,
         variants: int = 8,
         source: SourceLike = "thesaurus",
         order: str = "all",
         objectives: Sequence[str] = (),
     ) -> None:
+        self.sample_steps, steps = steps or SAMPLE_STEPS, STEPS if steps is None else steps
         for option, value, least in (
             ("rounds", rounds, 1),
             ("steps", steps, FIRST),
@@ -98,6 +108,10 @@ class Adaptive(Attack):
         pixels, texts = read("shared", 0)
         return pixels.to(batch.pixels.device), texts
 
+    def run_samples(self, goal: Goal) -> Parts:
+        """Attack sensors and scenes."""
+        return climb_by_slices(goal, steps=self.sample_steps, restarts=self.restarts)
+
     def search(
         self,
         model: VisionLanguageModel,
@@ -126,7 +140,7 @@ class Adaptive(Attack):
 
     def stages(self, budget: Budgets) -> int:
         """Return how often a search goes through all batches."""
-        return self.rounds * bool(budget.eps) + (self.rounds + 1) * bool(budget.words)
+        return self.rounds * budget.moves_images + (self.rounds + 1) * bool(budget.words)
 
 
 def power_of_eight(number: int) -> int:

@@ -1,28 +1,11 @@
 """Auto-PGD (Croce & Hein, ICML 2020): momentum, and steps that halve when progress stalls; nothing to tune."""
 
-from typing import get_args
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crossguard.attacks.ascent import (
-    LossAndGradient,
-    LossPerSample,
-    Pixels,
-    Start,
-    best_of_starts,
-    better,
-    with_gradient,
-)
-from crossguard.attacks.ball import LInfBall, Values, wide
-from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.image_loss import image_loss
-from crossguard.attacks.objectives import Objective
-from crossguard.attacks.options import check_starts, check_steps
-from crossguard.checks import check_choice
-from crossguard.data import PairBatch
-from crossguard.models import VisionLanguageModel
+from crossguard.attacks.ascent import LossAndGradient, LossPerSample, better, with_gradient
+from crossguard.attacks.ball import Ball, Values, wide
 
 MOMENTUM, ENOUGH_INCREASES = 0.75, 0.75
 """alpha and rho of the paper."""
@@ -43,29 +26,15 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(place for place in places if 0 < place < steps))
 
 
-def auto_maximise(
-    loss_per_sample: LossPerSample, pixels: Values, *, eps: float, steps: int, start: Values | None = None
-) -> Values:
-    """Maximise a loss of every sample over the L-inf ball around `pixels` by Auto-PGD.
-
-    Args:
-        loss_per_sample: differentiable, from pixels to float [images].
-        pixels: the clean pixels in [0, 1].
-        eps: L-inf budget in [0, 1] pixel units.
-        steps: number of gradient steps.
-        start: where to begin, within the ball; default: the clean pixels.
-
-    Returns:
-        The iterate of the highest loss per sample, detached.
-    """
-    ball = LInfBall(pixels, eps)
+def auto_maximise(loss_per_sample: LossPerSample, ball: Ball, *, steps: int, start: Values | None = None) -> Values:
+    """As `auto_ascend`, along the gradient of the loss itself."""
     return auto_ascend(with_gradient(loss_per_sample), loss_per_sample, ball, steps=steps, start=start)
 
 
 def auto_ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    ball: LInfBall,
+    ball: Ball,
     *,
     steps: int,
     start: Values | None = None,
@@ -91,7 +60,7 @@ def auto_ascend(
     current = previous = (ball.clean if start is None else start).detach()
     loss, direction = gradient(current)
     best, best_loss, best_direction = current, loss, direction
-    size = torch.full_like(loss, first * ball.eps)
+    size = torch.full_like(loss, first * ball.stride)
     increases = torch.zeros_like(loss)
     last_best, last_reduced, last_place = best_loss, torch.zeros_like(loss, dtype=torch.bool), 0
     places = set(checkpoints(steps))
@@ -132,51 +101,3 @@ def _stalled(
     few = increases < ENOUGH_INCREASES * taken
     nothing_new = ~last_reduced & (best_loss <= last_best)
     return few | nothing_new
-
-
-class APGD(Attack):
-    """Auto-PGD on images alone: no step size to choose.
-
-    Args:
-        steps: gradient steps per restart.
-        start: "uniform" in [-eps, eps], or "clean".
-        restarts: independent runs; the best result per sample is kept. Only for `start="uniform"`.
-        objective: "cosine" (own texts), "contrastive" (own texts among the batch's), "ranking" and "match" (of fusion
-            models) or "distance" (from the clean image, which needs a random start), see `image_loss`.
-
-    Raises:
-        ValueError: an option out of range.
-    """
-
-    name = "apgd"
-    uses = frozenset({"image"})
-
-    def __init__(
-        self,
-        *,
-        steps: int = 10,
-        start: str = "uniform",
-        restarts: int = 1,
-        objective: str = "cosine",
-    ) -> None:
-        check_steps(steps)
-        self.steps, self.restarts = steps, restarts
-        self.start: Start = check_starts(start, restarts, objective)
-        self.objective: Objective = check_choice(objective, get_args(Objective), "objective")
-
-    def run(
-        self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
-    ) -> tuple[Pixels, tuple[str, ...]]:
-        """Attack the images against their clean texts."""
-        if budget.eps == 0:
-            return batch.pixels, batch.texts
-        loss = image_loss(model, batch, batch.texts, objective=self.objective)
-        return self.images(loss, batch, eps=budget.eps, seed=seed), batch.texts
-
-    def images(self, loss: LossPerSample, batch: PairBatch, *, eps: float, seed: int) -> Pixels:
-        """Maximise any loss of the images with this attack's steps, start and restarts."""
-
-        def once(start: Pixels | None, _: int) -> Pixels:
-            return auto_maximise(loss, batch.pixels, eps=eps, steps=self.steps, start=start)
-
-        return best_of_starts(once, loss, batch, eps=eps, seed=seed, restarts=self.restarts, start=self.start)

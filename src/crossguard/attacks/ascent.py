@@ -1,14 +1,13 @@
-"""Projected gradient ascent on pixels, as pure functions that attacks and training's inner maximisation share."""
+"""Projected gradient ascent, as pure functions that attacks and training's inner maximisation share."""
 
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.ball import LInfBall, Values, wide
-from crossguard.data import PairBatch
+from crossguard.attacks.ball import Ball, LInfBall, Values, wide
 
 Pixels: TypeAlias = Float[Tensor, "images 3 height width"]
 LossPerSample: TypeAlias = Callable[[Values], Float[Tensor, " images"]]
@@ -17,22 +16,19 @@ StepRule = Literal["co-attack", "sga"]
 Start = Literal["uniform", "clean"]
 
 
-def step_size(rule: StepRule | float, *, eps: float, steps: int) -> float:
-    """Return the size of one step in [0, 1] pixel units.
+def step_size(rule: StepRule | float, ball: Ball, *, steps: int) -> float:
+    """Return the size of one step, in the units of the ball's stride.
 
     Args:
-        rule: "co-attack" is 1.25 eps / steps; "sga" is 0.5/255; a number is itself.
-        eps: L-inf budget.
+        rule: "co-attack" is 1.25 radii / steps; "sga" is 0.5/255 for L-inf, and for other budgets a quarter of the
+            radius, which it is at 2/255; a number is itself.
+        ball: that the steps are taken in; what is any value in a few places counts as of radius 1.
         steps: number of steps.
     """
     if isinstance(rule, str):
-        return {"co-attack": 1.25 * eps / max(1, steps), "sga": 0.5 / 255}[rule]
+        half = 0.5 / 255 if isinstance(ball, LInfBall) else ball.stride / 4
+        return {"co-attack": 1.25 * ball.stride / max(1, steps), "sga": half}[rule]
     return rule
-
-
-def random_start(batch: PairBatch, *, eps: float, seed: int, stream: int = 0) -> Pixels:
-    """Return the batch's pixels plus noise uniform in [-eps, eps], in [0, 1]; it depends on (seed, image id) alone."""
-    return LInfBall(batch.pixels, eps).start(batch.image_ids, seed=seed, stream=stream)
 
 
 def with_gradient(loss_per_sample: LossPerSample) -> LossAndGradient:
@@ -70,36 +66,34 @@ def with_momentum(gradient: LossAndGradient, *, decay: float) -> LossAndGradient
 
 def maximise(
     loss_per_sample: LossPerSample,
-    pixels: Values,
+    ball: Ball,
     *,
-    eps: float,
     steps: int,
     step_size: float,
     start: Values | None = None,
     keep_best: bool = True,
 ) -> Values:
-    """Maximise a loss of every sample over the L-inf ball around `pixels` by signed gradient steps.
+    """Maximise a loss of every sample over a ball by gradient steps.
 
-    Gradients are taken for the pixels alone: nothing reaches the `.grad` of weights, frozen or not. Samples are
-    independent as long as the loss of one does not depend on another's pixels.
+    Gradients are taken for the values alone: nothing reaches the `.grad` of weights, frozen or not. Samples are
+    independent as long as the loss of one does not depend on another's values.
 
     Args:
-        loss_per_sample: differentiable, from pixels to float [images]; their sum is differentiated.
-        pixels: the clean pixels in [0, 1], the centre of the ball.
-        eps: L-inf budget in [0, 1] pixel units.
+        loss_per_sample: differentiable, from values to float [images]; their sum is differentiated.
+        ball: the clean values in [0, 1] and the budget, such as `LInfBall(pixels, eps=2 / 255)`.
         steps: number of gradient steps (one forward and backward each).
-        step_size: in [0, 1] pixel units.
-        start: where to begin, within the ball; default: the clean pixels.
+        step_size: in the ball's units, of `LInfBall` those of pixels in [0, 1].
+        start: where to begin, within the ball; default: the clean values.
         keep_best: return the iterate of the highest loss per sample (the start is one; costs one more forward) instead
             of the last one.
 
     Returns:
-        Values within `eps` of the clean ones and in [0, 1], detached.
+        Values within the ball, detached.
     """
     return ascend(
         with_gradient(loss_per_sample),
         loss_per_sample,
-        LInfBall(pixels, eps),
+        ball,
         steps=steps,
         step_size=step_size,
         start=start,
@@ -110,7 +104,7 @@ def maximise(
 def ascend(
     gradient: LossAndGradient,
     value: LossPerSample,
-    ball: LInfBall,
+    ball: Ball,
     *,
     steps: int,
     step_size: float,
@@ -124,7 +118,7 @@ def ascend(
         value: the loss alone, by which the best iterate is kept.
         ball: the clean values and the budget.
         steps: number of steps.
-        step_size: in the ball's units.
+        step_size: in units of the ball's stride.
         start: where to begin, within the ball; default: the clean values.
         keep_best: return the iterate of the highest loss per sample instead of the last.
     """
@@ -152,29 +146,29 @@ def better(
 
 
 def best_of_starts(
-    once: Callable[[Pixels | None, int], Pixels],
+    once: Callable[[Values | None, int], Values],
     loss: LossPerSample,
-    batch: PairBatch,
+    ball: Ball,
+    ids: Int64[Tensor, " images"],
     *,
-    eps: float,
     seed: int,
     restarts: int,
     start: Start,
-) -> Pixels:
+) -> Values:
     """Run an ascent from one or several starts and keep the best result per sample.
 
     Args:
-        once: one ascent, from a start (None: the clean pixels), with its number.
+        once: one ascent, from a start (None: the clean values), with its number.
         loss: judges the results, float [images].
-        batch: gives the clean pixels and the image ids that starts are drawn by.
-        eps: L-inf budget.
+        ball: where starts are drawn in.
+        ids: what the samples are called, by which starts are drawn.
         seed: of the starts.
         restarts: number of starts.
-        start: "uniform" in [-eps, eps] or "clean".
+        start: "uniform" in the ball, or "clean".
     """
-    best, best_loss = batch.pixels, None
+    best, best_loss = ball.clean, None
     for restart in range(restarts):
-        found = once(random_start(batch, eps=eps, seed=seed, stream=restart) if start == "uniform" else None, restart)
+        found = once(ball.start(ids, seed=seed, stream=restart) if start == "uniform" else None, restart)
         if restarts == 1:
             return found
         with torch.no_grad():

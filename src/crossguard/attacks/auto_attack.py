@@ -1,13 +1,15 @@
-"""AutoAttack and its parts on image-text models: images against their own texts among all texts."""
+"""AutoAttack and its parts: images against their own texts among all texts, sensors against their labels."""
+
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.ball import LInfBall
-from crossguard.attacks.base import Attack, Budgets
-from crossguard.attacks.budget import project_pixels
+from crossguard.attacks.ball import Values
+from crossguard.attacks.base import ANY_BALL, Attack, Budgets, Takes
 from crossguard.attacks.class_search import (
     BorderPart,
     CrossEntropyPart,
@@ -18,10 +20,16 @@ from crossguard.attacks.class_search import (
     run_parts,
     standard_parts,
 )
+from crossguard.attacks.goals import Goal
+from crossguard.attacks.parts import Parts
 from crossguard.attacks.ranking import NEGATIVES, contested, cosines, image_states, ranking_scores, text_states
 from crossguard.attacks.scores import ClassScores, Rows, Scores
 from crossguard.data import PairBatch
 from crossguard.models import FusionModel, VisionLanguageModel
+from crossguard.threat import L2, LInf
+
+LINF: Takes = {**ANY_BALL, "image": (LInf,)}
+NORMS: Takes = {**ANY_BALL, "image": (LInf, L2)}
 
 
 def image_scores(model: VisionLanguageModel, batch: PairBatch) -> ClassScores:
@@ -47,32 +55,58 @@ class OnScores(Attack):
 
     Images are attacked against their own clean texts among all texts: an image is lost when another text ranks as high
     as all its own. Images that rank wrongly already are left clean, so that these attacks say much about TR@1, and
-    little about other figures.
+    little about other figures. Sensors and scenes have labels for classes, in all budgeted modalities at once; masks
+    are not attacked.
 
     Attributes:
         parts: the attacks on scores.
     """
 
     uses = frozenset({"image"})
+    takes = LINF
+    masks: ClassVar[bool] = False
     parts: tuple[ScorePart, ...]
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
     ) -> tuple[Pixels, tuple[str, ...]]:
         """Attack the images against their clean texts."""
-        if budget.eps == 0:
+        if not budget.moves_images:
             return batch.pixels, batch.texts
+        ball = budget.ball(model, batch.pixels)
         # Leads near zero decide, which bfloat16 does not resolve.
         with torch.autocast(batch.pixels.device.type, enabled=False):
             search = Search(
                 image_scores(model, batch),
-                LInfBall(batch.pixels, budget.eps),
+                ball,
                 ids=batch.image_ids,
                 seed=seed,
-                settle=lambda pixels, rows: project_pixels(pixels, batch.pixels[rows], eps=budget.eps),
+                settle=lambda pixels, rows: ball.rows(rows).to_pixels(pixels),
             )
             run_parts(search, self.parts)
         return search.values, batch.texts
+
+    def run_samples(self, goal: Goal) -> Parts:
+        """Attack sensors and scenes that are labelled as a whole."""
+        box = goal.box
+        if box is None:
+            return dict(goal.clean)
+        labels = len(goal.ask(goal.clean, torch.arange(len(goal.truth), device=goal.truth.device))[0])
+        right = one_hot(goal.truth.clamp(min=0), labels).bool() & (goal.truth >= 0)[:, None]
+
+        def scores(values: Values, rows: Rows) -> Scores:
+            return goal.ask(box.split(values, rows), rows)
+
+        search = Search(
+            ClassScores(scores, right, ~right),
+            box.ball,
+            ids=goal.ids,
+            seed=goal.seed,
+            settle=lambda values, rows: box.join(goal.settle(box.split(values, rows), rows)),
+            blocks=[goal.blocks[name] for name in box.names],
+        )
+        run_parts(search, self.parts)
+        return box.split(search.values)
 
 
 class AutoAttack(OnScores):
@@ -106,6 +140,7 @@ class APGDCE(OnScores):
     """
 
     name = "apgd-ce"
+    takes = ANY_BALL
 
     def __init__(self, *, steps: int = 100, restarts: int = 1) -> None:
         self.parts = (CrossEntropyPart(steps=steps, restarts=restarts),)
@@ -124,6 +159,7 @@ class APGDT(OnScores):
     """
 
     name = "apgd-t"
+    takes = ANY_BALL
 
     def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1) -> None:
         self.parts = (TargetedPart(steps=steps, targets=targets, restarts=restarts),)
@@ -142,6 +178,7 @@ class FABT(OnScores):
     """
 
     name = "fab-t"
+    takes = NORMS
 
     def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1) -> None:
         self.parts = (BorderPart(steps=steps, targets=targets, restarts=restarts),)

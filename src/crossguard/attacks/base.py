@@ -10,14 +10,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.budget import count_word_edits, project_pixels
+from crossguard.attacks.ball import Ball, ball_of, is_empty
+from crossguard.attacks.budget import count_word_edits
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.gallery import Gallery
-from crossguard.attacks.patch_budget import changed_patches, patch_grid, project_patches
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
 from crossguard.models.plain_torch import check_weights, plain_torch
-from crossguard.threat import Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
+from crossguard.threat import L2, Budget, Elements, LInf, Patch, Target, ThreatModel, WordEdit, WordEdits
+
+Takes = dict[str, tuple[type[Any], ...]]
+ANY_BALL: Takes = {"image": (LInf, L2, Patch, Elements), "text": (WordEdits,)}
+"""What attacks by gradients take: every budget that owns a ball."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Adversarial:
         words: int64 [texts], words edited.
         image_drop: float [images], fall of the mean cosine with the image's own texts, joint change included.
         text_drop: float [texts], the same for the texts.
-        patches: int64 [images], patches with a changed pixel, under a budget of patches; None under any other.
+        patches: int64 [images], the model's patches with a changed pixel, under `Elements`; None under any other.
+        l2: float [images], Euclidean norm of the change, under `L2`; None under any other.
     """
 
     pixels: Float[Tensor, "images 3 height width"]
@@ -41,12 +46,14 @@ class Adversarial:
     image_drop: Float[Tensor, " images"]
     text_drop: Float[Tensor, " texts"]
     patches: Int64[Tensor, " images"] | None = None
+    l2: Float[Tensor, " images"] | None = None
 
 
 class Attack(ABC):
-    """Base of all attacks on image-text models.
+    """Base of all attacks.
 
-    A subclass gives `name`, `uses` and `run`; options are keyword-only constructor arguments.
+    A subclass gives `name`, `uses` and `run`; options are keyword-only constructor arguments. One that also has
+    `run_samples` (see `SampleAttack`) attacks sensors and scenes as well, in the budgets that it takes for images.
 
     Attributes:
         name: its name in the table.
@@ -58,7 +65,7 @@ class Attack(ABC):
     name: str
     uses: frozenset[str]
     ranks_galleries: ClassVar[bool] = False
-    takes: ClassVar[dict[str, tuple[type[Any], ...]]] = {"image": (LInf,), "text": (WordEdits,)}
+    takes: ClassVar[Takes] = {"image": (LInf,), "text": (WordEdits,)}
 
     @final
     @plain_torch()
@@ -76,8 +83,8 @@ class Attack(ABC):
         Args:
             model: the victim.
             batch: clean pixels in [0, 1] (half precision becomes float32), texts, and the true links among them.
-            threat: budgets for "image" (`LInf`; `Elements` of patches for attacks that take it) and "text"
-                (`WordEdits`); a missing one means untouched.
+            threat: budgets for "image" (`LInf`, and others for attacks that take them) and "text" (`WordEdits`); a
+                missing one means untouched. `Elements` of an image are the model's patches.
             seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
             gallery: the other images and texts, for attacks that look at a whole gallery; None: the batch is all of it.
 
@@ -91,17 +98,13 @@ class Attack(ABC):
             if not self.ranks_galleries:
                 raise ValueError(f"Expected no `gallery`, since attack {self.name!r} does not look at one.")
             more = {"gallery": gallery}
-        grid = patch_grid(model) if isinstance(threat.get("image"), Elements) else None
         _check(batch)
         batch = _as_float32(batch)
+        ball = budget.ball(model, batch.pixels)
         with frozen(model):
             with fast_precision(batch.pixels.device):
                 pixels, texts = self.run(model, batch, budget=budget, seed=seed, **more)
-            if grid is None:
-                pixels = project_pixels(pixels.detach(), batch.pixels, eps=budget.eps)
-            else:
-                pixels = project_patches(pixels.detach(), batch.pixels)
-            return _measure(model, batch, pixels, tuple(texts), budget, grid)
+            return _measure(model, batch, ball.to_pixels(pixels.detach()), tuple(texts), budget)
 
     @final
     def budgets(self, threat: ThreatModel) -> "Budgets":
@@ -113,25 +116,32 @@ class Attack(ABC):
         for modality, budget in threat.items():
             if modality not in self.takes:
                 raise ValueError(f"Expected budgets for 'image' and 'text', but got one for {modality!r}.")
-            if not isinstance(budget, self.takes[modality]):
-                raise ValueError(
-                    f"Expected {' or '.join(kind.__name__ for kind in self.takes[modality])} as the budget of "
-                    f"{modality!r} for attack {self.name!r}, but got {budget!r}."
-                )
-            if isinstance(budget, Elements) and budget.kind != "substitution":
-                raise ValueError(
-                    f"Expected substitution of elements of {modality!r}: attack {self.name!r} replaces elements and "
-                    f"cannot insert or delete any, but got kind={budget.kind!r}."
-                )
+            self.check_budget(modality, budget, self.takes[modality])
         image = threat.get("image") if "image" in self.uses else None
         text = threat.get("text") if "text" in self.uses else None
         return Budgets(
-            eps=image.eps if isinstance(image, LInf) else 0.0,
+            image=image or LInf(0.0),
             words=text.words if isinstance(text, WordEdits) else text.r if isinstance(text, Elements) else 0,
-            patches=image.r if isinstance(image, Elements) else 0,
             kinds=text.kinds if isinstance(text, WordEdits) else ("substitution",),
             target=threat.target,
         )
+
+    def check_budget(self, modality: str, budget: Budget, kinds: tuple[type[Any], ...]) -> None:
+        """Refuse a budget that this attack cannot work within.
+
+        Raises:
+            ValueError: one of none of these kinds, or insertions and deletions of elements.
+        """
+        if not isinstance(budget, kinds):
+            raise ValueError(
+                f"Expected {' or '.join(kind.__name__ for kind in kinds)} as the budget of {modality!r} for attack "
+                f"{self.name!r}, but got {budget!r}."
+            )
+        if isinstance(budget, Elements) and budget.kind != "substitution":
+            raise ValueError(
+                f"Expected substitution of elements of {modality!r}: attack {self.name!r} replaces elements and "
+                f"cannot insert or delete any, but got kind={budget.kind!r}."
+            )
 
     @abstractmethod
     def run(
@@ -142,24 +152,56 @@ class Attack(ABC):
         Args:
             model: in evaluation mode, without gradients on its weights.
             batch: do not write into it.
-            budget: `eps` and `words`; zero means leave that modality as it is.
+            budget: what may change; a modality without any leave as it is.
             seed: the only source of randomness; draw with `attacks.noise`, by image id.
         """
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Numbers an attack works with: `eps` in [0, 1] pixel units, `words` per text, `patches` per image.
+    """What an attack may change: `image` in its ball, `words` of a text.
 
     `kinds` are the edits that `words` counts. `target` is whom retrieval will meet attacked: with "query" or "gallery",
     adversarial images rank against clean texts, and adversarial texts against clean images.
     """
 
-    eps: float
+    image: Budget
     words: int
-    patches: int = 0
     kinds: tuple[WordEdit, ...] = ("substitution",)
     target: Target = "both"
+
+    @property
+    def eps(self) -> float:
+        """The radius of an L-inf or L2 budget of images; 0 for any other."""
+        return self.image.eps if isinstance(self.image, LInf | L2) else 0.0
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether images may change at all."""
+        return not is_empty(self.image)
+
+    def ball(self, model: VisionLanguageModel | Captioner, pixels: Float[Tensor, "images 3 height width"]) -> Ball:
+        """Return the ball about clean pixels.
+
+        Raises:
+            ValueError: `Elements` for a model that does not say its patches, or a patch larger than the images.
+        """
+        return ball_of(self.image, pixels, grid=patch_grid(model) if isinstance(self.image, Elements) else None)
+
+
+def patch_grid(model: VisionLanguageModel | Captioner) -> tuple[int, int]:
+    """Return (rows, columns) of the patches that an image's elements are.
+
+    Raises:
+        ValueError: the model does not say.
+    """
+    grid: tuple[int, int] | None = getattr(model, "patch_grid", None)
+    if grid is None:
+        raise ValueError(
+            f"Expected a model with a `patch_grid` (rows, columns), whose patches a budget of elements counts, but "
+            f"{model.name!r} has none."
+        )
+    return grid
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -218,12 +260,11 @@ def _check(batch: PairBatch) -> None:
 
 
 def changes(
+    model: VisionLanguageModel,
     batch: PairBatch,
     pixels: Float[Tensor, "images 3 height width"],
     texts: tuple[str, ...],
     budget: Budgets,
-    *,
-    grid: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, " images"], Int64[Tensor, " texts"]]:
     """Return how far an attack moved images (L-inf) and texts (words), and see that it kept within its budget.
 
@@ -233,13 +274,9 @@ def changes(
     linf = (pixels - batch.pixels).abs().amax(dim=(1, 2, 3))
     edits = [count_word_edits(a, b, kinds=budget.kinds) for a, b in zip(batch.texts, texts, strict=True)]
     words = torch.tensor([budget.words + 1 if n is None else n for n in edits], dtype=torch.int64)
-    patches = None if grid is None else changed_patches(pixels, batch.pixels, grid)
-    kept = linf.max() <= budget.eps + 1e-6 if patches is None else patches.max() <= budget.patches
+    kept = budget.ball(model, batch.pixels).holds(pixels)
     if not kept or words.max() > budget.words or not all(text.strip() for text in texts):
-        raise AssertionError(
-            f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words"
-            + ("." if patches is None else f", {patches.max()} patches.")
-        )
+        raise AssertionError(f"An attack left its budget {budget}: L-inf {linf.max():.4g}, {words.max()} words.")
     return linf, words
 
 
@@ -250,10 +287,9 @@ def _measure(
     pixels: Float[Tensor, "images 3 height width"],
     texts: tuple[str, ...],
     budget: Budgets,
-    grid: tuple[int, int] | None,
 ) -> Adversarial:
-    linf, words = changes(batch, pixels, texts, budget, grid=grid)
-    patches = None if grid is None else changed_patches(pixels, batch.pixels, grid)
+    linf, words = changes(model, batch, pixels, texts, budget)
+    size = budget.ball(model, batch.pixels).length(pixels - batch.pixels)
     positives = batch.positives.float()
     features = encode_unit_texts(model, (*batch.texts, *texts))
     clean = cosine(encode_images(model, batch.pixels), features[: len(texts)]) * positives
@@ -266,5 +302,6 @@ def _measure(
         words=words,
         image_drop=fall.sum(dim=1) / positives.sum(dim=1).clamp(min=1),
         text_drop=fall.sum(dim=0) / positives.sum(dim=0).clamp(min=1),
-        patches=patches,
+        patches=size.long() if isinstance(budget.image, Elements) else None,
+        l2=size if isinstance(budget.image, L2) else None,
     )

@@ -1,4 +1,4 @@
-"""Staying within a budget: projection of pixels onto the 8-bit grid inside the L-inf ball, counting word edits."""
+"""Counting word edits."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
@@ -8,35 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossguard.attacks.patch_budget import changed_patches
+from crossguard.attacks.ball import ball_of
 from crossguard.checks import shown
 from crossguard.threat import Budget, Elements, LInf, WordEdit, WordEdits
 
 ALL_KINDS: tuple[WordEdit, ...] = get_args(WordEdit)
-
-
-def project_pixels(
-    pixels: Float[Tensor, "images 3 height width"],
-    source: Float[Tensor, "images 3 height width"],
-    *,
-    eps: float,
-) -> Float[Tensor, "images 3 height width"]:
-    """Move pixels to the nearest 8-bit values within `eps` of the source and in [0, 1].
-
-    A pixel that has no 8-bit value within `eps` of it keeps its source value, so that the result is always within
-    budget, both as it is and after it was stored with 8 bits.
-
-    Args:
-        pixels: what an attack made.
-        source: the clean pixels in [0, 1].
-        eps: L-inf budget in [0, 1].
-    """
-    slack = 1e-4  # grey levels; sources come as float32 multiples of 1/255
-    low = torch.ceil((source - eps).clamp(min=0) * 255 - slack)
-    high = torch.floor((source + eps).clamp(max=1) * 255 + slack)
-    grid = torch.minimum(torch.maximum(torch.round(pixels * 255), low), high) / 255
-    moved = (low <= high) & (pixels != source)
-    return torch.where(moved, grid, source)
 
 
 def beyond_budget(
@@ -55,22 +31,22 @@ def beyond_budget(
         pixels: what became of them.
         source_texts: clean texts.
         texts: what became of them.
-        threat: budgets of "image" (`LInf`, or `Elements` of patches) and "text" (`WordEdits`, or `Elements`); what has
+        threat: budgets of "image" (`Elements` are patches) and "text" (`WordEdits`, or `Elements`); what has
             none may not change.
         grid: the patches (rows, columns) that `Elements` of an image count.
     """
     if pixels.shape != source.shape or len(texts) != len(source_texts):
         return f"{list(pixels.shape)} pixels and {len(texts)} texts for {list(source.shape)} and {len(source_texts)}"
-    image, text = threat.get("image"), threat.get("text")
-    moved = float((pixels - source).abs().max()) if pixels.numel() else 0.0
+    image, text = threat.get("image", LInf(0.0)), threat.get("text")
     if not (bool(torch.isfinite(pixels).all()) and pixels.min() >= 0 and pixels.max() <= 1):
         return "pixels outside of [0, 1]"
-    if isinstance(image, Elements) and grid is not None:
-        most = int(changed_patches(pixels, source, grid).max())
-        if most > image.r:
-            return f"{most} changed patches, where {image.r} are allowed"
-    elif moved > (image.eps if isinstance(image, LInf) else 0.0) + 1e-6:
-        return f"a pixel that moved by {moved:.4g}, where {image.eps if isinstance(image, LInf) else 0:.4g} is allowed"
+    ball = ball_of(image, source, grid=grid if isinstance(image, Elements) else None)
+    if not ball.holds(pixels):
+        most = float(ball.length(pixels - source).max())
+        if isinstance(image, Elements):
+            return f"{most:.0f} changed patches, where {image.r} are allowed"
+        what = "a pixel that moved by" if isinstance(image, LInf) else "a change of"
+        return f"{what} {most:.4g}, where {ball.radius:.4g} is allowed"
     allowed = WordEdits(text.r) if isinstance(text, Elements) else text if isinstance(text, WordEdits) else WordEdits(0)
     for clean, found in zip(source_texts, texts, strict=True):
         if clean != found and not (found.strip() and within_words(clean, found, allowed)):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from crossguard.attacks.apgd import auto_ascend
 from crossguard.attacks.ascent import LossPerSample, with_gradient
-from crossguard.attacks.ball import LInfBall, Values, wide
+from crossguard.attacks.ball import Ball, LInfBall, NormBall, Values, wide
 from crossguard.attacks.fab import nearest_border
 from crossguard.attacks.options import check_counts
+from crossguard.attacks.parts import Block
 from crossguard.attacks.scores import (
     ClassScores,
     PerRow,
@@ -24,7 +25,7 @@ from crossguard.attacks.scores import (
     target_lead,
     targeted_ratio,
 )
-from crossguard.attacks.square import Block, random_squares, stripes
+from crossguard.attacks.square import random_squares, stripes
 
 Settle: TypeAlias = Callable[[Values, Rows], Values]
 """From values that were found, and the samples that the rows are of, to the nearest ones that can be stored."""
@@ -54,7 +55,7 @@ class Search:
     def __init__(
         self,
         scored: ClassScores,
-        ball: LInfBall,
+        ball: Ball,
         *,
         ids: Int64[Tensor, " samples"],
         seed: int,
@@ -210,8 +211,9 @@ class BorderPart:
             if attempt is None:
                 return
             aim, ball, start = target[attempt.rows], attempt.ball, attempt.ball.clean
+            assert isinstance(ball, NormBall)
             if number % self.restarts:
-                start = ball.with_radius(ball.eps / 2).start(attempt.ids, seed=attempt.seed, stream=stream + number)
+                start = ball.scaled(0.5).start(attempt.ids, seed=attempt.seed, stream=stream + number)
             ahead = attempt.raising(lambda s, right, wrong, aim=aim: target_lead(s, right, aim), seen=False)  # type: ignore[misc]
             any_wrong = attempt.raising(lead, seen=False)
             nearest_border(ahead, any_wrong, ball, start, steps=self.steps, see=attempt.see)
@@ -243,6 +245,7 @@ class SquarePart:
                 if attempt is None:
                     return
                 rows, ball, ids, seed = attempt.rows, attempt.ball, attempt.ids, search.seed
+                assert isinstance(ball, LInfBall)
                 ask = attempt.raising(lead, seen=False)
                 now, now_lead = best[rows], best_lead[rows]
                 if not begin:

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.ascent import LossPerSample, Pixels, StepRule, maximise, random_start, step_size
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.ascent import LossPerSample, Pixels, StepRule, maximise, step_size
+from crossguard.attacks.ball import LInfBall
+from crossguard.attacks.base import ANY_BALL, Attack, Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.fused import FusedScore, fused_loss
 from crossguard.attacks.noise import uniform
@@ -64,6 +65,7 @@ class CoAttack(Attack):
 
     name = "co-attack"
     uses = frozenset({"image", "text"})
+    takes = ANY_BALL
 
     def __init__(
         self,
@@ -92,21 +94,26 @@ class CoAttack(Attack):
         fused = self._fused(model)
         score = self._score(model, fused, batch) if budget.words else None
         texts = self.words.texts(model, batch, batch.pixels, words=budget.words, score=score, kinds=budget.kinds)
-        if budget.eps == 0:
+        if not budget.moves_images:
             return batch.pixels, texts
+        ball = budget.ball(model, batch.pixels)
+        if self.compat:
+            if not isinstance(ball, LInfBall):
+                raise ValueError(f"Expected an LInf budget of the image with `compat`, but got {budget.image!r}.")
+            start = positive_start(ball, batch.image_ids, seed=seed)
+        else:
+            start = ball.start(batch.image_ids, seed=seed)
         met = replace(batch, links=last_links(batch)) if self.compat else batch
         if fused is not None:
             loss = fused_loss(fused, met, texts, alpha=self.alpha, unit_length=self.compat)
         else:
             loss = unimodal_loss(model, met, texts, alpha=self.alpha, unit_length=self.compat)
-        start = positive_start if self.compat else random_start
         pixels = maximise(
             loss,
-            batch.pixels,
-            eps=budget.eps,
+            ball,
             steps=self.steps,
-            step_size=step_size(self.step, eps=budget.eps, steps=self.steps),
-            start=start(batch, eps=budget.eps, seed=seed),
+            step_size=step_size(self.step, ball, steps=self.steps),
+            start=start,
             keep_best=not self.compat,
         )
         return pixels, texts
@@ -136,10 +143,10 @@ def last_links(batch: PairBatch) -> Int64[Tensor, "links 2"]:
     return torch.stack([linked, last[linked] - 1], dim=1)
 
 
-def positive_start(batch: PairBatch, *, eps: float, seed: int) -> Pixels:
-    """Return the batch's pixels plus noise uniform in [0, eps], in [0, 1]; it depends on (seed, image id) alone."""
-    noise = uniform(batch.image_ids, tuple(batch.pixels.shape[1:]), seed=seed, device=batch.pixels.device)
-    return (batch.pixels + eps * noise).clamp(0, 1)
+def positive_start(ball: LInfBall, ids: Int64[Tensor, " images"], *, seed: int) -> Pixels:
+    """Return the clean pixels plus noise uniform in [0, eps], in [0, 1]; it depends on (seed, image id) alone."""
+    noise = uniform(ids, tuple(ball.clean.shape[1:]), seed=seed, device=ball.clean.device)
+    return (ball.clean + ball.eps * noise).clamp(0, 1)
 
 
 def unimodal_loss(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from crossguard.attacks.ascent import LossAndGradient, LossPerSample, Pixels
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack, Budgets
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.views import mixed_gradient
@@ -42,6 +42,7 @@ class DRA(Attack):
 
     name = "dra"
     uses = frozenset({"image", "text"})
+    takes = ANY_BALL
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample, with_gradient
-from crossguard.attacks.ball import LInfBall, Values, wide
+from crossguard.attacks.ball import NormBall, Values, wide
 
 OVERSHOOT, LARGEST_PULL, BACKWARD, SEARCHES = 1.05, 0.1, 0.9, 3
 """eta, alpha_max and beta of the paper, and the steps of its final search."""
@@ -16,7 +16,7 @@ OVERSHOOT, LARGEST_PULL, BACKWARD, SEARCHES = 1.05, 0.1, 0.9, 3
 def nearest_border(
     ahead: LossPerSample,
     lead: LossPerSample,
-    ball: LInfBall,
+    ball: NormBall,
     start: Values,
     *,
     steps: int,
@@ -47,7 +47,7 @@ def nearest_border(
     @torch.no_grad()
     def judge(values: Values) -> tuple[Float[Tensor, " samples"], Float[Tensor, " samples"]]:
         found, distance = lead(values), ball.length(values - clean)
-        see(ball.project(values), torch.where(distance <= ball.eps * (1 + 1e-5), found, -torch.inf))
+        see(ball.project(values), torch.where(distance <= ball.radius * (1 + 1e-5), found, -torch.inf))
         return found, distance
 
     for _ in range(steps):
@@ -75,5 +75,5 @@ def nearest_border(
         inner = torch.where(wide(closer, clean), inner, middle)
         inner_lead = torch.where(closer, inner_lead, found)
     # On the ball's rim the answer is as wrong as this direction makes it: rounding to what can be stored may cost some.
-    judge(clean + (best - clean) * wide((ball.eps / nearest.clamp(min=1e-12)).nan_to_num(0.0), clean))
+    judge(clean + (best - clean) * wide((ball.radius / nearest.clamp(min=1e-12)).nan_to_num(0.0), clean))
     return nearest

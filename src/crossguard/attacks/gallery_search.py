@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 import crossguard.attacks.base as attack_base
-from crossguard.attacks.ascent import LossPerSample, Pixels, random_start
+from crossguard.attacks.ascent import LossPerSample, Pixels
 from crossguard.attacks.base import Budgets
-from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.directions import ImageRetrieval, TextRetrieval
 from crossguard.attacks.encode import encode_images
 from crossguard.attacks.gallery import SETS, Found, Keep, ReadSet, SetName, Whole
@@ -249,7 +248,7 @@ class GallerySearch:
                 known[effort] = self._improved(mixture, starts, effort)
             return known[effort]
 
-        images, texts = self.budget.eps > 0, self.budget.words > 0
+        images, texts = self.budget.moves_images, self.budget.words > 0
         return best(
             Effort(
                 self.effort.rounds,
@@ -313,7 +312,7 @@ class GallerySearch:
 
     def _image_stage(self, sets: dict[SetName, Chosen], turn: int, effort: Effort) -> dict[SetName, Chosen]:
         """Raise each direction's losses of the images, from where they stand or from random starts."""
-        if not self.budget.eps:
+        if not self.budget.moves_images:
             return sets
         mixture = self._mixture()
         wanted: list[SetName] = [name for name in _OWN if self.goals[name].images]
@@ -325,7 +324,8 @@ class GallerySearch:
             met = {name: self._read(sets[name], number) for name in wanted} if turn or self.objectives else {}
             parts = []
             for restart in range(self.effort.restarts):
-                drawn = random_start(batch, eps=self.budget.eps, seed=self.seed, stream=turn * 1000 + restart)
+                ball = self.budget.ball(self.model, batch.pixels)
+                drawn = ball.start(batch.image_ids, seed=self.seed, stream=turn * 1000 + restart)
                 from_there = bool(turn) and not restart
                 starts = {name: met[name][0].to(drawn.device) if from_there else drawn for name in wanted}
                 parts.append((restart, batch, *self._directions(starts, losses, turn, restart)))
@@ -370,10 +370,10 @@ class GallerySearch:
         found = []
         for restart, batch, start, loss in parts:
             again = len(start) // len(places)
-            centres, owners = batch.pixels.repeat(again, 1, 1, 1), places.repeat(again)
-            for run, rows, best in ascend_in_runs(loss, centres, start, eps=self.budget.eps, steps=self.effort.steps):
+            ball, owners = self.budget.ball(self.model, batch.pixels.repeat(again, 1, 1, 1)), places.repeat(again)
+            for run, rows, best in ascend_in_runs(loss, ball, start, steps=self.effort.steps):
                 if len(rows):
-                    best = project_pixels(best, centres[rows], eps=self.budget.eps)
+                    best = ball.rows(rows).to_pixels(best)
                     grey = (best * 255).round().to(torch.uint8).cpu().numpy()
                     embedded = encode_images(self.model, best).cpu().numpy()
                     tags = np.tile([run, restart], (len(rows), 1))
@@ -486,14 +486,14 @@ class GallerySearch:
 
 def _goals(budget: Budgets) -> dict[SetName, Goal]:
     """Return what each set is to be worst for; only what an attacked side of retrieval holds may be replaced."""
-    eps, words = budget.eps > 0, budget.words > 0
+    pixels, words = budget.moves_images, budget.words > 0
     queries, gallery = budget.target != "gallery", budget.target != "query"
     goals: dict[SetName, Goal] = {
-        "tr": Goal(1.0, 0.0, images=eps and queries, texts=words and gallery),
-        "ir": Goal(0.0, 1.0, images=eps and gallery, texts=words and queries),
+        "tr": Goal(1.0, 0.0, images=pixels and queries, texts=words and gallery),
+        "ir": Goal(0.0, 1.0, images=pixels and gallery, texts=words and queries),
     }
     if budget.target == "both":
-        goals["shared"] = Goal(1.0, 1.0, images=eps, texts=words)
+        goals["shared"] = Goal(1.0, 1.0, images=pixels, texts=words)
     return goals
 
 

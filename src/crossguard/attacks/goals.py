@@ -1,7 +1,8 @@
 """What attacks on classifiers and segmenters raise, and by what their findings are judged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import log
 from typing import TypeAlias
 
@@ -10,12 +11,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import relu
 
-from crossguard.attacks.parts import Part, Parts, PartsLoss, all_rows
+from crossguard.attacks.apgd import auto_ascend
+from crossguard.attacks.ascent import LossPerSample, Start, with_gradient
+from crossguard.attacks.ball import Ball, Values, wide
+from crossguard.attacks.parts import Block, Box, Part, Parts, PartsLoss, all_rows, choose
 from crossguard.checks import lookup
+from crossguard.threat import Budget
 
 LogProbabilities: TypeAlias = Float[Tensor, "rows labels ..."]
 Truth: TypeAlias = Int64[Tensor, "rows ..."]
 PerRow: TypeAlias = Float[Tensor, " rows"]
+Climb: TypeAlias = Callable[[LossPerSample, Ball, Values], Values]
+"""From a loss, a ball and a start to values of a higher loss."""
+SLICE = 10
+"""Steps of one run of the adaptive attack."""
 STRONGEST = "strongest"
 """The objective that stands for all of a task's, the worst of each sample."""
 
@@ -100,14 +109,31 @@ class Goal:
         truth: the true labels or masks; -1 is not judged.
         settle: the nearest parts that can be stored, of rows and their samples.
         objectives: what is raised, one after the other; the worst of each sample is kept.
-        shapes: the samples' shapes by modality.
+        clean: the samples as parts, in [0, 1].
+        budgets: by modality.
+        blocks: the samples' values as pictures, by modality.
+        ids: what the samples are called, by which random numbers are drawn.
+        seed: of the random numbers.
+        words: modalities whose values are symbols, and how many there are.
+        rows_per_forward: the most inputs of one forward pass where elements are tried.
     """
 
     ask: Callable[[Mapping[str, Part], Int64[Tensor, " rows"]], LogProbabilities]
     truth: Truth
     settle: Callable[[Mapping[str, Part], Int64[Tensor, " rows"]], Parts]
     objectives: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    clean: Mapping[str, Part]
+    budgets: Mapping[str, Budget]
+    blocks: Mapping[str, Block]
+    ids: Int64[Tensor, " samples"]
+    seed: int
+    words: Mapping[str, int]
+    rows_per_forward: int
+
+    @cached_property
+    def box(self) -> Box | None:
+        """All budgets as one ball; None where nothing may move."""
+        return Box.around(self.clean, self.budgets, self.blocks)
 
     def loss(self, objective: str) -> PartsLoss:
         """Return an objective as a loss of rows of parts."""
@@ -119,6 +145,56 @@ class Goal:
         """Return how lost each sample is with what can be stored of these parts."""
         rows = all_rows(parts)
         return lost(self.ask(self.settle(parts, rows), rows), self.truth)
+
+    def climb(self, climbs: Iterable[tuple[str, Climb]], *, restarts: int, start: Start = "uniform") -> Parts:
+        """Climb from several starts by one run after another, each from the worst of its restart so far.
+
+        Args:
+            climbs: an objective, and how to raise it.
+            restarts: number of starts.
+            start: "uniform" in the ball, or "clean".
+
+        Returns:
+            The most lost of each sample.
+        """
+        best, box = dict(self.clean), self.box
+        if box is None:
+            return best
+        worst, climbs = self.judge(best), list(climbs)
+        for restart in range(restarts):
+            drawn = start == "uniform"
+            current = box.ball.start(self.ids, seed=self.seed, stream=restart) if drawn else box.ball.clean
+            so_far = torch.full_like(worst, -torch.inf)
+            for objective, climb in climbs:
+                reached = climb(box.loss(self.loss(objective)), box.ball, current)
+                value = self.judge(box.split(reached))
+                current = torch.where(wide(value > so_far, reached), reached, current)
+                so_far = torch.maximum(value, so_far)
+            best = choose(so_far > worst, box.split(current), best)
+            worst = torch.maximum(so_far, worst)
+        return best
+
+
+def climb_by_slices(goal: Goal, *, steps: int, restarts: int) -> Parts:
+    """Raise all objectives in turn by short runs of Auto-PGD, each from the worst so far.
+
+    More steps or restarts never leave more: they add runs, and change none.
+
+    Args:
+        goal: the samples.
+        steps: gradient steps of each objective and restart, in runs of ten, rounded up.
+        restarts: random starts.
+    """
+
+    def run(number: int) -> Climb:
+        # Later runs refine: the first step of a run leaves its start behind.
+        first = 2.0 / 2 ** min(number, 3)
+        return lambda loss, ball, start: auto_ascend(
+            with_gradient(loss), loss, ball, steps=SLICE, start=start, first=first
+        )
+
+    runs = [(objective, run(number)) for number in range(-(-steps // SLICE)) for objective in goal.objectives]
+    return goal.climb(runs, restarts=restarts)
 
 
 def _surprise(log_probabilities: LogProbabilities, truth: Truth) -> Float[Tensor, "rows ..."]:

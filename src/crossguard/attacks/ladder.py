@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crossguard.attacks.apgd import ENOUGH_INCREASES, MOMENTUM, checkpoints
 from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.ball import wide
+from crossguard.attacks.ball import Ball, wide
 
 FIRST = 5
 """The steps of the first run, and the fewest that there are."""
@@ -73,15 +73,14 @@ class _Best:
 
 
 def ascend_in_runs(
-    loss: RowLoss, pixels: Pixels, start: Pixels, *, eps: float, steps: int
+    loss: RowLoss, ball: Ball, start: Pixels, *, steps: int
 ) -> Iterator[tuple[int, Int64[Tensor, " moved"], Pixels]]:
-    """Raise a loss of every row within the L-inf ball around `pixels`, and give what is best after every run.
+    """Raise a loss of every row within a ball, and give what is best after every run.
 
     Args:
         loss: tells rows apart by their numbers; a row that is done moves no more and costs nothing.
-        pixels: float [rows, 3, height, width] in [0, 1], the centres of the balls.
-        start: where to begin, within the balls.
-        eps: L-inf budget in [0, 1] pixel units.
+        ball: about the clean pixels of every row, float [rows, 3, height, width] in [0, 1].
+        start: where to begin, within the ball.
         steps: the most gradients, the one at the start included, see `runs`.
 
     Yields:
@@ -90,25 +89,25 @@ def ascend_in_runs(
     flat = torch.zeros(len(start), device=start.device)
     best = _Best(start.clone(), flat - torch.inf, flat.clone(), torch.zeros_like(start), flat.bool())
     rows = torch.arange(len(start), device=start.device)
-    _, _, done = _look(loss, best, start, rows)
+    _, _, done = _look(loss, best, ball, start, rows)
     alive = rows[~done]
     for number, length in enumerate(runs(steps)):
         if len(alive):
-            alive = _run(loss, pixels, best, alive, eps=eps, first=not number, steps=length)
+            alive = _run(loss, ball, best, alive, first=not number, steps=length)
         moved = best.changed.nonzero().squeeze(1)
         yield number, moved, best.pixels[moved]
         best.changed = torch.zeros_like(best.changed)
 
 
 def _look(
-    loss: RowLoss, best: _Best, at: Pixels, ids: Int64[Tensor, " rows"]
+    loss: RowLoss, best: _Best, ball: Ball, at: Pixels, ids: Int64[Tensor, " rows"]
 ) -> tuple[Float[Tensor, " rows"], Pixels, Bool[Tensor, " rows"]]:
     """Return the loss, the direction of its gradient, and who is done; keep what is best."""
     at = at.detach().requires_grad_(True)
     with torch.enable_grad():
         value, judged, done = loss(at, ids)
         (gradient,) = torch.autograd.grad(value.sum(), at)
-    value, judged, direction = value.detach(), judged.detach(), gradient.sign()
+    value, judged, direction = value.detach(), judged.detach(), ball.steepest(gradient)
     higher = judged > best.judged[ids]
     rows = ids[higher]
     best.pixels[rows], best.judged[rows] = at.detach()[higher], judged[higher]
@@ -119,11 +118,10 @@ def _look(
 
 def _run(
     loss: RowLoss,
-    pixels: Pixels,
+    ball: Ball,
     best: _Best,
     alive: Int64[Tensor, " rows"],
     *,
-    eps: float,
     first: bool,
     steps: int,
 ) -> Int64[Tensor, " alive"]:
@@ -133,20 +131,20 @@ def _run(
     """
     start, value, direction = best.pixels[alive], best.loss[alive], best.direction[alive]
     flat = torch.zeros_like(value)
-    size = flat + (2 * eps if first else eps)
+    size = flat + (2 * ball.stride if first else ball.stride)
     state = _Rows(alive, start, start, direction, value, value, start, direction, size, flat, value, flat.bool())
     places, last = set(checkpoints(steps)), 0
     for step in range(1, steps + (not first)):
         if not len(state.ids):
             break
         ids = state.ids
-        low, high = (pixels[ids] - eps).clamp(min=0), (pixels[ids] + eps).clamp(max=1)
-        plain = (state.current + wide(state.size, state.current) * state.direction).clamp(low, high)
+        here = ball.rows(ids)
+        plain = here.project(state.current + wide(state.size, state.current) * state.direction)
         momentum = MOMENTUM if step > 1 else 1.0
         moved = state.current + momentum * (plain - state.current) + (1 - momentum) * (state.current - state.previous)
-        state.previous, state.current = state.current, moved.clamp(low, high)
+        state.previous, state.current = state.current, here.project(moved)
         before = state.loss
-        state.loss, state.direction, done = _look(loss, best, state.current, ids)
+        state.loss, state.direction, done = _look(loss, best, here, state.current, ids)
         state.increases = state.increases + (state.loss > before)
         higher = state.loss > state.top
         state.top_pixels = torch.where(wide(higher, state.current), state.current, state.top_pixels)

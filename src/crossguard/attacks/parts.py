@@ -5,19 +5,22 @@ Attacks on images (elements are patches), sensors (time steps) and scenes (pixel
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from crossguard.attacks.apgd import auto_ascend
-from crossguard.attacks.ascent import LossPerSample, with_gradient
-from crossguard.attacks.ball import LInfBall
+from crossguard.attacks.ascent import LossPerSample
+from crossguard.attacks.ball import Ball, JointBall, LInfBall, ball_of, is_empty
+from crossguard.threat import Budget, LInf
 
 Part: TypeAlias = Float[Tensor, "samples _ _"]
 """Float [samples, elements, features]; numbers of elements and features are the modality's own."""
 Parts: TypeAlias = dict[str, Part]
+Block: TypeAlias = tuple[int, int, int]
+"""(channels, height, width) of a sample's values as a picture; a series of n elements is (features, 1, n)."""
 PartsLoss: TypeAlias = Callable[[Mapping[str, Part], Int64[Tensor, " rows"]], Float[Tensor, " rows"]]
 """From rows of parts, and the sample that each row is of, to one loss per row; higher is worse for the victim."""
 
@@ -52,21 +55,38 @@ class Box:
     Args:
         whole: all parts of the samples; those outside the ball stay as they are.
         names: the parts that move, side by side in the ball's values, each feature by feature.
-        ball: each value's own half-width as its unit.
+        ball: of these values.
     """
 
     whole: Mapping[str, Part]
     names: tuple[str, ...]
-    ball: LInfBall
+    ball: Ball
 
     @classmethod
-    def around(cls, clean: Mapping[str, Part], eps: Mapping[str, float]) -> "Box | None":
-        """Return the box of at most `eps` about the clean values, by part; None where nothing may move."""
-        names = tuple(name for name in clean if eps.get(name, 0.0) > 0)
-        if not names:
+    def around(
+        cls, clean: Mapping[str, Part], budgets: Mapping[str, Budget], blocks: Mapping[str, Block]
+    ) -> "Box | None":
+        """Return the ball of all budgets about the clean values; None where nothing may move.
+
+        Args:
+            clean: the parts.
+            budgets: by part.
+            blocks: what the values of a sample's parts are as pictures.
+        """
+        moved = [name for name in clean if not is_empty(budgets.get(name))]
+        eps = {name: budget.eps for name in moved if isinstance(budget := budgets[name], LInf)}
+        others = tuple(name for name in moved if name not in eps)
+        names = (*eps, *others)
+        balls: list[Ball] = []
+        if eps:
+            units = {name: torch.full_like(clean[name][:1], radius) for name, radius in eps.items()}
+            balls.append(LInfBall(_side_by_side(clean, tuple(eps)), 1.0, _side_by_side(units, tuple(eps))))
+        for name in others:
+            picture = _side_by_side(clean, (name,)).view(-1, *blocks[name])
+            balls.append(ball_of(budgets[name], picture))
+        if not balls:
             return None
-        units = {name: torch.full_like(clean[name][:1], eps[name]) for name in names}
-        return cls(clean, names, LInfBall(_side_by_side(clean, names), 1.0, _side_by_side(units, names)))
+        return cls(clean, names, balls[0] if eps and not others else JointBall.of(balls))
 
     @classmethod
     def between(cls, low: Mapping[str, Part], high: Mapping[str, Part]) -> "Box":
@@ -99,26 +119,32 @@ class Box:
         return lambda values: loss(self.split(values), everyone)
 
 
-def climb_in_box(
-    loss: PartsLoss, low: Mapping[str, Part], high: Mapping[str, Part], start: Mapping[str, Part], *, steps: int
-) -> Parts:
-    """Maximise the loss of every sample over boxes, one per value, by Auto-PGD in all parts at once.
+def block_of(shape: tuple[int, ...]) -> Block:
+    """Return what values of a shape (without the samples' axis) are as a picture: a series is one of one row."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return prod(shape[1:]), 1, shape[0]
 
-    A step moves every value by the same share of its own box; the first reaches from end to end.
 
-    Args:
-        loss: see `PartsLoss`.
-        low: lower ends.
-        high: upper ends, >= `low`.
-        start: within the box.
-        steps: gradient steps.
+def as_elements(values: Shaped[Tensor, "samples ..."]) -> Shaped[Tensor, "samples elements features"]:
+    """Return [samples, elements, features]: pixels of [samples, channels, height, width], else the second axis."""
+    if values.ndim == 4:
+        return values.flatten(2).transpose(1, 2)
+    return values.reshape(len(values), values.shape[1], -1)
 
-    Returns:
-        The iterate of the highest loss per sample, detached.
-    """
-    box = Box.between(low, high)
-    joint = box.loss(loss)
-    return box.split(auto_ascend(with_gradient(joint), joint, box.ball, steps=steps, start=box.join(start)))
+
+def as_pictures(values: Shaped[Tensor, "samples ..."]) -> Shaped[Tensor, "samples channels height width"]:
+    """Return values as `block_of` says."""
+    return as_elements(values).transpose(1, 2).reshape(len(values), *block_of(tuple(values.shape[1:])))
+
+
+def from_elements(
+    parts: Shaped[Tensor, "samples elements features"], shape: tuple[int, ...]
+) -> Shaped[Tensor, "samples ..."]:
+    """Return values of a shape (without the samples' axis); the inverse of `as_elements`."""
+    if len(shape) == 3:
+        return parts.transpose(1, 2).reshape(len(parts), *shape)
+    return parts.reshape(len(parts), *shape)
 
 
 def choose(better: Bool[Tensor, " samples"], new: Mapping[str, Part], old: Mapping[str, Part]) -> Parts:

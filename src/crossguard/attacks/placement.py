@@ -1,8 +1,10 @@
 """Where a sparse attack puts its elements, and what it puts there: greedy and gradient-ranked placement.
 
-The threat is that of certificates by sub-sampling: at most r elements of each modality take any values in range.
+The threat is that of certificates by sub-sampling: at most r elements of each modality take any values in range; or
+all elements of one rectangle.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +12,13 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
+from crossguard.attacks.apgd import auto_maximise
+from crossguard.attacks.ball import window, window_sums
 from crossguard.attacks.noise import uniform
-from crossguard.attacks.parts import Part, Parts, PartsLoss, all_rows, choose, climb_in_box, gradient_of
+from crossguard.attacks.parts import Box, Part, Parts, PartsLoss, all_rows, choose, gradient_of
+from crossguard.threat import Budget, Elements, Patch
 
 Placement = Literal["greedy", "gradient"]
 _NEVER = -torch.inf
@@ -45,17 +51,112 @@ class SparseSearch:
     rows_per_forward: int = 256
 
 
+class Sites(ABC):
+    """Where a budget lets a modality change: sets of elements, some of which may be chosen.
+
+    Attributes:
+        number: how many of the sets.
+    """
+
+    number: int
+
+    @abstractmethod
+    def gain(self, gain: Float[Tensor, "samples elements"]) -> Float[Tensor, "samples sites"]:
+        """Return what each set gains, from what its elements gain."""
+
+    @abstractmethod
+    def open(self, chosen: Bool[Tensor, "samples elements"]) -> Bool[Tensor, "samples sites"]:
+        """Mark the sets that may still be chosen beside some elements."""
+
+    @abstractmethod
+    def members(self, site: Int64[Tensor, " rows"], elements: int) -> Bool[Tensor, "rows elements"]:
+        """Mark the elements of one set per row."""
+
+
+@dataclass(frozen=True)
+class Singles(Sites):
+    """Single elements.
+
+    Args:
+        number: how many may be chosen.
+    """
+
+    number: int
+
+    def gain(self, gain: Float[Tensor, "samples elements"]) -> Float[Tensor, "samples sites"]:
+        """Return each element's own."""
+        return gain
+
+    def open(self, chosen: Bool[Tensor, "samples elements"]) -> Bool[Tensor, "samples sites"]:
+        """Mark all others, until there are so many."""
+        return ~chosen & (chosen.sum(dim=1, keepdim=True) < self.number)
+
+    def members(self, site: Int64[Tensor, " rows"], elements: int) -> Bool[Tensor, "rows elements"]:
+        """Mark the element."""
+        return torch.arange(elements, device=site.device) == site[:, None]
+
+
+@dataclass(frozen=True)
+class Windows(Sites):
+    """Rectangles of one size, of elements that lie in rows and columns; one may be chosen.
+
+    Args:
+        patch: the size.
+        sides: (height, width) of the elements.
+    """
+
+    patch: Patch
+    sides: tuple[int, int]
+    number: int = 1
+
+    def gain(self, gain: Float[Tensor, "samples elements"]) -> Float[Tensor, "samples sites"]:
+        """Return each rectangle's sum where it is the largest around, and nothing elsewhere: others overlap it."""
+        sums = window_sums(gain.unflatten(1, self.sides), self.patch.height, self.patch.width)[:, None]
+        reach = (self.patch.height // 4, self.patch.width // 4)
+        around = max_pool2d(sums, tuple(2 * side + 1 for side in reach), stride=1, padding=reach)
+        return torch.where(sums == around, sums, 0.0).flatten(1)
+
+    def open(self, chosen: Bool[Tensor, "samples elements"]) -> Bool[Tensor, "samples sites"]:
+        """Mark all where none was chosen."""
+        sites = (self.sides[0] - self.patch.height + 1) * (self.sides[1] - self.patch.width + 1)
+        return ~chosen.any(dim=1, keepdim=True).expand(-1, sites)
+
+    def members(self, site: Int64[Tensor, " rows"], elements: int) -> Bool[Tensor, "rows elements"]:
+        """Mark the rectangle."""
+        return window(site, (self.patch.height, self.patch.width), self.sides).flatten(1)
+
+
+def sites_of(budget: Budget, clean: Part, block: tuple[int, ...]) -> Sites:
+    """Return where a budget of elements, or of a rectangle, lets a part change.
+
+    Args:
+        budget: `Elements` or `Patch`.
+        clean: the part.
+        block: (channels, height, width) of its values as a picture.
+
+    Raises:
+        ValueError: another budget, or a patch larger than the picture.
+    """
+    if isinstance(budget, Elements):
+        return Singles(min(budget.r, clean.shape[1]))
+    if not isinstance(budget, Patch):
+        raise ValueError(f"Expected Elements or Patch, but got {budget!r}.")
+    if budget.height > block[1] or budget.width > block[2]:
+        raise ValueError(f"Expected a patch of at most {block[1]} x {block[2]}, but got {budget}.")
+    return Windows(budget, (block[1], block[2]))
+
+
 def sparse_ascent(
     loss: PartsLoss,
     clean: Mapping[str, Part],
     *,
-    budgets: Mapping[str, int],
+    sites: Mapping[str, Sites],
     search: SparseSearch,
     ids: Int64[Tensor, " samples"],
     seed: int,
     words: Mapping[str, int] | None = None,
 ) -> Parts:
-    """Maximise a loss of every sample by giving at most so many elements of each modality any values in [0, 1].
+    """Maximise a loss of every sample by giving a few elements of each modality any values in [0, 1].
 
     Elements are chosen turn by turn and stay chosen; after each turn the contents of all chosen ones climb together.
     The best state of each sample is returned, so that a turn that helped nothing costs nothing.
@@ -63,7 +164,7 @@ def sparse_ascent(
     Args:
         loss: see `parts.PartsLoss`.
         clean: the inputs as elements; not changed.
-        budgets: elements that may change, by modality; a modality that is not named stays as it is.
+        sites: where modalities may change; one that is not named stays as it is.
         search: how to search.
         ids: what the samples are called, for random contents.
         seed: of the random contents.
@@ -74,24 +175,24 @@ def sparse_ascent(
         Parts of the shapes of `clean`, detached.
     """
     words = dict(words or {})
-    budgets = {name: min(r, clean[name].shape[1]) for name, r in budgets.items() if r > 0}
+    sites = {name: places for name, places in sites.items() if places.number}
     current: Parts = {name: values.detach() for name, values in clean.items()}
     chosen = {name: torch.zeros(v.shape[:2], dtype=torch.bool, device=v.device) for name, v in current.items()}
     best, best_loss = current, None
-    for turn, (ranked, tried) in enumerate(_turns(budgets, search, set(words))):
+    for turn, (ranked, tried) in enumerate(_turns({m: s.number for m, s in sites.items()}, search, set(words))):
         value, gradient = gradient_of(loss, current)
         best, best_loss = _keep(best, best_loss, current, value)
         if ranked:
-            current = _place_ranked(current, gradient, chosen, ranked)
+            current = _place_ranked(current, gradient, chosen, ranked, sites)
         for place in range(tried):
-            left = {name: r - chosen[name].sum(dim=1) for name, r in budgets.items() if name not in ranked}
+            rest = {name: places for name, places in sites.items() if name not in ranked}
             stream = (turn * tried + place) * len(current)
             current = _place_best(
-                loss, current, gradient, chosen, left, search=search, words=words, ids=ids, seed=seed, stream=stream
+                loss, current, gradient, chosen, rest, search=search, words=words, ids=ids, seed=seed, stream=stream
             )
-        if search.steps and set(budgets) - set(words):
+        if search.steps and set(sites) - set(words):
             current = _climb(loss, current, chosen, steps=search.steps, fixed=set(words))
-    if not budgets:
+    if not sites:
         return current
     with torch.no_grad():
         return _keep(best, best_loss, current, loss(current, all_rows(current)))[0]
@@ -121,12 +222,20 @@ def _turns(budgets: Mapping[str, int], search: SparseSearch, words: set[str]) ->
     ]
 
 
-def _place_ranked(current: Parts, gradient: Parts, chosen: Mapping[str, Tensor], spend: Mapping[str, int]) -> Parts:
+def _place_ranked(
+    current: Parts,
+    gradient: Parts,
+    chosen: Mapping[str, Tensor],
+    spend: Mapping[str, int],
+    sites: Mapping[str, Sites],
+) -> Parts:
     """Choose the elements of the largest gain, and push their values to the ends of the range along the gradient."""
     moved = dict(current)
     for name, amount in spend.items():
-        gain = first_order_gain(current[name], gradient[name]).masked_fill(chosen[name], _NEVER)
-        new = torch.zeros_like(chosen[name]).scatter(1, gain.topk(amount, dim=1).indices, True)
+        gain = sites[name].gain(first_order_gain(current[name], gradient[name]))
+        best = gain.masked_fill(~sites[name].open(chosen[name]), _NEVER).topk(amount, dim=1).indices
+        members = sites[name].members(best.flatten(), chosen[name].shape[1])
+        new = members.unflatten(0, best.shape).any(dim=1)
         chosen[name] |= new
         moved[name] = torch.where(new[:, :, None], _pushed(current[name], gradient[name]), current[name])
     return moved
@@ -138,7 +247,7 @@ def _place_best(
     current: Parts,
     gradient: Parts,
     chosen: Mapping[str, Tensor],
-    left: Mapping[str, Int64[Tensor, " samples"]],
+    sites: Mapping[str, Sites],
     *,
     search: SparseSearch,
     words: Mapping[str, int],
@@ -151,9 +260,9 @@ def _place_best(
     best_loss = torch.full((samples,), _NEVER, device=ids.device)
     best = {name: values.clone() for name, values in current.items()}
     picked = {name: torch.zeros_like(mask) for name, mask in chosen.items()}
-    for position, (name, room) in enumerate(left.items()):
-        gain = first_order_gain(current[name], gradient[name])
-        open_ = ~chosen[name] & (room > 0)[:, None]
+    for position, (name, places) in enumerate(sites.items()):
+        gain = places.gain(first_order_gain(current[name], gradient[name]))
+        open_ = places.open(chosen[name])
         count = gain.shape[1] if search.shortlist is None or name in words else min(search.shortlist, gain.shape[1])
         order = gain.masked_fill(~open_, _NEVER).topk(count, dim=1).indices
         contents = _contents(
@@ -172,15 +281,15 @@ def _place_best(
             indexing="ij",
         )
         sample, place, trial = sample.flatten(), place.flatten(), trial.flatten()
-        element = order[sample, place]
-        allowed = open_[sample, element]
-        sample, element, trial = sample[allowed], element[allowed], trial[allowed]
+        site = order[sample, place]
+        allowed = open_[sample, site]
+        sample, site, trial = sample[allowed], site[allowed], trial[allowed]
         losses = torch.cat(
             [best_loss.new_empty(0)]
             + [
-                loss(_with_element(current, name, contents, s, e, t), s)
+                loss(_with_site(current, name, contents, places, s, e, t), s)
                 for s, e, t in zip(
-                    *(part.split(search.rows_per_forward) for part in (sample, element, trial)), strict=True
+                    *(part.split(search.rows_per_forward) for part in (sample, site, trial)), strict=True
                 )
             ]
         )
@@ -193,8 +302,9 @@ def _place_best(
         for other in best:  # an earlier modality's winner is beaten
             best[other][who] = current[other][who]
             picked[other][who] = False
-        best[name][who, element[row[who]]] = contents[trial[row[who]], who, element[row[who]]]
-        picked[name][who, element[row[who]]] = True
+        members = places.members(site[row[who]], chosen[name].shape[1])
+        best[name][who] = torch.where(members[:, :, None], contents[trial[row[who]], who], current[name][who])
+        picked[name][who] = members
     for name, mask in picked.items():
         chosen[name] |= mask
     return best
@@ -221,16 +331,18 @@ def _contents(
     return torch.cat([ends, drawn.to(values.dtype)])
 
 
-def _with_element(
+def _with_site(
     current: Parts,
     name: str,
     contents: Float[Tensor, "trials samples elements features"],
+    places: Sites,
     sample: Int64[Tensor, " rows"],
-    element: Int64[Tensor, " rows"],
+    site: Int64[Tensor, " rows"],
     trial: Int64[Tensor, " rows"],
 ) -> dict[str, Float[Tensor, "rows _ _"]]:
     rows = {other: values[sample] for other, values in current.items()}
-    rows[name][torch.arange(len(sample), device=sample.device), element] = contents[trial, sample, element]
+    members = places.members(site, rows[name].shape[1])
+    rows[name] = torch.where(members[:, :, None], contents[trial, sample], rows[name])
     return rows
 
 
@@ -253,13 +365,12 @@ def _climb(
     steps: int,
     fixed: set[str],
 ) -> Parts:
-    free = {
-        name: chosen[name][:, :, None] if name not in fixed else torch.zeros_like(chosen[name][:, :, None])
-        for name in current
-    }
+    """Let the values of all chosen elements climb together; the first step reaches from end to end."""
+    free = {name: chosen[name][:, :, None] & (name not in fixed) for name in current}
     low = {name: torch.where(free[name], 0.0, values) for name, values in current.items()}
     high = {name: torch.where(free[name], 1.0, values) for name, values in current.items()}
-    return climb_in_box(loss, low, high, current, steps=steps)
+    box = Box.between(low, high)
+    return box.split(auto_maximise(box.loss(loss), box.ball, steps=steps, start=box.join(current)))
 
 
 def _pushed(values: Part, gradient: Part) -> Part:

@@ -3,30 +3,42 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from crossguard.attacks.ball import ball_of
+from crossguard.attacks.base import Attack
 from crossguard.attacks.goals import STRONGEST, Goal, objectives_of
-from crossguard.attacks.parts import Part, Parts
-from crossguard.attacks.sample_attacks import (
-    Asked,
-    SampleClimb,
-    check_sample_budgets,
-    check_task,
-    make_sample_attack,
-)
+from crossguard.attacks.parts import Part, Parts, as_elements, as_pictures, block_of, from_elements
 from crossguard.attacks.storage import Storage, storages
+from crossguard.attacks.table import make_attack
 from crossguard.attacks.victims import Plain, Victim, frozen_network
+from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
-from crossguard.threat import Elements, LInf, ThreatModel
+from crossguard.threat import L2, Budget, Elements, LInf, ThreatModel
+
+
+@runtime_checkable
+class SampleAttack(Protocol):
+    """An `Attack` that also attacks sensors and scenes.
+
+    Attributes:
+        masks: whether it attacks segmenters.
+    """
+
+    masks: bool
+
+    def run_samples(self, goal: Goal) -> Parts:
+        """Return adversarial parts of a batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class AttackedSamples:
         edited: int64 [samples] per modality, elements with a changed value.
         linf: float64 [samples] per modality, largest change as a share of the modality's range.
         settings: victim, attack, options, threat, seed, storage, objective.
+        l2: float64 [samples] per modality with a budget in L2: norm of the change, as shares of the modality's range.
     """
 
     clean: MultiModalSamples
@@ -50,6 +63,7 @@ class AttackedSamples:
     edited: Mapping[str, Int64[np.ndarray, " samples"]]
     linf: Mapping[str, Float[np.ndarray, " samples"]]
     settings: Mapping[str, Any]
+    l2: Mapping[str, Float[np.ndarray, " samples"]]
 
     @cached_property
     def judged(self) -> Bool[np.ndarray, "samples ..."]:
@@ -89,6 +103,7 @@ class AttackedSamples:
                 **{key: self.settings[key] for key in ("model", "attack", "threat", "seed")},
                 "edited": {m: int(values[i]) for m, values in self.edited.items()},
                 "linf": {m: float(values[i]) for m, values in self.linf.items()},
+                **({"l2": {m: float(values[i]) for m, values in self.l2.items()}} if self.l2 else {}),
                 "success": None if np.isnan(self.success[i]) else float(self.success[i]),
             }
             if truth.ndim == 1:
@@ -132,18 +147,19 @@ def attack_samples(
 ) -> AttackedSamples:
     """Attack a classifier or segmenter of several modalities, all of them at once.
 
-    Budgets are per modality: `Elements(r)` for "sparse", where an element is a pixel across its channels, a time step,
-    or a feature, and takes any values in range; for the others `LInf(eps)`, where `eps` is a share of the modality's
-    range (of pixels, the usual [0, 1] units). What is found is rounded to what can be stored, and judged as that, also
-    between the runs of an attack: the most lost of each sample is kept, by the lead of the best wrong label, or by the
-    share of wrong pixels. A sample whose answer was already wrong is attacked like any other, but by "auto-attack" and
-    its parts. Results depend on (seed, the sample's place) alone, not on the batch.
+    Budgets are per modality: `LInf(eps)` and `L2(eps)`, where values are shares of the modality's range (of pixels, the
+    usual [0, 1] units); `Elements(r)`, where an element is a pixel across its channels, a time step, or a feature, and
+    takes any values in range; `Patch(height, width)`, a rectangle of pixels, or of `width` time steps. What is found is
+    rounded to what can be stored, and judged as that, also between the runs of an attack: the most lost of each sample
+    is kept, by the lead of the best wrong label, or by the share of wrong pixels. A sample whose answer was already
+    wrong is attacked like any other, but by "auto-attack" and its parts. Results depend on (seed, the sample's place)
+    alone, not on the batch.
 
     Args:
         model: a model, or a `Victim` such as `certify.Smoothed`.
         samples: what to attack; not changed. Samples without a label are left clean.
         threat: budgets by modality.
-        attack: "adaptive", "pgd", "apgd", "auto-attack", "sparse", ... (`SAMPLE_ATTACKS`).
+        attack: "adaptive", "pgd", "apgd", "auto-attack", "sparse", ... (those of the table with `samples`).
         attack_options: the attack's own options.
         objective: what is raised: "strongest", all in turn; or one of `goals.OBJECTIVES`. "auto-attack" and its parts
             have their own.
@@ -171,11 +187,9 @@ def attack_samples(
         )
     how = storages(values, victim.modalities, storage)
     words = {m: stored.sizes for m, stored in how.items() if stored.symbols}
-    check_sample_budgets(attack, threat, victim.modalities, words)
     masks = samples.labels.ndim > 1
     objectives = objectives_of(objective, masks=masks)
-    search = make_sample_attack(attack, **(attack_options or {}))
-    check_task(attack, search, masks=masks)
+    search = make_sample_attack(attack, attack_options, threat, modalities=victim.modalities, words=words, masks=masks)
     if isinstance(victim.module, torch.nn.Module):
         victim.module.to(device)
     if places is None:
@@ -216,6 +230,42 @@ def attack_samples(
     )
 
 
+def make_sample_attack(
+    name: str,
+    options: Mapping[str, Any] | None,
+    threat: Mapping[str, Budget],
+    *,
+    modalities: tuple[str, ...],
+    words: Mapping[str, int],
+    masks: bool,
+) -> SampleAttack:
+    """Build an attack on samples by its name, and refuse what it cannot work with.
+
+    Raises:
+        ValueError: an unknown name or option, a value out of range, an attack on pairs alone or on labels alone, no
+            budget, an unknown modality, a type of budget that the attack does not take, or small changes of words.
+    """
+    attack: Attack = make_attack(name, **(options or {}))
+    if not isinstance(attack, SampleAttack):
+        raise ValueError(f"Expected an attack on samples, such as 'adaptive', but {name!r} needs images and texts.")
+    if masks and not attack.masks:
+        raise ValueError(
+            f"Expected an attack on masks for a segmenter, such as 'adaptive', but {name!r} attacks labels of whole "
+            "samples."
+        )
+    if not threat:
+        raise ValueError("Expected a budget for at least one modality, but the threat model has none.")
+    for modality, budget in threat.items():
+        lookup(dict.fromkeys(modalities), modality, what="modality in the threat model")
+        attack.check_budget(modality, budget, attack.takes["image"])
+        if modality in words and not (getattr(attack, "symbols", False) and isinstance(budget, Elements)):
+            raise ValueError(
+                f"Expected Elements as the budget of {modality!r}, whose values are words, and attack 'sparse', but "
+                f"got {budget!r} and {name!r}."
+            )
+    return attack
+
+
 @dataclass(frozen=True)
 class _Job:
     victim: Victim
@@ -224,7 +274,7 @@ class _Job:
     storage: Mapping[str, Storage]
     words: Mapping[str, int]
     threat: ThreatModel
-    search: SampleClimb
+    search: SampleAttack
     objectives: tuple[str, ...]
     seed: int
     device: torch.device | str
@@ -236,16 +286,7 @@ class _Job:
         places = torch.from_numpy(self.places[ids]).to(self.device)
         truth = torch.from_numpy(self.samples.labels[ids]).to(self.device)
         clean = {m: self._parts(m, values) for m, values in source.items()}
-        goal = self._goal(truth, places, source, clean)
-        asked = Asked(
-            clean,
-            dict(self.threat),
-            places,
-            self.seed,
-            self.words,
-            max(1, self.rows_per_forward // self.victim.passes),
-        )
-        found = self.search.run(goal, asked)
+        found = self.search.run_samples(self._goal(truth, places, source, clean))
         labelled = (truth >= 0).reshape(len(truth), -1).any(dim=1)
         return {m: self._stored(m, found[m], clean[m], source[m], labelled) for m in source}
 
@@ -266,19 +307,19 @@ class _Job:
         settings: Mapping[str, Any],
     ) -> AttackedSamples:
         """Measure what was found; leaving the budget is a defect of the attack and raises."""
-        edited, linf = {}, {}
+        edited, linf, l2 = {}, {}, {}
         for m, values in found.items():
             source = self.samples.modalities[m]
             edited[m] = changed_elements(source, values)
-            change = np.abs(values.astype(np.float64) - source.astype(np.float64)).reshape(len(values), -1)
-            linf[m] = change.max(axis=1) / (self.storage[m].high - self.storage[m].low)
-            budget = self.threat.get(m)
-            left = (
-                edited[m].max() > budget.r
-                if isinstance(budget, Elements)
-                else linf[m].max() > (budget.eps + 1e-6 if isinstance(budget, LInf) else 0)
-            )
-            if left:
+            change = values.astype(np.float64) - source.astype(np.float64)
+            change /= self.storage[m].high - self.storage[m].low
+            flat = np.abs(change).reshape(len(change), -1)
+            linf[m] = flat.max(axis=1)
+            budget = self.threat.get(m, LInf(0.0))
+            if isinstance(budget, L2):
+                l2[m] = np.linalg.norm(flat, axis=1)
+            picture = as_pictures(torch.from_numpy(change))
+            if not (ball_of(budget, torch.zeros_like(picture)).holds(picture) or (change == 0).all()):
                 raise AssertionError(f"An attack left its budget of {m!r}: {edited[m].max()}, {linf[m].max():.4g}.")
         modalities = {**self.samples.modalities, **found}
         return AttackedSamples(
@@ -289,6 +330,7 @@ class _Job:
             edited=edited,
             linf=linf,
             settings=settings,
+            l2=l2,
         )
 
     def _parts(self, modality: str, values: np.ndarray) -> Part:
@@ -318,7 +360,19 @@ class _Job:
                 for m, part in parts.items()
             }
 
-        return Goal(ask, truth, settle, self.objectives, shapes)
+        return Goal(
+            ask=ask,
+            truth=truth,
+            settle=settle,
+            objectives=self.objectives,
+            clean=clean,
+            budgets=dict(self.threat),
+            blocks={m: block_of(shape) for m, shape in shapes.items()},
+            ids=ids,
+            seed=self.seed,
+            words=self.words,
+            rows_per_forward=max(1, self.rows_per_forward // self.victim.passes),
+        )
 
     def _stored(
         self, modality: str, found: Part, clean: Part, source: np.ndarray, labelled: Bool[Tensor, " samples"]
@@ -331,23 +385,8 @@ class _Job:
             source,
             moved=moved,
             eps=budget.eps if isinstance(budget, LInf) else None,
+            inwards=isinstance(budget, L2),
         )
-
-
-def as_elements(values: Shaped[Tensor, "samples ..."]) -> Shaped[Tensor, "samples elements features"]:
-    """Return [samples, elements, features]: pixels of [samples, channels, height, width], else the second axis."""
-    if values.ndim == 4:
-        return values.flatten(2).transpose(1, 2)
-    return values.reshape(len(values), values.shape[1], -1)
-
-
-def from_elements(
-    parts: Shaped[Tensor, "samples elements features"], shape: tuple[int, ...]
-) -> Shaped[Tensor, "samples ..."]:
-    """Return values of a shape (without the samples' axis); the inverse of `as_elements`."""
-    if len(shape) == 3:
-        return parts.transpose(1, 2).reshape(len(parts), *shape)
-    return parts.reshape(len(parts), *shape)
 
 
 def changed_elements(

@@ -75,8 +75,8 @@ class Saved(Attack):
     ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
         """Look the batch's pictures and texts up."""
         pixels, texts = batch.pixels, batch.texts
-        if budget.eps:
-            self._check_budget("image", LInf(budget.eps))
+        if budget.moves_images:
+            self._check_budget("image", budget.image)
             pixels = self._pixels(batch)
         if budget.words:
             self._check_budget("text", WordEdits(words=budget.words, kinds=budget.kinds))

@@ -9,11 +9,9 @@ from crossguard.attacks.ascent import (
     Pixels,
     StepRule,
     ascend,
-    random_start,
     step_size,
 )
-from crossguard.attacks.ball import LInfBall
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack, Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_step_rule, check_steps
@@ -58,6 +56,7 @@ class SGA(Attack):
 
     name = "sga"
     uses = frozenset({"image", "text"})
+    takes = ANY_BALL
 
     def __init__(
         self,
@@ -101,16 +100,17 @@ class SGA(Attack):
     ) -> tuple[Pixels, tuple[str, ...]]:
         """Attack captions, images, captions; `direction` turns the images' loss into what gives their steps."""
         texts = self.words.texts(model, batch, batch.pixels, words=budget.words, kinds=budget.kinds)
-        if budget.eps == 0:
+        if not budget.moves_images:
             return batch.pixels, texts
+        ball = budget.ball(model, batch.pixels)
         loss = image_loss(model, batch, texts, objective=self.objective)
         pixels = ascend(
             direction(loss),
             loss,
-            LInfBall(batch.pixels, budget.eps),
+            ball,
             steps=self.steps,
-            step_size=step_size(self.step, eps=budget.eps, steps=self.steps),
-            start=random_start(batch, eps=budget.eps, seed=seed),
+            step_size=step_size(self.step, ball, steps=self.steps),
+            start=ball.start(batch.image_ids, seed=seed),
             keep_best=not self.compat,
         )
         return pixels, self.words.texts(model, batch, pixels, words=budget.words, kinds=budget.kinds)

@@ -1,7 +1,6 @@
 """Square Attack: random search with squares at the corners of an L-inf ball (Andriushchenko et al., ECCV 2020)."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,14 +9,12 @@ from torch import Tensor
 from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.ball import LInfBall, Values, wide
 from crossguard.attacks.noise import uniform
+from crossguard.attacks.parts import Block
 
 FIRST_SHARE = 0.8
 """p of the paper: the share of a block that the first squares cover."""
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries; in proportion for other numbers."""
-
-Block: TypeAlias = tuple[int, int, int]
-"""(channels, height, width) of values that squares are drawn in; a series of n elements is (features, 1, n)."""
 
 
 def share_at(query: int, queries: int) -> float:

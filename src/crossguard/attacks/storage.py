@@ -89,6 +89,7 @@ class Storage:
         *,
         moved: Shaped[np.ndarray, "*shape"],
         eps: float | None = None,
+        inwards: bool = False,
     ) -> np.ndarray:
         """Return values of the source's type that can be stored, nearest to what an attack asks for.
 
@@ -97,6 +98,7 @@ class Storage:
             source: the clean values; their type is kept, and not changed.
             moved: bool, where the attack changed anything; elsewhere the source's values are returned bit for bit.
             eps: largest change as a share of the range. A value that has nothing storable within it keeps its source.
+            inwards: take the next value towards the source instead of the nearest, so that no change grows.
         """
         span = self.high - self.low
         clean = source.astype(np.float64)
@@ -108,8 +110,12 @@ class Storage:
             slack = 1e-3  # of a step; sources come as float32 multiples of it
             first = np.ceil((low - self.low) / self.step - slack)
             last = np.floor((high - self.low) / self.step + slack)
-            number = np.clip(np.round((wanted - self.low) / self.step), first, last)
-            possible = first <= last
+            steps = (wanted - self.low) / self.step
+            if inwards:
+                number = np.where(wanted > clean, np.floor(steps + slack), np.ceil(steps - slack))
+                possible = np.abs(self.low + number * self.step - clean) <= np.abs(wanted - clean) + slack * self.step
+            else:
+                number, possible = np.clip(np.round(steps), first, last), first <= last
             values = (self.low + number * self.step).astype(source.dtype)
         else:
             values = np.clip(wanted, low, high).astype(source.dtype)

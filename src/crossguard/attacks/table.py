@@ -6,12 +6,11 @@ from inspect import isabstract
 from typing import Any
 
 from crossguard.attacks.adaptive import Adaptive
-from crossguard.attacks.apgd import APGD
 from crossguard.attacks.auto_attack import APGDCE, APGDT, FABT, AutoAttack, Square
 from crossguard.attacks.base import Attack
 from crossguard.attacks.co_attack import CoAttack
 from crossguard.attacks.dra import DRA
-from crossguard.attacks.pgd import PGD
+from crossguard.attacks.pgd import APGD, PGD
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.sep import Sep
 from crossguard.attacks.sga import SGA
@@ -23,16 +22,28 @@ from crossguard.table import Table
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack: its name, one line about it, the modalities it can attack, and how to build it."""
+    """One attack: its name, one line about it, the modalities it can attack, what it takes, and how to build it.
+
+    Args:
+        name: as recipes call it.
+        summary: one line.
+        uses: of "image" and "text".
+        takes: the types of budget of images, and of every modality of samples.
+        samples: whether it attacks sensors and scenes.
+        build: its class.
+    """
 
     name: str
     summary: str
     uses: frozenset[str]
+    takes: tuple[type[Any], ...]
+    samples: bool
     build: Callable[..., Attack]
 
 
 def _row(build: type[Attack], summary: str) -> AttackRow:
-    return AttackRow(build.name, summary, build.uses, build)
+    takes = build.takes["image"] if "image" in build.uses else ()
+    return AttackRow(build.name, summary, build.uses, takes, hasattr(build, "run_samples"), build)
 
 
 ATTACKS = Table[AttackRow](

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
@@ -81,13 +81,13 @@ def _at_scale(
 
 
 def diverse_gradient(
-    loss: LossPerSample, batch: PairBatch, *, chance: float, shrink: float, seed: int, stream: int
+    loss: LossPerSample, ids: Int64[Tensor, " images"], *, chance: float, shrink: float, seed: int, stream: int
 ) -> LossAndGradient:
     """Take the gradient at a random view of each image (diverse inputs; Xie et al., CVPR 2019); the loss is its own.
 
     Args:
         loss: differentiable.
-        batch: gives the ids that views are drawn by.
+        ids: of the images, by which views are drawn.
         chance: of an image to be shrunk, per step.
         shrink: the smallest factor.
         seed: of the draws; every call of what is returned draws anew.
@@ -99,7 +99,7 @@ def diverse_gradient(
         nonlocal step
         # Streams 0, 1, ... are those of random starts.
         where = 1_000_003 * (stream + 1) + step
-        draws = uniform(batch.image_ids, (4,), seed=seed, stream=where, device=pixels.device)
+        draws = uniform(ids, (4,), seed=seed, stream=where, device=pixels.device)
         step += 1
         with torch.no_grad():
             value = loss(pixels)

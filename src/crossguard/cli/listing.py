@@ -32,7 +32,15 @@ def rows(table: Table) -> list[dict[str, Any]]:
 def _attacks() -> list[dict[str, Any]]:
     from crossguard.attacks import ATTACKS
 
-    return [{"name": row.name, "summary": row.summary, "uses": sorted(row.uses)} for row in ATTACKS.values()]
+    return [
+        {
+            "name": row.name,
+            "summary": row.summary,
+            "uses": [*sorted(row.uses), *(["samples"] if row.samples else [])],
+            "takes": [kind.__name__ for kind in row.takes],
+        }
+        for row in ATTACKS.values()
+    ]
 
 
 def _defences() -> list[dict[str, Any]]:

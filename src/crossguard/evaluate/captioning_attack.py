@@ -7,39 +7,33 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.apgd import APGD
 from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.base import Attack, frozen
-from crossguard.attacks.budget import project_pixels
-from crossguard.attacks.pgd import PGD
+from crossguard.attacks.pgd import GradientAttack
 from crossguard.checks import nearest
 from crossguard.data import PairBatch
 from crossguard.models import Captioner
-from crossguard.threat import LInf, ThreatModel
+from crossguard.threat import ThreatModel
 
 CaptionObjective = Literal["references", "own-caption"]
-ASCENTS = (PGD, APGD)
-"""Attacks of the table that maximise any loss of images."""
 
 
 def check_caption_attack(attack: Attack, threat: ThreatModel, objective: str) -> None:
     """Check that an attack can be used on a captioner.
 
     Raises:
-        ValueError: an attack that cannot maximise a loss of images, a threat with more than an L-inf budget for the
-            image (a captioner reads no text), or an unknown objective.
+        ValueError: an attack that cannot maximise a loss of images, a threat with more than a budget for the image (a
+            captioner reads no text), or an unknown objective.
     """
     if objective not in get_args(CaptionObjective):
         raise ValueError(
             f"Unknown objective {objective!r} of captioning: {nearest(objective, get_args(CaptionObjective))}."
         )
-    if not isinstance(attack, ASCENTS):
-        raise ValueError(
-            f"Expected an attack that maximises any loss of images ({', '.join(kind.name for kind in ASCENTS)}), but "
-            f"got {attack.name!r}."
-        )
-    if set(threat) != {"image"} or not isinstance(threat["image"], LInf):
-        raise ValueError(f"Expected an L-inf budget for the image alone (a captioner reads no text), but got {threat}.")
+    if not isinstance(attack, GradientAttack):
+        raise ValueError(f"Expected an attack that maximises any loss of images (pgd, apgd), but got {attack.name!r}.")
+    if set(threat) != {"image"}:
+        raise ValueError(f"Expected a budget for the image alone (a captioner reads no text), but got {threat}.")
+    attack.budgets(threat)
 
 
 def attack_captions(
@@ -57,20 +51,19 @@ def attack_captions(
     Args:
         model: the captioner.
         batch: images with their references as texts.
-        attack: one of `ASCENTS`; its own objective plays no part.
-        threat: an L-inf budget for "image".
+        attack: one by gradients; its own objective plays no part.
+        threat: a budget for "image".
         seed: of random starts.
         objective: "references" raises the mean loss of an image's references; "own-caption" that of what the model
             writes for the clean image, which asks for any other caption (an untargeted change).
         own: what the model writes for the clean images.
     """
-    budget = threat["image"]
-    assert isinstance(budget, LInf)
-    assert isinstance(attack, PGD | APGD)
+    assert isinstance(attack, GradientAttack)
+    ball = attack.budgets(threat).ball(model, batch.pixels)
     captions, rows = _targets(batch, own) if objective == "own-caption" else (batch.texts, batch.links[:, 0])
     with frozen(model):
-        found = attack.images(caption_objective(model, captions, rows), batch, eps=budget.eps, seed=seed)
-        return project_pixels(found.detach(), batch.pixels, eps=budget.eps)
+        found = attack.raised(caption_objective(model, captions, rows), ball, batch.image_ids, seed=seed)
+        return ball.to_pixels(found.detach())
 
 
 def caption_objective(model: Captioner, captions: Sequence[str], rows: Int64[Tensor, " captions"]) -> LossPerSample:

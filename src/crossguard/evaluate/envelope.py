@@ -152,7 +152,7 @@ def sparse_envelope(
         victim: the smoothed model.
         samples: what to attack.
         radii: elements that may be edited, by modality; a modality that is not named is not attacked.
-        attack_options: of "sparse", see `crossguard.attacks.sample_attacks.sparse`.
+        attack_options: of "sparse", see `crossguard.attacks.Sparse`.
         storage: as `attack_samples`.
         seed: as `attack_samples`.
         transfer: also attack the base model with all elements in sight, and keep what hurts the smoothed one more.

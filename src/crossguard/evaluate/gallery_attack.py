@@ -93,6 +93,6 @@ def attack_gallery(
             batch = pair_batch(job.model, job.pairs, ids)
             for name, kept in stores.items():
                 pixels, texts = read(name, number)
-                linf, words = changes(batch, pixels.cpu(), texts, budget)
+                linf, words = changes(job.model, batch, pixels.cpu(), texts, budget)
                 kept.write(number, StoredBatch.of(batch, pixels, texts, linf=linf, words=words))
     shutil.rmtree(stages.folder, ignore_errors=True)

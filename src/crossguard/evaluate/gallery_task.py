@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import normalize
 
 from crossguard.attacks import Storage
+from crossguard.attacks.base import patch_grid
 from crossguard.attacks.encode import encode_images, encode_unit_texts
-from crossguard.attacks.patch_budget import patch_grid
 from crossguard.data import MultiModalSamples, OneToManyPairs
 from crossguard.evaluate.batches import load_pixels
 from crossguard.models import VisionLanguageModel

@@ -12,8 +12,7 @@ from torch import nn
 from crossguard import __version__
 from crossguard.attacks.base import frozen
 from crossguard.attacks.goals import STRONGEST, objectives_of
-from crossguard.attacks.sample_attacks import check_sample_budgets, check_task, make_sample_attack
-from crossguard.attacks.samples import AttackedSamples, attack_samples
+from crossguard.attacks.samples import AttackedSamples, attack_samples, make_sample_attack
 from crossguard.attacks.storage import Storage, check_stored, storages
 from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
@@ -60,7 +59,7 @@ def evaluate_samples(
     Args:
         model: a model of several modalities.
         samples: with one label each, or a mask; -1 is not judged.
-        attack: "adaptive", "pgd", "sparse", ... (`SAMPLE_ATTACKS`), or None to measure clean only.
+        attack: "adaptive", "pgd", "sparse", ... or None to measure clean only.
         attack_options: the attack's own options.
         threat: budgets by modality; needed with `attack`.
         modalities: also attack each modality alone.
@@ -207,9 +206,8 @@ def _check_attack(
         if threat or options:
             raise ValueError(f"Expected an attack for the threat and the options, but got {threat} and {options}.")
         return
-    check_task(attack, make_sample_attack(attack, **(options or {})), masks=masks)
     words = {m: stored.sizes for m, stored in how.items() if stored.symbols}
-    check_sample_budgets(attack, threat or ThreatModel(), modalities, words)
+    make_sample_attack(attack, options, threat or ThreatModel(), modalities=modalities, words=words, masks=masks)
 
 
 @torch.no_grad()

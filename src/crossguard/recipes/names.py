@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from crossguard.attacks import ATTACKS, SOURCES, make_attack
-from crossguard.attacks.sample_attacks import SAMPLE_ATTACKS
 from crossguard.augment import AUGMENTATIONS
 from crossguard.checks import WrongKind, check_options, ill_typed, nearest, shown
 from crossguard.data import DATASETS
@@ -17,6 +16,7 @@ from crossguard.evaluate.asked import check_budgets
 from crossguard.models import MODELS
 from crossguard.models.table import row_of
 from crossguard.recipes.schema import (
+    SPELLED,
     AnyRecipe,
     Attack,
     AugmentRecipe,
@@ -27,7 +27,6 @@ from crossguard.recipes.schema import (
     TrainRecipe,
 )
 from crossguard.table import OWN_PARTS
-from crossguard.threat import Elements
 from crossguard.training import DEFENCES, TrainOptions, train_ablated
 from crossguard.training.ablated_segmenter import train_ablated_segmenter
 from crossguard.training.lora import read_lora
@@ -78,7 +77,7 @@ def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:
         if recipe.attacks:
             yield "attack, attacks: expected one of them, but got both"
     for key, attack in asked:
-        yield from _attack(SAMPLE_ATTACKS if recipe.task == "samples" else ATTACKS, attack, key)
+        yield from _attack(ATTACKS, attack, key)
     if recipe.task in ("retrieval", "grounding") and all(attack.name in ATTACKS for _, attack in asked):
         yield from _threat(recipe, [attack for _, attack in asked])
     if recipe.task == "samples" and bool(asked) != bool(recipe.threat.modalities):
@@ -258,11 +257,14 @@ def _sample_threat(recipe: EvaluateRecipe) -> Iterator[str]:
     for name in ("image", "text"):
         if getattr(recipe.threat, name) is not None:
             yield f"threat.{name}: expected it under threat.modalities, by the modality's name, with task: samples"
-    row = None if recipe.attack is None else SAMPLE_ATTACKS.get(recipe.attack.name)
-    for name, budget in recipe.threat.modalities.items():
-        if row is not None and not isinstance(budget.build(), row.takes):
-            wanted = "elements" if row.takes is Elements else "eps"
-            yield f"threat.modalities.{name}: expected `{wanted}`, which attack {row.name!r} takes"
+    row = None if recipe.attack is None else ATTACKS.get(recipe.attack.name)
+    if row is not None and not row.samples:
+        yield f"attack.name: expected an attack on samples, such as adaptive, but {row.name!r} needs images and texts"
+    elif row is not None:
+        wanted = " or ".join(f"`{SPELLED[kind]}`" for kind in row.takes if kind in SPELLED)
+        for name, budget in recipe.threat.modalities.items():
+            if not isinstance(budget.build(), row.takes):
+                yield f"threat.modalities.{name}: expected {wanted}, which attack {row.name!r} takes"
 
 
 def _study(recipe: StudyRecipe) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crossguard.attacks.sample_attacks import make_sample_attack
+from crossguard.attacks import make_attack
 from crossguard.attacks.storage import Storage
 from crossguard.data import MultiModalSamples, OneToManyPairs, load_expressions
 from crossguard.evaluate import (
@@ -76,7 +76,7 @@ def perform_samples(
     """
     asked: dict[str, Any] = {}
     if recipe.attack is not None:
-        make_sample_attack(recipe.attack.name, **recipe.attack.options)  # raises before the model is loaded
+        make_attack(recipe.attack.name, **recipe.attack.options)  # raises before the model is loaded
         asked = {"attack": recipe.attack.name, "attack_options": recipe.attack.options}
     more = recipe.samples or Samples()
     known = {"pixels": Storage.pixels(), "millimetres": Storage.millimetres()}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from crossguard.threat import EditKind, Elements, LInf, Target, ThreatModel, WordEdit, WordEdits
+from crossguard.threat import L2, EditKind, Elements, LInf, Patch, Target, ThreatModel, WordEdit, WordEdits
 
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
@@ -43,27 +43,67 @@ Place = Annotated[str, AfterValidator(_expanded)]
 Options = Annotated[dict[str, Any], BeforeValidator(_numbers)]
 
 
+SPELLED = {LInf: "eps", L2: "l2", Elements: "elements", Patch: "patch"}
+"""What budgets are called in recipes."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class ImageBudget(_Section):
-    """L-inf budget of the image, or a number of its patches."""
+class SampleBudget(_Section):
+    """Budget of one modality of sensors or scenes."""
 
-    eps: Annotated[Number, Field(ge=0, le=1, description="largest change of a pixel; pixels are in [0, 1]")] = 2 / 255
+    eps: Annotated[
+        Number | None, Field(ge=0, le=1, description="L-inf: largest change of a value, a share of the range")
+    ] = None
+    l2: Annotated[Number | None, Field(ge=0, description="Euclidean norm of the change, in shares of the range")] = None
     elements: Annotated[
-        Count | None, Field(description="most changed patches, of any values, instead of eps; attack sparse")
+        Count | None, Field(description="most changed time steps, pixels or features, of any values")
+    ] = None
+    patch: Annotated[
+        list[Count] | None,
+        Field(
+            min_length=2,
+            max_length=2,
+            description="[height, width] of one rectangle of any values, anywhere; of time steps [1, steps]",
+        ),
     ] = None
 
+    @property
+    def _given(self) -> list[str]:
+        return [name for name in SPELLED.values() if name in self.model_fields_set and getattr(self, name) is not None]
+
     @model_validator(mode="after")
-    def _one_of_both(self) -> "ImageBudget":
-        if self.elements is not None and "eps" in self.model_fields_set:
-            raise ValueError("expected `eps` or `elements`, not both")
+    def _one_of_them(self) -> "SampleBudget":
+        if len(self._given) != 1:
+            raise ValueError(
+                f"expected one of {', '.join(SPELLED.values())}, but got {', '.join(self._given) or 'none'}"
+            )
         return self
 
-    def build(self) -> LInf | Elements:
+    def build(self) -> LInf | L2 | Elements | Patch:
         """Return the value object that attacks take."""
-        return LInf(eps=self.eps) if self.elements is None else Elements(self.elements)
+        if self.patch is not None:
+            return Patch(*self.patch)
+        if self.elements is not None:
+            return Elements(self.elements)
+        return L2(self.l2) if self.l2 is not None else LInf(self.eps or 0.0)
+
+
+class ImageBudget(SampleBudget):
+    """Budget of the image; by default L-inf of 2/255. Elements are the model's own patches."""
+
+    eps: Annotated[Number | None, Field(ge=0, le=1, description="largest change of a pixel; pixels are in [0, 1]")] = (
+        2 / 255
+    )
+    elements: Annotated[Count | None, Field(description="most changed patches of the model, of any values")] = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "ImageBudget":
+        if len(self._given) > 1:
+            raise ValueError(f"expected one of {', '.join(SPELLED.values())}, but got {', '.join(self._given)}")
+        return self
 
 
 class TextBudget(_Section):
@@ -90,27 +130,6 @@ class Threat(_Section):
         if self.text is not None:
             budgets["text"] = WordEdits(words=self.text.words, kinds=tuple(self.text.kinds))
         return ThreatModel(target=self.target, **budgets)
-
-
-class SampleBudget(_Section):
-    """Budget of one modality of sensors or scenes: an L-inf radius, or a number of elements."""
-
-    eps: Annotated[
-        Number | None, Field(ge=0, le=1, description="largest change, a share of the modality's range; pgd and apgd")
-    ] = None
-    elements: Annotated[
-        Count | None, Field(description="most changed time steps, pixels or features; attack sparse")
-    ] = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "SampleBudget":
-        if (self.eps is None) == (self.elements is None):
-            raise ValueError("expected one of `eps` and `elements`")
-        return self
-
-    def build(self) -> LInf | Elements:
-        """Return the value object that attacks take."""
-        return Elements(self.elements) if self.elements is not None else LInf(eps=self.eps or 0.0)
 
 
 class EvaluateThreat(Threat):

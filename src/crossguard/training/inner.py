@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from crossguard.attacks.ascent import Pixels, Start, ascend, random_start
-from crossguard.attacks.ball import LInfBall
+from crossguard.attacks.ascent import Pixels, Start, StepRule, ascend, step_size
+from crossguard.attacks.ball import ball_of, is_empty
 from crossguard.attacks.base import frozen
+from crossguard.threat import Budget
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
 from crossguard.training.terms import attacks
@@ -25,24 +26,24 @@ class InnerAttack:
     """How adversarial examples of a training step are searched for.
 
     Args:
-        eps: L-inf budget of the images in [0, 1]; 0 leaves them.
+        image: budget of the images; an empty one leaves them.
         words: most substituted words per text; 0 leaves the texts.
         swaps: substitutions to draw from.
         text_tries: substitutions scored per text and word.
         pgd_steps: gradient steps on the images.
-        pgd_step: size of a step in [0, 1].
-        start: where images start: "uniform" in [-eps, eps], or "clean".
+        pgd_step: size of a step, see `step_size`.
+        start: where images start: "uniform" in the budget, or "clean".
         order: "text-first" changes texts under the clean images, then images against the changed texts (MAT);
             "image-first" the other way round; "alternating" changes texts, images against them, and texts again, from
             the originals, under the changed images (as SGA does); "independent" changes each under the clean other.
     """
 
-    eps: float
+    image: Budget
     words: int
     swaps: Swaps
     text_tries: int
     pgd_steps: int
-    pgd_step: float
+    pgd_step: StepRule | float
     start: Start
     order: Order
 
@@ -55,7 +56,7 @@ class InnerAttack:
             memory: images that it knows start from what was found on their last visit, and it keeps what is found now.
 
         Returns:
-            Pixels within `eps` of the clean ones and in [0, 1], and texts within `words`; what no term asks for is
+            Pixels within the budget and in [0, 1], and texts within `words`; what no term asks for is
             returned clean. In several processes: this process's pixels, and all texts.
         """
         clean = loss.step_batch.batch
@@ -93,20 +94,20 @@ class InnerAttack:
         """Change the images against `texts`, which stand for the adversarial texts."""
         clean = loss.step_batch.batch
         terms = [term for term in loss.terms if attacks(term, "image")]
-        if not terms or self.eps == 0:
+        if not terms or is_empty(self.image):
             return clean.pixels
-        start = None
+        ball, start = ball_of(self.image, clean.pixels), None
         if self.start == "uniform":
-            start = random_start(clean, eps=self.eps, seed=loss.step.seed, stream=loss.step.number)
+            start = ball.start(clean.image_ids, seed=loss.step.seed, stream=loss.step.number)
         if memory is not None:
             start = memory.start(clean.pixels, clean.pixels if start is None else start, clean.image_ids)
         gradient = loss.of_pixels(terms, texts)
         found = ascend(
             gradient,
             lambda pixels: gradient(pixels)[0],
-            LInfBall(clean.pixels, self.eps),
+            ball,
             steps=self.pgd_steps,
-            step_size=self.pgd_step,
+            step_size=step_size(self.pgd_step, ball, steps=self.pgd_steps),
             start=start,
             keep_best=False,
         )

@@ -13,10 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from crossguard.attacks.ascent import Pixels
+from crossguard.attacks.ball import is_empty
 from crossguard.attacks.base import frozen
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.runs import Rows, RunFolder
+from crossguard.threat import LInf
 from crossguard.training.accuracy import batch_accuracy
 from crossguard.training.batches import StepBatches, TrainingBatch, iterate
 from crossguard.training.believed import make_momentum, state_of
@@ -68,8 +70,9 @@ class Job:
         self.momentum = None if plan.momentum is None else make_momentum(student, plan.pairs, plan.momentum)
         self.average = Average(self.trained, decay=plan.options.ema) if plan.options.ema else None
         self.memory = None
-        if plan.options.start == "warm" and plan.inner.eps > 0:
-            self.memory = Perturbations(len(plan.pairs.images), self.student.image_size, eps=plan.inner.eps)
+        if plan.options.start == "warm" and not is_empty(image := plan.inner.image):
+            eps = image.eps if isinstance(image, LInf) else None
+            self.memory = Perturbations(len(plan.pairs.images), self.student.image_size, eps=eps)
         self.checkpoint = self.world.agree(None if run is None else run.file(f"checkpoint-{plan.row.name}"))
         self.rows = None if run is None or not self.world.main else Rows(run.path / "training.jsonl")
         self.best: tuple[int, float] | None = None
@@ -213,7 +216,7 @@ class Job:
         if self.average is not None:
             found |= {f"average.{index}": tensor for index, tensor in enumerate(self.average.tensors)}
         if self.memory is not None:
-            found |= {"perturbations.kept": self.memory.kept, "perturbations.visited": self.memory.visited}
+            found |= self.memory.state()
         return found
 
     def _take_up(self) -> int:

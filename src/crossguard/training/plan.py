@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from crossguard.attacks.ascent import step_size
+from crossguard.attacks.ball import LInfBall, is_empty
 from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.data import OneToManyPairs
 from crossguard.models import Captioner, VisionLanguageModel
-from crossguard.threat import LInf, ThreatModel, WordEdits
+from crossguard.threat import L2, Budget, LInf, Patch, ThreatModel, WordEdits
 from crossguard.training.believed import Momentum, read_momentum
 from crossguard.training.codes import Tower
 from crossguard.training.composition import Composition
@@ -111,14 +113,16 @@ def make_plan(
         images_per_text=options.images_per_text,
     )
     terms = terms_for(model, _mixed(row.terms, options.clean_weight), defence=defence)
-    eps, words = inner_budgets(defence, attacked(terms), threat)
+    image, words = inner_budgets(defence, attacked(terms), threat)
     candidates = make_source(row.source if options.source is None else options.source)
-    step = step_size(check_step_rule(options.pgd_step), eps=eps, steps=options.pgd_steps)
+    step = check_step_rule(options.pgd_step)
+    if isinstance(image, LInf):
+        step = step_size(step, LInfBall(torch.zeros(1), image.eps), steps=options.pgd_steps)
     settings = {
         "model": model.name,
         "pairs": f"{pairs.name} {pairs.split} {_fingerprint(pairs)}",
         "defence": defence,
-        "eps": eps,
+        "eps": image.eps if isinstance(image, LInf) else ThreatModel(image=image).to_dict()["image"],
         "words": words,
         "steps": steps,
         "seed": seed,
@@ -138,7 +142,7 @@ def make_plan(
         terms=terms,
         composition=composition,
         inner=InnerAttack(
-            eps=eps,
+            image=image,
             words=words,
             swaps=Swaps(candidates, cast(VisionLanguageModel | Captioner, model)),
             text_tries=options.text_tries,
@@ -172,7 +176,7 @@ def _mixed(terms: tuple[Term, ...], clean_weight: float) -> tuple[Term, ...]:
     return (*scaled(terms, 1 - clean_weight), Contrast("clean", "clean", clean_weight))
 
 
-def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | None) -> tuple[float, int]:
+def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatModel | None) -> tuple[Budget, int]:
     """Return what the inner attack may change: the threat's budgets of the modalities that the defence attacks.
 
     Raises:
@@ -183,8 +187,8 @@ def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatMode
         if modality not in ("image", "text"):
             raise ValueError(f"Expected budgets for 'image' and 'text', but got one for {modality!r}.")
     image, text = threat.get("image"), threat.get("text")
-    if not isinstance(image, LInf | None):
-        raise ValueError(f"Expected an LInf budget for 'image', but got {image!r}.")
+    if not isinstance(image, LInf | L2 | Patch | None):
+        raise ValueError(f"Expected an LInf, L2 or Patch budget for 'image', but got {image!r}.")
     if not isinstance(text, WordEdits | None):
         raise ValueError(f"Expected a WordEdits budget for 'text', but got {text!r}.")
     if text is not None and "text" in modalities and "substitution" not in text.kinds:
@@ -192,9 +196,9 @@ def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatMode
             f"Expected 'substitution' among the kinds of the text budget, which is how training attacks texts, but got "
             f"{', '.join(text.kinds)}."
         )
-    eps = image.eps if image is not None and "image" in modalities else 0.0
+    moved = image if image is not None and "image" in modalities else LInf(0.0)
     words = text.words if text is not None and "text" in modalities else 0
-    if modalities and not eps and not words:
+    if modalities and is_empty(moved) and not words:
         needed = " or ".join(
             {"image": "an image budget eps > 0", "text": "a text budget words > 0"}[m] for m in sorted(modalities)
         )
@@ -202,7 +206,7 @@ def inner_budgets(defence: str, modalities: frozenset[Tower], threat: ThreatMode
             f"Expected {needed} for the defence {defence!r}, but the threat is '{threat}': nothing would be attacked. "
             "Use the defence 'clean' to train without attacks."
         )
-    return eps, words
+    return moved, words
 
 
 def _source_options(source: SourceLike | None) -> dict[str, Any]:

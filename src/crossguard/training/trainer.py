@@ -64,8 +64,8 @@ def train(
             are.
         pairs: what to train on: pairs, or what `crossguard.as_pairs` takes (its split "train", if it tells splits).
         defence: a name of `DEFENCES`.
-        threat: budgets of "image" (`LInf`) and "text" (`WordEdits`). A modality without budget is not attacked; "clean"
-            needs none.
+        threat: budgets of "image" (`LInf`, `L2` or `Patch`) and "text" (`WordEdits`). A modality without budget is not
+            attacked; "clean" needs none.
         steps: optimiser steps.
         seed: decides batches, noise and dropout.
         new_originals: other originals, for `links="new-originals"`.

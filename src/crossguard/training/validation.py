@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crossguard.attacks.apgd import APGD
 from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.base import Attack, frozen
-from crossguard.attacks.budget import project_pixels
 from crossguard.attacks.encode import encode_unit_texts
-from crossguard.attacks.pgd import PGD
+from crossguard.attacks.pgd import GradientAttack
 from crossguard.data import OneToManyPairs, PairBatch, links_among
 from crossguard.models import Captioner, VisionLanguageModel, cosine
-from crossguard.threat import LInf, ThreatModel
+from crossguard.threat import ThreatModel
 from crossguard.training.batches import Pictures
 
 
@@ -89,17 +87,17 @@ class Validation:
 
     def _caption_losses(self, model: Captioner, device: torch.device) -> dict[str, float]:
         losses: dict[str, list[Tensor]] = {}
-        budget = self.threat.get("image")
         for start in range(0, len(self.pairs.images), self.batch_size):
             batch = self._batch(np.arange(start, min(start + self.batch_size, len(self.pairs.images))), device)
             with frozen(model):
                 loss = caption_loss(model, batch)
                 with torch.no_grad():
                     losses.setdefault("clean_caption_loss", []).append(loss(batch.pixels))
-                if isinstance(self.attack, PGD | APGD) and isinstance(budget, LInf):
-                    found = self.attack.images(loss, batch, eps=budget.eps, seed=self.seed).detach()
+                if isinstance(self.attack, GradientAttack) and "image" in self.threat:
+                    ball = self.attack.budgets(self.threat).ball(model, batch.pixels)
+                    found = self.attack.raised(loss, ball, batch.image_ids, seed=self.seed).detach()
                     with torch.no_grad():
-                        worse = loss(project_pixels(found, batch.pixels, eps=budget.eps))
+                        worse = loss(ball.to_pixels(found))
                     losses.setdefault("robust_caption_loss", []).append(worse)
         return {name: float(torch.cat(each).mean()) for name, each in losses.items()}
 

@@ -18,11 +18,13 @@ class Perturbations:
     Args:
         images: images of the data set.
         size: (height, width) of their pixels.
-        eps: L-inf budget, > 0; perturbations are kept in steps of eps / 127.
+        eps: L-inf budget, > 0, in whose 127th parts perturbations are kept; None for another budget: in 127th parts of
+            each image's largest change.
     """
 
-    def __init__(self, images: int, size: tuple[int, int], *, eps: float) -> None:
+    def __init__(self, images: int, size: tuple[int, int], *, eps: float | None) -> None:
         self._eps = eps
+        self.step = torch.full((images,), (eps or 0.0) / _LEVELS)
         self.kept = torch.zeros(images, 3, *size, dtype=torch.int8)
         self.visited = torch.zeros(images, dtype=torch.bool)
 
@@ -40,7 +42,8 @@ class Perturbations:
             ids: the images' indices in the data set.
         """
         rows = ids.cpu()
-        moved = pixels + self.kept[rows].to(pixels.device, pixels.dtype) * (self._eps / _LEVELS)
+        step = self.step[rows].to(pixels.device).view(-1, 1, 1, 1)
+        moved = pixels + self.kept[rows].to(pixels.device, pixels.dtype) * step
         known = self.visited[rows].to(pixels.device).view(-1, 1, 1, 1)
         return torch.where(known, moved.clamp(0, 1), fresh)
 
@@ -58,6 +61,18 @@ class Perturbations:
             ids: indices of the images of all processes.
             world: the processes; all of them keep everything.
         """
-        levels = (change / self._eps * _LEVELS).round().clamp(-_LEVELS, _LEVELS).to(torch.int8)
-        self.kept[ids.cpu()] = world.gather(levels, len(ids)).cpu()
-        self.visited[ids.cpu()] = True
+        rows = ids.cpu()
+        largest: Tensor | float
+        if self._eps is None:
+            largest = change.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(change.dtype).tiny)
+            self.step[rows] = world.gather(largest.flatten().float() / _LEVELS, len(ids)).cpu()
+        else:
+            largest = self._eps
+        levels = (change / largest * _LEVELS).round().clamp(-_LEVELS, _LEVELS).to(torch.int8)
+        self.kept[rows] = world.gather(levels, len(ids)).cpu()
+        self.visited[rows] = True
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: the tensors themselves."""
+        state = {"perturbations.kept": self.kept, "perturbations.visited": self.visited}
+        return state | ({"perturbations.step": self.step} if self._eps is None else {})
