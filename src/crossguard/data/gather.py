@@ -300,6 +300,7 @@ class Gathering:
             notes.append(f"{len(rows) - len(links)} {self._value}s of {self._source} repeat one of the same image")
         images, rows, _ = _numbered_anew(links // width, len(pictures))
         captions, columns, owners = _numbered_anew(links % width, width)
+        del links, own, again  # of a large file they take much room
         chosen = tuple(pictures if len(images) == len(pictures) else (pictures[i] for i in images))
         shared = int((owners > 1).sum())
         if shared and self._value == "caption":
@@ -371,6 +372,8 @@ def _numbered_anew(
     As `numpy.unique`, without sorting: there are not many more numbers than indices.
     """
     counts = np.bincount(indices, minlength=size)
+    if counts.all():
+        return np.arange(size), indices, counts
     used = np.flatnonzero(counts)
     places = np.cumsum(counts > 0) - 1
     return used, places[indices], counts[used]

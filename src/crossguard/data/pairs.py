@@ -16,6 +16,12 @@ from crossguard.data.pictures import Picture
 Links = Int64[np.ndarray, "links 2"]
 
 
+def _repeated(texts: Sequence[str]) -> int:
+    """Return how many texts repeat an earlier one; different hashes tell it without a set, which takes much room."""
+    hashes = np.sort(np.fromiter(map(hash, texts), np.int64, len(texts)))
+    return len(texts) - len(set(texts)) if (hashes[1:] == hashes[:-1]).any() else 0
+
+
 def evenly(count: int, of: int) -> Int64[np.ndarray, " chosen"]:
     """Return `count` indices (all, if there are fewer), evenly spread from the first to the last of `of`."""
     return np.linspace(0, of - 1, min(count, of)).round().astype(np.int64)
@@ -87,10 +93,10 @@ class OneToManyPairs:
         blank = [i for i, text in enumerate(self.texts) if not text.strip()]
         if blank:
             raise ValueError(f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]}).")
-        if len(set(self.texts)) != len(self.texts):
+        if repeated := _repeated(self.texts):
             raise ValueError(
-                f"Expected different texts (link a shared text to all its images), but "
-                f"{len(self.texts) - len(set(self.texts))} repeat an earlier one."
+                f"Expected different texts (link a shared text to all its images), but {repeated} repeat an earlier "
+                "one."
             )
         if self.text_kinds and len(self.text_kinds) != len(self.texts):
             raise ValueError(f"Expected {len(self.texts)} `text_kinds`, but got {len(self.text_kinds)}.")
