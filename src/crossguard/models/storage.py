@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from crossguard.checks import visible
+from crossguard.checks import shown, visible
 from crossguard.runs import atomic_folder
 
 CONFIG = "config.json"
@@ -23,6 +23,9 @@ NAME = "crossguard.json"
 """What a model is called: its folder's name says where it lies, not what it is."""
 DESIGN = "design.json"
 """A published design of sub-samples that a certified model answers by, see `crossguard.certify`."""
+
+_LARGEST = 2**20
+"""The largest size that a network of this package's own has."""
 
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
@@ -132,9 +135,24 @@ def load_network(make: Callable[[dict[str, Any]], Network], folder: Path | str) 
     Raises:
         OSError, KeyError, RuntimeError, SafetensorError: a file is missing or broken; `load_model` says so in words.
     """
-    network = make(json.loads((Path(folder) / CONFIG).read_text()))
+    config = json.loads((Path(folder) / CONFIG).read_text())
+    _check_sizes(config)
+    network = make(config)
     load_safetensors(network, str(Path(folder) / WEIGHTS))
     return network.eval()
+
+
+def _check_sizes(config: Any) -> None:
+    """Refuse sizes that no network has, before room for it is asked for.
+
+    Raises:
+        ValueError: a whole number above `_LARGEST`.
+    """
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            _check_sizes(value)
+    elif isinstance(config, int) and abs(config) > _LARGEST:
+        raise ValueError(f"Expected sizes of a network up to {_LARGEST:,} in its config.json, but got {shown(config)}.")
 
 
 def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bool, family: str) -> Pretrained:

@@ -5,6 +5,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from jinja2 import TemplateError
+
 from crossguard.checks import some
 
 Given = ParamSpec("Given")
@@ -21,7 +23,7 @@ def told_of_damage(
     def shown(paths: Paths, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
         try:
             return show(paths, *args, **kwargs)
-        except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, TemplateError) as error:
             if isinstance(error, ValueError) and str(error).startswith(("Expected", "Unknown")):
                 raise
             raise ValueError(

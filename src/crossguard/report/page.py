@@ -1,5 +1,6 @@
 """`write_report`: one self-contained HTML file."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from crossguard.runs import write_atomically
 _THUMBNAIL = 128
 _LARGE = 224
 _WIDE = 640
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Signs that a terminal would obey, where names hold them; tabs and ends of lines are none."""
 
 
 def write_report(
@@ -50,18 +54,16 @@ def write_report(
         ValueError: nothing to report.
     """
     path = Path(path).expanduser()
-    write_atomically(
-        path,
-        render_report(
-            title=title,
-            settings=settings,
-            retrieval=retrieval,
-            certificates=certificates,
-            galleries=galleries,
-            tasks=tasks,
-            lede=lede,
-        ),
+    page = render_report(
+        title=title,
+        settings=settings,
+        retrieval=retrieval,
+        certificates=certificates,
+        galleries=galleries,
+        tasks=tasks,
+        lede=lede,
     )
+    write_atomically(path, _COMMANDS.sub("\ufffd", page))
     return path
 
 
