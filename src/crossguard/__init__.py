@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         load_pairs,
         load_samples,
     )
-    from crossguard.evaluate import evaluate, evaluate_captioning, evaluate_grounding
+    from crossguard.evaluate import Result, evaluate
     from crossguard.models import load_model
     from crossguard.training import train
 
@@ -41,6 +41,7 @@ __all__ = [
     "MultiModalSamples",
     "OneToManyPairs",
     "Patch",
+    "Result",
     "ThreatModel",
     "WordEdits",
     "__version__",
@@ -49,8 +50,6 @@ __all__ = [
     "as_samples",
     "certify",
     "evaluate",
-    "evaluate_captioning",
-    "evaluate_grounding",
     "load_expressions",
     "load_images",
     "load_model",
@@ -75,8 +74,7 @@ _HOMES = {
     "load_model": "models",
     "train": "training",
     "predict": "certify",
-    "evaluate_captioning": "evaluate",
-    "evaluate_grounding": "evaluate",
+    "Result": "evaluate",
 }
 
 

@@ -1,5 +1,6 @@
 """Progress shown to a person, behind one small protocol with a silent form."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
@@ -160,6 +161,19 @@ def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter
 def cell(text: object) -> Text:
     """Return what a table on a terminal shows for a name: as it is, neither markup nor commands to the terminal."""
     return Text(visible(text))
+
+
+def shown(progress: Reporter | None) -> Reporter:
+    """Return where a call from Python shows its progress: where it was told to, else bars for a person who is there.
+
+    A person is there in a notebook and at a terminal where Python is used by hand; scripts and tests see nothing.
+    """
+    if progress is not None:
+        return progress
+    if "ipykernel" in sys.modules:
+        return Bars(Console(stderr=True, force_jupyter=True))
+    by_hand = hasattr(sys, "ps1") and sys.stderr.isatty()
+    return Bars() if by_hand else Silent()
 
 
 def _rate(speed: float) -> str:

@@ -186,7 +186,7 @@ def test_a_shortened_demo_tells_the_whole_story(tmp_path):
         "--json",
     )
     tables = json.loads(invoke(*arguments).stdout)
-    assert {row["model"] for row in tables["retrieval"]} == {"emoji-clip", "tecoa", "mat", "mat+"}
+    assert {row["model"] for row in tables["results"]} == {"emoji-clip", "tecoa", "mat", "mat+"}
     assert tables["certificates"]
     assert (run / "report.html").stat().st_size > 50_000
     assert json.loads(invoke(*arguments).stdout) == tables

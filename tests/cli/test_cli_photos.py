@@ -60,8 +60,8 @@ def test_a_table_of_robust_recalls(home):
     assert "3 of 4 rows" in told.stderr
     assert "1 whose image does not decode" in told.stderr
     assert (home / "whole" / "report.html").is_file()
-    summary = json.loads((home / "whole" / "summary.json").read_text())["retrieval"]
-    assert {(entry["images"], entry["texts"]) for entry in summary.values()} == {(3, 6)}
+    summary = json.loads((home / "whole" / "summary.json").read_text())["results"]
+    assert {entry["about"]["samples"] for entry in summary.values()} == {"3 images and 6 texts"}
     assert all("left out" in entry["data_notes"][0] for entry in summary.values())
 
 

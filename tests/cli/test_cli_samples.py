@@ -35,10 +35,11 @@ def read_rows(folder):
 
 def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
     (row,) = json.loads(said("evaluate", *watch, "-q", "--json"))
-    assert (row["task"], row["model"], row["data"], row["attack"]) == (
+    assert (row["task"], row["model"], row["data"], row["split"], row["attack"]) == (
         "classification",
         "watch-net",
-        "watch (test)",
+        "watch",
+        "test",
         "adaptive",
     )
     assert list(row["figures"]) == ["clean", "accelerometer", "gyroscope", "joint"]
@@ -47,7 +48,7 @@ def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
     joint = [r for r in rows if r["section"] == "classification/watch-net/joint"]
     right = sum(r["robust"] == r["label"] for r in joint)
     assert row["figures"]["joint"]["accuracy"] == pytest.approx(10 * right)
-    figure = row["detail"]["joint"]["metrics"]["accuracy"]
+    figure = row["detail"]["joint"]["figures"]["accuracy"]
     assert (row["interval"]["joint"]["accuracy"], figure["n"]) == (None, 10)
     assert figure["why"] == "one group holds all samples"
     assert all(0 < r["linf"]["gyroscope"] <= 0.02 + 1e-6 for r in joint)
@@ -58,7 +59,7 @@ def test_a_classifier_from_its_folder_to_table_and_page(watch, tmp_path):
     assert "gyroscope only" in again
     assert "10 samples have a true label" in again
     assert len(read_rows(tmp_path / "run")) == 30
-    assert json.loads(said("report", tmp_path / "run", "--json"))["tasks"] == [row]
+    assert json.loads(said("report", tmp_path / "run", "--json"))["results"] == [row]
 
 
 def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
@@ -66,13 +67,13 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
     RoadNet.for_samples(samples, seed=0, encoder="tiny").save_pretrained(tmp_path / "model")
     recipe = {
         "verb": "evaluate",
-        "task": "samples",
+        "task": "segmentation",
         "run": str(tmp_path / "run"),
         "model": str(tmp_path / "model"),
         "data": {"name": "roads", "options": ROADS},
         "attack": {"name": "sparse", "options": {"steps": 2, "rounds": 2}},
         "threat": {"modalities": {"rgb": {"elements": 300}, "depth": {"elements": 300}}},
-        "samples": {"positive": "road", "storage": {"depth": "millimetres"}},
+        "options": {"positive": "road", "storage": {"depth": "millimetres"}},
         "max_samples": 2,
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
@@ -94,17 +95,23 @@ def test_a_segmenter_from_its_folder_to_table_and_page(tmp_path):
     ("changes", "message"),
     [
         (["attack.name=apg"], r"attack.name: unknown name 'apg'; did you mean 'apgd'"),
-        (["attack.name=sga"], "attack.name: unknown name 'sga'"),
+        (["attack={name: sga}"], "attack.name: expected an attack on samples, such as adaptive, but 'sga' needs texts"),
         (["attack.options.step=3"], "did you mean 'steps'"),
         (["threat.modalities.gyroscop={eps: 0.1}"], "did you mean 'gyroscope'"),
-        (["threat.modalities.gyroscope={elements: 3}"], "gyroscope: expected `eps`, which attack 'adaptive' takes"),
+        (
+            ["attack={name: square}", "threat.modalities.gyroscope={elements: 3}"],
+            "gyroscope: expected `eps`, which attack 'square' takes",
+        ),
         (["threat.modalities.gyroscope={}"], "expected one of eps, l2, elements, patch, but got none"),
         (["threat.image={eps: 0.1}"], "threat.image: expected it under threat.modalities"),
-        (["task=retrieval"], "threat.modalities: expected it only with task: samples"),
+        (["task=retrieval"], "threat.modalities: expected it only with samples"),
         (["data.name=emoji"], "holds pairs, but this verb takes samples"),
-        (["samples.positive=walking"], "Expected no `positive` class"),
-        (["samples.storage.gyro=pixels"], "did you mean 'gyroscope'"),
-        (["rerank=16"], "rerank: expected it only with task: retrieval"),
+        (["task=segmentation"], "Expected samples with masks"),
+        (["options.positive=walking"], "options.positive: unknown option of the task classification"),
+        (["options.storage.gyro=pixels"], "did you mean 'gyroscope'"),
+        (["options.storage.gyroscope=pixel"], "did you mean 'pixels'"),
+        (["options.objective=3"], "options: expected `objective`"),
+        (["options.rerank=16"], "options.rerank: unknown option"),
         (["model=nowhere"], "model: 'nowhere' is no folder"),
     ],
 )
@@ -114,4 +121,4 @@ def test_mistakes_are_told(watch, changes, message):
 
 def test_a_model_of_another_kind_is_told(watch, unchecked):
     text = said("evaluate", *watch, "model=emoji-clip", code=2)
-    assert "Expected a classifier or segmenter of several modalities" in text
+    assert "model: expected a classifier or segmenter model" in text

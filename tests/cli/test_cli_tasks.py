@@ -24,7 +24,7 @@ def grounding(tmp_path):
         "refcoco-grounding",
         f"model={tmp_path / 'albef'}",
         f"run={tmp_path / 'run'}",
-        f"grounding.layer={LAYER}",
+        f"options.layer={LAYER}",
         *options,
     ]
 
@@ -32,25 +32,25 @@ def grounding(tmp_path):
 def test_grounding_from_files_to_table_and_page(grounding, tmp_path):
     changes = ["attack.name=sep", "attack.options={steps: 2}", "threat.image.eps=0.3"]
     (row,) = json.loads(said("evaluate", *grounding, *changes, "-q", "--json"))
-    assert (row["task"], row["model"], row["data"]) == ("grounding", "albef", "refcoco+ (val)")
+    assert (row["task"], row["model"], row["data"], row["split"]) == ("grounding", "albef", "refcoco+", "val")
     assert set(row["figures"]) == {"clean", "image", "text", "joint"}
     rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
     joint = [r for r in rows if r["section"] == "grounding/albef/joint"]
     assert len(rows) == 3 * 4
     assert row["figures"]["joint"]["accuracy"] == 100 * np.mean([r["robust_iou"] >= 0.5 for r in joint])
-    figure = row["detail"]["joint"]["metrics"]["accuracy"]
+    figure = row["detail"]["joint"]["figures"]["accuracy"]
     assert (row["interval"]["joint"]["accuracy"], figure["n"]) == (None, 4)
     assert set(figure["by_group"]) == {r["image"] for r in joint}
     assert "the attack does not move them" in " ".join(row["notes"])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("<figcaption>without attack: right") == page.count("<figcaption>under attack:") > 0
+    assert 0 < page.count('<p class="tag">Without attack</p>') <= page.count('<span class="says">right overlap')
     assert "Visual grounding, clean and under attack" in page
     again = said("evaluate", *grounding, *changes, "-q")  # finished: read back
     assert "image only" in again
     assert "accuracy" in again
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 12
     assert "Visual grounding" in said("report", tmp_path / "run")
-    assert json.loads(said("report", tmp_path / "run", "--json"))["tasks"] == [row]
+    assert json.loads(said("report", tmp_path / "run", "--json"))["results"] == [row]
 
 
 def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
@@ -64,17 +64,18 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
     (tmp_path / "test.json").write_text(json.dumps(rows))
     given = ["coco-captioning", f"model={tmp_path / 'captioner'}", f"run={tmp_path / 'run'}"]
     given += [f"data.options.annotations={tmp_path / 'test.json'}", f"data.options.root={tmp_path}"]
-    given += ["threat.image.eps=0.3", "attack.options.steps=2", "captioning.max_length=12"]
+    given += ["threat.image.eps=0.3", "attack.options.steps=2", "options.max_length=12"]
     (row,) = json.loads(said("evaluate", *given, "-q", "--json"))
     assert (row["task"], row["samples"]) == ("captioning", "3 images with 6 references")
     assert list(row["figures"]["clean"]) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
-    assert set(row["success"]["image"]) == {"captions changed", "drop of BLEU-4", "drop of ROUGE-L", "drop of CIDEr"}
+    assert set(row["success"]["image"]) == {"drop", "changed"}
+    assert list(row["success"]["image"]["drop"]) == list(row["figures"]["clean"])
     notes = " ".join(row["notes"])
     assert "METEOR is missing: it needs Java" in notes
     assert "The attack raises the loss of the references" in notes
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("<figcaption>adversarial</figcaption>") == 3
-    assert "People wrote: the &lt;b&gt;disc&lt;/b&gt; red" in page
+    assert "<span>the &lt;b&gt;disc&lt;/b&gt; red</span>" in page
     assert "captions changed" in said("evaluate", *given, "-q")
 
 
@@ -82,11 +83,10 @@ def test_captioning_from_files_to_table_and_page(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         (["task=retrieval"], "holds expressions, but this verb takes pairs"),
-        (["captioning={beams: 2}"], "captioning: expected these settings only with task: captioning"),
-        (["rerank=16"], "rerank: expected it only with task: retrieval"),
-        (["task=groundin"], "task: input should be 'retrieval', 'grounding', 'captioning' or 'samples'"),
-        (["grounding.layers=3"], "did you mean 'layer'"),
-        (["grounding.layer=9"], r"fusion layer in \[2, 5\), but got 9"),
+        (["options.beams=2"], "options.beams: unknown option of the task grounding"),
+        (["task=groundin"], "task: unknown name 'groundin'; did you mean 'grounding'"),
+        (["options.layers=3"], "did you mean 'layer'"),
+        (["options.layer=9"], r"fusion layer in \[2, 5\), but got 9"),
         (["data.split=testC"], "Unknown split 'testC'"),
         (["data.options.boxes=nowhere"], "references in nowhere"),
     ],

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import crossguard as cg
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.evaluate import captioning as captioning_module
-from crossguard.evaluate import captioning_tokens, evaluate_captioning
+from crossguard.evaluate import captioning_tokens, evaluate
 from crossguard.evaluate.captioning_attack import caption_objective
+from crossguard.evaluate.tasks.captioning import Captioning
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from fusion_models import make_captioner
@@ -54,7 +53,7 @@ def data(tmp_path_factory):
 
 
 def measure(model, data, **options):
-    return evaluate_captioning(model, data, **{"batch_size": 2, "max_length": 12, **options})
+    return evaluate(model, data, task="captioning", **{"batch_size": 2, "max_length": 12, **options})
 
 
 def test_rows_equal_what_the_model_writes(model, data):
@@ -68,15 +67,16 @@ def test_rows_equal_what_the_model_writes(model, data):
         assert row["clean_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert (row["robust_caption"], row["robust_loss"], row["linf"]) == (None, None, None)
     assert set(result.clean) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"}
-    assert set(result.missing) == {"METEOR", "SPICE"}
+    about = result.outcomes[0].about
+    assert set(about["missing"]) == {"METEOR", "SPICE"}
     assert (result.robust, result.success) == (None, None)
-    told = result.figures["figures"]["clean"]["ROUGE-L"]
-    assert (told["low"], told["groups"], told["why"]) == (None, 4, "there are 4 groups, fewer than 8")
-    together = [row["group"] for row in result.rows]
-    assert together == [0, 1, 2, 0, 3]  # the first and the fourth share a caption
-    assert np.mean([told["by_group"][str(group)] for group in together]) == pytest.approx(result.clean["ROUGE-L"])
+    figure = result.figure("clean", "ROUGE-L")
+    groups = data.groups[0].tolist()  # two pictures share a text
+    assert (figure.low, figure.groups, figure.why) == (None, 4, "there are 4 groups, fewer than 8")
+    weights = [groups.count(int(name)) for name in figure.by_group]
+    assert np.average(list(figure.by_group.values()), weights=weights) == pytest.approx(result.clean["ROUGE-L"])
     assert result.settings["beams"] == 3
-    assert result.figures["tokenizer"] == "plain"
+    assert about["tokenizer"] == "plain"
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,9 @@ def test_attacks_raise_the_loss_they_are_for_within_the_budget(model, data, atta
     assert all(0 < row["linf"] <= 32 / 255 + 1e-6 for row in result.rows)
     if objective == "references":
         assert all(row["robust_loss"] > row["clean_loss"] for row in result.rows)
-        assert result.figures["loss"]["robust"] > result.figures["loss"]["clean"]
     changed = sum(row["clean_caption"] != row["robust_caption"] for row in result.rows)
-    assert result.success["changed"] == 100 * changed / 5
-    assert result.intervals["changed"] is None  # four groups
-    assert result.figures["figures"]["changed"]["captions"]["value"] == 100 * changed / 5
+    assert result.success["changed"]["captions"] == 100 * changed / 5
+    assert result.intervals["changed"]["captions"] is None  # four groups
     assert result.success["drop"]["CIDEr"] == pytest.approx(result.clean["CIDEr"] - result.robust["CIDEr"])
 
 
@@ -133,7 +131,7 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
     class Stopped(Exception):
         pass
 
-    real = captioning_module.CaptioningTask.attack
+    real = Captioning.attack
 
     def counted(self, batch, *rest):
         calls.append(batch.image_ids.tolist())
@@ -141,18 +139,18 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
             raise Stopped
         return real(self, batch, *rest)
 
-    monkeypatch.setattr(captioning_module.CaptioningTask, "attack", counted)
+    monkeypatch.setattr(Captioning, "attack", counted)
     with open_run(tmp_path / "run") as run, pytest.raises(Stopped):
         measure(model, data, run=run, **options)
     with open_run(tmp_path / "run") as run:
         result = measure(model, data, run=run, **options)
-        monkeypatch.setattr(captioning_module, "caption_figures", None)  # a finished one is read back
+        monkeypatch.setattr(Captioning, "figures", None)  # a finished one is read back
         again = measure(model, data, run=run, **options)
     assert calls == [[0, 1], [2, 3], [2, 3], [4]]
     assert list(result.rows) == list(again.rows) == list(whole.rows)
     assert result.figures == again.figures == whole.figures
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["captioning"]["blip-captioner/image"]
-    assert (summary["images"], summary["references"], summary["objective"]) == (5, 7, "references")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]["captioning/blip-captioner/image"]
+    assert (summary["about"]["samples"], summary["objective"]) == ("5 images with 7 references", "references")
     assert summary["data_notes"] == ["1 row left out"]
     assert len(summary["examples"]) == 4
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 5
@@ -162,17 +160,20 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
 
 def test_examples_show_both_pictures(model, data):
     result = measure(model, data, attack="pgd", threat=THREAT, attack_options=STEPS, examples=2)
-    assert [example.row["index"] for example in result.examples.examples] == [0, 4]
-    first = result.examples.examples[0]
-    assert first.pictures.shape == (2, 24, 24, 3)
-    assert np.abs(first.pictures[0].astype(int) - first.pictures[1]).max() <= 32
-    assert first.size == (24, 24)
+    rows = [result.rows[0], result.rows[4]]
+    for example, row in zip(result.examples, rows, strict=True):
+        (asked,) = example.asked
+        assert asked.picture.shape == (24, 24, 3)
+        assert 0 < np.abs(asked.picture.astype(int) - asked.clean).max() <= 32
+        after = example.answers["Under attack"][0]
+        assert (after.text, after.source) == (row["robust_caption"], row["clean_caption"])
+        assert [item.text for item in example.answers["People wrote"]] == row["references"]
 
 
 class TestMistakes:
     def test_no_captioner(self, tiny_clip, data, unchecked):
         with pytest.raises(TypeError, match="Expected a Captioner.*CLIP is none"):
-            evaluate_captioning(tiny_clip, data)
+            measure(tiny_clip, data)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -186,7 +187,7 @@ class TestMistakes:
             ({"threat": THREAT}, "`attack` is None"),
             ({"beams": 0}, "beams >= 1"),
             ({"min_length": 30}, "min_length <= max_length"),
-            ({"batch_size": 0}, "`batch_size` >= 1"),
+            ({"batch_size": 0}, "`batch_size` to be a whole number >= 1"),
         ],
     )
     def test_arguments(self, model, data, unchecked, options, message):
@@ -201,7 +202,3 @@ class TestMistakes:
         monkeypatch.setattr(type(model), "generate", lambda *_, **__: pytest.fail("it wrote captions first"))
         with pytest.raises(ImportError, match="pycocoevalcap"):
             measure(model, data)
-
-
-def test_public_names():
-    assert cg.evaluate_captioning is evaluate_captioning

@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from crossguard.attacks import make_attack
 from crossguard.evaluate import cost as costs
-from crossguard.evaluate.asked import parts_of
 from crossguard.evaluate.cost import estimate_cost
+from crossguard.evaluate.measure import parts_of
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from fusion_models import make_albef
 

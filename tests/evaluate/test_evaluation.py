@@ -10,7 +10,7 @@ import torch
 
 from crossguard.attacks.base import Attack
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.evaluate import clustered_interval, evaluate, evaluate_modalities
+from crossguard.evaluate import clustered_interval, evaluate
 from crossguard.evaluate.features import check_model
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -76,7 +76,7 @@ def test_clean_ranks_are_the_slow_ones(tiny_clip, toy_pairs):
     assert result.robust is None
     assert result.success is None
     assert set(result.intervals) == {"clean"}
-    assert result.examples is None
+    assert result.examples == ()
 
 
 def test_robust_ranks_are_the_slow_ones(tiny_clip, toy_pairs, tmp_path):
@@ -112,11 +112,11 @@ def test_only_one_side_is_attacked(tiny_clip, toy_pairs, target):
     texts = [row["adversarial_text"] for row in both.rows if row["direction"] == "ir"]
     assert one.robust != both.robust
     # Text retrieval asks images of texts. Only texts attacked: what "gallery" gives; only images: what "query" gives.
-    alone = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
-    assert texts == [row["adversarial_text"] for row in alone["joint"].rows if row["direction"] == "ir"]
+    alone = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, modalities=True, **BATCH)
+    assert texts == [row["adversarial_text"] for row in alone.of("joint").rows if row["direction"] == "ir"]
     asked = [row["adversarial_text"] for row in one.rows if row["direction"] == "ir"]
     assert asked == (texts if target == "query" else list(toy_pairs.texts))
-    same_images = ranks_of(alone["image"], "robust_rank")
+    same_images = ranks_of(alone.of("image"), "robust_rank")
     if target == "query":  # the images are the same as in the image-only attack: same seeds, same draws
         assert ranks_of(one, "robust_rank")["tr"] == same_images["tr"]
     else:
@@ -156,13 +156,16 @@ def test_success_and_intervals_follow_the_rows(tiny_clip, toy_pairs):
             assert result.success["drop"][name] == pytest.approx(100 * (len(right) - kept) / len(rows))
             low, high = result.intervals["robust"][name]
             assert low <= result.robust[name] <= high
-            figure = result.figures["robust"][name]
+            figure = result.figure("robust", name)
             hits = [row["robust_rank"] <= cut for row in rows]
             assert figure.interval == clustered_interval(hits, [row["group"] for row in rows])
             assert (figure.n, figure.groups) == (len(rows), len({row["group"] for row in rows}))
-    summary = json.loads(json.dumps(result.summary(), allow_nan=False))
-    assert summary["clean"] == result.clean
-    assert (summary["images"], summary["texts"]) == (24, len(toy_pairs.texts))
+    summary = json.loads(json.dumps(result.summary(), allow_nan=False))["retrieval/tiny/joint"]
+    assert {m: figure["value"] for m, figure in summary["estimates"]["clean"].items()} == result.clean
+    assert summary["about"]["samples"] == f"24 images and {len(toy_pairs.texts)} texts"
+    named = {(f.what, f.metric, f.part, f.attack): f.value for f in result.figures}
+    assert named["clean", "tr@1", "clean", None] == result.clean["tr@1"]
+    assert named["robust", "ir@5", "joint", "noise"] == result.robust["ir@5"]
     assert "tiny on toy (test), tr@1" in str(result)
 
 
@@ -172,9 +175,11 @@ def test_modalities_share_the_clean_figures(tiny_clip, toy_pairs, monkeypatch):
     monkeypatch.setattr(
         type(tiny_clip), "encode_text", lambda self, texts: (calls.append(len(texts)), original(self, texts))[1]
     )
-    parts = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH)
-    assert list(parts) == ["image", "text", "joint"]
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, modalities=True, **BATCH)
+    assert result.parts == ("image", "text", "joint")
+    parts = {part: result.of(part) for part in result.parts}
     assert parts["image"].clean == parts["text"].clean == parts["joint"].clean
+    assert result.robust == parts["joint"].robust
     assert {row["words"] for row in parts["image"].rows if row["direction"] == "ir"} == {0}
     assert {row["linf"] for row in parts["text"].rows if row["direction"] == "tr"} == {0.0}
     monkeypatch.undo()
@@ -290,42 +295,50 @@ def test_other_settings_are_refused_when_the_adversarial_pictures_are_deleted(ti
 
 def test_several_labels_share_a_run(tiny_clip, toy_pairs, tmp_path):
     run = RunFolder.open(tmp_path / "run", settings={})
-    first = evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, label="one", **BATCH)
+    given = {"attack": Noise(), "threat": THREAT, **BATCH}
+    first = evaluate(tiny_clip, toy_pairs, modalities=True, run=run, label="one", **given)
     second = evaluate(tiny_clip, toy_pairs, run=run, label="two", **BATCH)
-    assert sorted(run.summary["retrieval"]) == ["one/image", "one/joint", "one/text", "two/clean"]
+    assert sorted(run.summary["results"]) == [
+        f"retrieval/{name}" for name in ("one/image", "one/joint", "one/text", "two/clean")
+    ]
     assert len(run.rows) == 4 * len(second.rows)
-    assert first["joint"].rows == evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH).rows[:0] or (
-        [row["robust_rank"] for row in first["joint"].rows]
-        == [row["robust_rank"] for row in evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, **BATCH).rows]
-    )
+    alone = evaluate(tiny_clip, toy_pairs, **given)
+    assert [row["robust_rank"] for row in first.of("joint").rows] == [row["robust_rank"] for row in alone.rows]
 
 
 def test_examples_show_what_was_ranked(tiny_clip, toy_pairs, tmp_path):
     run = RunFolder.open(tmp_path / "run", settings={})
-    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, run=run, examples=3, **BATCH)
-    by_query = {(row["direction"], row["index"]): row for row in result.rows}
-    shown = result.examples
-    assert len(shown.queries) == sum(min(3, sum(r["clean_rank"] == 1 for r in result.rows if r["direction"] == d))
-                                     for d in ("tr", "ir"))  # fmt: skip
-    assert shown.queries
-    for example in shown.queries:
-        row = by_query[example.direction, example.query]
-        assert row["clean_rank"] == 1
-        assert example.before[0] in example.right
-        if row["robust_rank"] <= 5:
-            assert example.after[row["robust_rank"] - 1] in example.right or len(example.right) > 1
+    given = {"threat": THREAT, "run": run, "examples": 3, **BATCH}
+    result = evaluate(tiny_clip, toy_pairs, attack=Noise(), **given)
+    right = {d: [r for r in result.rows if r["direction"] == d and r["clean_rank"] == 1] for d in ("tr", "ir")}
+    assert len(result.examples) == sum(min(3, len(rows)) for rows in right.values()) > 0
+    sources = {
+        (tiny_clip.preprocess([toy_pairs.image(i)])[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().tobytes()
+        for i in range(len(toy_pairs.images))
+    }
+    texts = {row["query"]: row for row in right["ir"]}
+    for example in result.examples:
+        before, after = example.answers["Found without attack"], example.answers["Found under attack"]
+        assert before[0].right
+        asked = example.asked[0]
+        if asked.text is None:  # a picture asks for texts
+            assert asked.clean.tobytes() in sources
+            assert 0 < np.abs(asked.clean.astype(int) - asked.picture.astype(int)).max() <= 8
+            assert all(item.source in toy_pairs.texts for item in after)
         else:
-            assert not set(example.after) & set(example.right)
-        assert example.images <= set(shown.pictures)
-        assert example.texts <= set(shown.texts)
-    for index, (clean, adversarial) in shown.pictures.items():
-        expected = (tiny_clip.preprocess([toy_pairs.image(index)])[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
-        assert np.array_equal(clean, expected.numpy())
-        assert 0 < np.abs(clean.astype(int) - adversarial.astype(int)).max() <= 8
-    again = evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=0), threat=THREAT, run=run, examples=3, **BATCH)
-    assert again.examples.queries == shown.queries
-    assert again.examples.texts == shown.texts
-    assert all(np.array_equal(again.examples.pictures[i], shown.pictures[i]) for i in shown.pictures)
+            row = texts[asked.text]
+            assert (example.asked[1].text, example.asked[1].source) == (row["adversarial_text"], row["query"])
+            places = [place for place, item in enumerate(after, start=1) if item.right]
+            assert row["robust_rank"] == places[0] if places else row["robust_rank"] > 5
+            assert all(item.picture.tobytes() in sources for item in before)
+            assert any(item.picture.tobytes() not in sources for item in after)
+    again = evaluate(tiny_clip, toy_pairs, attack=Noise(stop_at=0), **given)
+    assert [example.to_dict() for example in again.examples] == [example.to_dict() for example in result.examples]
+    for one, other in zip(again.examples, result.examples, strict=True):
+        assert all(
+            one_item.picture is None or np.array_equal(one_item.picture, item.picture)
+            for one_item, item in zip(one.items, other.items, strict=True)
+        )
 
 
 def test_the_model_is_left_as_it_was(tiny_clip, toy_pairs):
@@ -350,13 +363,15 @@ def test_bad_calls_are_refused_before_any_work(tiny_clip, toy_pairs, tmp_path):
         (lambda: evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=ThreatModel()), "Expected a threat model"),
         (lambda: evaluate(tiny_clip, toy_pairs, threat=THREAT), "Expected an attack for the threat"),
         (lambda: evaluate(tiny_clip, toy_pairs, attack=ImagesOnly(), threat=THREAT), r"can use \(image\).*text"),
-        (lambda: evaluate(tiny_clip, toy_pairs, batch_size=0), "`batch_size` >= 1"),
+        (lambda: evaluate(tiny_clip, toy_pairs, batch_size=0), "`batch_size` to be a whole number >= 1"),
+        (lambda: evaluate(tiny_clip, toy_pairs, reranc=3), "did you mean 'rerank'"),
+        (lambda: evaluate(tiny_clip, toy_pairs, task="retreival"), "did you mean 'retrieval'"),
         (
             lambda: evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=THREAT, attack_options={"steps": 1}),
-            "only with an attack given by its name",
+            "only with one attack given by its name",
         ),
         (
-            lambda: evaluate_modalities(tiny_clip, toy_pairs, attack=Noise(), threat=ThreatModel()),
+            lambda: evaluate(tiny_clip, toy_pairs, attack=Noise(), threat=ThreatModel(), modalities=True),
             "Expected a threat model",
         ),
     ):

@@ -6,8 +6,8 @@ import torch
 from crossguard.attacks import load_adversarial, make_attack
 from crossguard.evaluate import evaluate
 from crossguard.evaluate.gallery_attack import StoredStages
-from crossguard.evaluate.store import AdversarialStore
-from crossguard.report import retrieval_table
+from crossguard.evaluate.store import Store
+from crossguard.report import result_table
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from shared import fit_clip
@@ -36,17 +36,17 @@ def test_each_direction_is_judged_under_its_own_set_and_both_under_one(model, pa
         for metric in ("tr@1", "ir@1"):
             assert result.robust[metric] <= result.shared[metric] <= result.clean[metric]
         assert result.robust["tr@1"] < result.clean["tr@1"]
-        summary = run.summary["retrieval"]["tiny/joint"]
-        assert summary["shared"] == result.shared
-        figure = summary["figures"]["shared"]["ir@1"]
+        told = run.summary["results"]["retrieval/tiny/joint"]["estimates"]["shared"]
+        assert {metric: figure["value"] for metric, figure in told.items()} == result.shared
+        figure = told["ir@1"]
         assert (figure["value"], figure["n"]) == (result.shared["ir@1"], len(pairs.texts))
         assert not list(tmp_path.rglob("stages"))
         again = evaluate(model, pairs, run=run, **QUICK)
         assert again.rows == result.rows
         assert again.shared == result.shared
-    (row,) = retrieval_table([tmp_path / "run"])
+    (row,) = result_table([tmp_path / "run"])
     column = "joint" if result.shared == result.robust else "joint, one set"
-    assert row["detail"][column]["recall"]["ir@1"]["low"] == figure["low"]
+    assert row["detail"][column]["figures"]["ir@1"]["low"] == figure["low"]
     # What was saved is the shared set.
     saved = evaluate(model, pairs, attack="saved", attack_options={"folder": str(tmp_path / "set")}, seed=1)
     assert ranks(saved) == ranks(result, "shared_rank")
@@ -75,7 +75,7 @@ def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(model, pairs, tmp_
     given = {**QUICK, "batch_size": 6}
     expected = evaluate(model, pairs, **given)
     left = [kept]
-    writes = {cls: cls.write for cls in (StoredStages, AdversarialStore)}
+    writes = {cls: cls.write for cls in (StoredStages, Store)}
 
     def stopping(self, *values):
         if not left[0]:

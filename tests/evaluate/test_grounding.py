@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import crossguard as cg
 from crossguard.attacks.base import Attack
-from crossguard.evaluate import evaluate_grounding, evaluate_grounding_modalities
-from crossguard.evaluate import grounding as grounding_module
-from crossguard.evaluate import grounding_task as task_module
+from crossguard.evaluate import evaluate
+from crossguard.evaluate.tasks import grounding as task_module
 from crossguard.models import attention_maps, enlarge
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -54,7 +52,7 @@ def data(tmp_path_factory):
 
 
 def measure(model, data, **options):
-    return evaluate_grounding(model, data, **{"layer": LAYER, "batch_size": 2, **options})
+    return evaluate(model, data, **{"layer": LAYER, "batch_size": 2, **options})
 
 
 def by_hand(model, data, sample, pixels, text):
@@ -89,9 +87,9 @@ def test_clean_rows_equal_every_expression_done_by_hand(model, data):
     assert result.clean["accuracy"] == 100 * np.mean([row["clean_iou"] >= 0.5 for row in result.rows])
     assert (result.robust, result.success) == (None, None)
     assert 0 < result.clean["accuracy"] < 100  # the data tell right from wrong
-    assert result.ceiling == 100 * np.mean([row["best_iou"] >= 0.5 for row in result.rows])
-    assert "proposals from the clean images" in str(result)
-    assert "does not move them" in result.summary()["proposals_are"]
+    ceiling = result.figure("ceiling", "accuracy")
+    assert ceiling.value == 100 * np.mean([row["best_iou"] >= 0.5 for row in result.rows])
+    assert "does not move them" in result.notes[0]
 
 
 def test_attacked_rows_equal_expressions_done_by_hand(model, data):
@@ -112,14 +110,15 @@ def test_attacked_rows_equal_expressions_done_by_hand(model, data):
     lost = [r and row["robust_iou"] < 0.5 for r, row in zip(right, result.rows, strict=True)]
     assert result.success["conditional"]["accuracy"] == pytest.approx(100 * sum(lost) / sum(right))
     assert result.success["drop"]["accuracy"] == result.clean["accuracy"] - result.robust["accuracy"]
-    figure = result.figures["robust"]["accuracy"]
+    figure = result.figure("robust", "accuracy")
     assert (figure.interval, figure.n, figure.groups) == (None, 4, len({r["image"] for r in result.rows}))
     assert set(figure.by_group) == {r["image"] for r in result.rows}
 
 
 def test_modalities_touch_what_they_say_and_share_clean_answers(model, data):
-    parts = evaluate_grounding_modalities(model, data, attack=Signs(), threat=THREAT, layer=LAYER, batch_size=2)
-    assert list(parts) == ["image", "text", "joint"]
+    result = measure(model, data, attack=Signs(), threat=THREAT, modalities=True)
+    assert result.parts == ("image", "text", "joint")
+    parts = {part: result.of(part) for part in result.parts}
     assert all(row["words"] == 0 and row["linf"] > 0 for row in parts["image"].rows)
     assert all(row["words"] == 1 and row["linf"] == 0 for row in parts["text"].rows)
     assert len({json.dumps([row["clean_box"] for row in part.rows]) for part in parts.values()}) == 1
@@ -145,11 +144,10 @@ def test_maps_that_point_nowhere_are_misses(model, data, monkeypatch):
         return maps
 
     monkeypatch.setattr(task_module, "attention_maps", zero_for_the_first)
-    row = measure(model, data).rows[0]
-    assert (row["clean_box"], row["clean_iou"]) == (None, 0.0)
-    assert measure(model, data).pointless == {
-        "clean": 25.0 * sum(r["clean_box"] is None for r in measure(model, data).rows)
-    }
+    result = measure(model, data)
+    assert (result.rows[0]["clean_box"], result.rows[0]["clean_iou"]) == (None, 0.0)
+    nowhere = 25.0 * sum(row["clean_box"] is None for row in result.rows)
+    assert result.figure("pointless clean", "accuracy").value == nowhere
 
 
 def test_blip_grounds_too(data, tmp_path):
@@ -168,31 +166,32 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
     class Stopped(Exception):
         pass
 
-    def stop_in_the_second_batch(self, images):
+    def stop_in_the_second_batch(self, images, device):
         if images[0] == 1:
             raise Stopped
-        return load(self, images)
+        return load(self, images, device)
 
-    load = grounding_module.GroundingTask.load
-    monkeypatch.setattr(grounding_module.GroundingTask, "load", stop_in_the_second_batch)
+    load = task_module.Grounding.load_batch
+    monkeypatch.setattr(task_module.Grounding, "load_batch", stop_in_the_second_batch)
     with open_run(tmp_path / "run") as run, pytest.raises(Stopped):
         measure(model, data, attack=Signs(), threat=THREAT, batch_size=1, run=run)
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 3  # the expressions about image 0
-    monkeypatch.setattr(grounding_module.GroundingTask, "load", load)
+    monkeypatch.setattr(task_module.Grounding, "load_batch", load)
     with open_run(tmp_path / "run") as run:
         result = measure(model, data, attack=Signs(), threat=THREAT, batch_size=1, run=run)
         again = measure(model, data, attack=Signs(), threat=THREAT, batch_size=1, run=run)
     assert Signs.calls == 2
     assert list(result.rows) == list(again.rows) == [{**row} for row in whole.rows]
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 4
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["grounding"]["albef/joint"]
-    assert (summary["expressions"], summary["images"], summary["layer"]) == (4, 2, LAYER)
-    assert summary["clean"] == whole.clean
-    assert len(again.examples.examples) == len(summary["examples"]) > 0
-    for one, other in zip(again.examples.examples, whole.examples.examples, strict=True):
-        assert np.array_equal(one.pictures, other.pictures)
-        assert np.array_equal(one.maps, other.maps)
-        assert one.size == other.size
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]["grounding/albef/joint"]
+    assert (summary["about"]["samples"], summary["layer"]) == ("4 expressions about 2 images", LAYER)
+    assert summary["estimates"]["clean"]["accuracy"]["value"] == whole.clean["accuracy"]
+    assert again.figures == whole.figures
+    assert len(again.examples) == len(summary["examples"]) > 0
+    for one, other in zip(again.examples, whole.examples, strict=True):
+        assert one.to_dict() == other.to_dict()
+        for item, its in zip(one.items, other.items, strict=True):
+            assert item.picture is None or np.array_equal(item.picture, its.picture)
     for folder in ("", "adversarial"):  # also once the adversarial pictures are deleted to free space
         if folder:
             shutil.rmtree(tmp_path / "run" / folder)
@@ -202,12 +201,16 @@ def test_a_run_goes_on_where_it_stopped(model, data, tmp_path, monkeypatch):
 
 def test_examples_show_both_sides(model, data):
     result = measure(model, data, attack=Signs(), threat=THREAT, examples=1)
-    (example,) = result.examples.examples
-    assert example.pictures.shape == (2, 24, 24, 3)
-    assert example.maps.shape == (2, 3, 3)
-    assert (example.pictures[0] != example.pictures[1]).any()
-    assert example.row["clean_iou"] >= 0.5
-    assert measure(model, data, examples=0).examples is None
+    (example,) = result.examples
+    said = example.asked
+    row = next(row for row in result.rows if row["text"] == said[0].text)
+    assert (said[1].text, said[1].source) == (row["adversarial_text"], row["text"])
+    assert row["clean_iou"] >= 0.5
+    (before,), (after,) = example.answers.values()
+    assert (before.right, after.right) == (True, row["robust_iou"] >= 0.5)
+    assert before.picture.shape == after.picture.shape
+    assert (before.picture != after.picture).any()
+    assert measure(model, data, examples=0).examples == ()
 
 
 class TestMistakes:
@@ -228,14 +231,10 @@ class TestMistakes:
             ({"attack": "pgd"}, "what attack 'pgd' may do"),
             ({"attack": "pgd", "threat": THREAT}, "one for text"),
             ({"attack": Signs(), "threat": ThreatModel(target="query", image=LInf(eps=0.1))}, "no queries"),
-            ({"batch_size": 0}, "`batch_size` >= 1"),
+            ({"batch_size": 0}, "`batch_size` to be a whole number >= 1"),
             ({"attack": Signs(), "threat": THREAT, "attack_options": {"steps": 1}}, "given by its name"),
         ],
     )
     def test_arguments(self, model, data, options, message):
         with pytest.raises(ValueError, match=message):
             measure(model, data, **options)
-
-
-def test_public_names():
-    assert cg.evaluate_grounding is evaluate_grounding

@@ -341,8 +341,8 @@ def test_evaluation_ranks_by_match_clean_and_under_attack(model, problem, pairs,
         "ir": brute_force(*asked, pairs.links, 3)["ir"],
     }
     assert result.settings["rerank"] == 3
-    for example in result.examples.queries:
-        assert len(example.before) == len(example.after) == 3
+    for example in result.examples:
+        assert {len(found) for found in example.answers.values()} == {3}
     with pytest.raises(ValueError, match="`rerank` is 3 there and 4 now"):
         evaluate(model, pairs, run=run, **{**given, "rerank": 4})
     assert evaluate(model, pairs, run=run, **given).rows == result.rows

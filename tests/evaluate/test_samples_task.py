@@ -7,7 +7,8 @@ import torch
 from crossguard.attacks import Storage, attack_samples
 from crossguard.checks import WrongKind
 from crossguard.data import MultiModalSamples
-from crossguard.evaluate import SamplesResult, clustered_interval, evaluate_samples, samples_task
+from crossguard.evaluate import TASKS, clustered_interval, evaluate
+from crossguard.evaluate.tasks import samples as samples_task
 from crossguard.runs import RunFolder
 from crossguard.threat import Elements, LInf, ThreatModel
 
@@ -70,12 +71,12 @@ def scenes(count=4, labels=None):
 
 def test_a_classifiers_figures_are_those_of_its_rows_and_of_the_attack():
     samples, model = sensors(), Sensors()
-    found = evaluate_samples(model, samples, attack="apgd", threat=LINF, seed=4, batch_size=3)
-    assert list(found) == ["left", "right", "joint"]
+    found = evaluate(model, samples, attack="apgd", threat=LINF, modalities=True, seed=4, batch_size=3)
+    assert found.parts == ("left", "right", "joint")
     judged = samples.labels >= 0
     for part, threat in (("left", LINF.only("left")), ("right", LINF.only("right")), ("joint", LINF)):
         whole = attack_samples(model, samples, threat=threat, attack="apgd", seed=4)
-        result = found[part]
+        result = found.of(part)
         assert [row["clean"] for row in result.rows] == [model.classes[label] for label in whole.answers]
         assert [row["robust"] for row in result.rows] == [model.classes[label] for label in whole.attacked]
         assert result.rows[3]["label"] is None
@@ -85,70 +86,67 @@ def test_a_classifiers_figures_are_those_of_its_rows_and_of_the_attack():
         assert result.robust == {"accuracy": pytest.approx(100 * whole.robust_accuracy)}
         assert result.intervals["robust"]["accuracy"] == clustered_interval(after, groups)
         lost = int((before & ~after).sum())
-        assert result.success["conditional"] == pytest.approx(100 * lost / before.sum())
-        drop = result.figures["drop"]["accuracy"]
+        assert result.success["conditional"]["accuracy"] == pytest.approx(100 * lost / before.sum())
+        drop = result.figure("drop", "accuracy")
         assert drop.low <= result.success["drop"]["accuracy"] <= drop.high
         assert (drop.n, drop.groups) == (10, len(set(groups)))
-    assert max(row["edited"]["left"] for row in found["right"].rows) == 0
-    assert max(row["linf"]["left"] for row in found["joint"].rows) <= 0.05
-    assert found["joint"].robust["accuracy"] < found["joint"].clean["accuracy"]
-    assert "under apgd" in str(found["joint"])
+    assert max(row["edited"]["left"] for row in found.of("right").rows) == 0
+    assert max(row["linf"]["left"] for row in found.of("joint").rows) <= 0.05
+    assert found.robust["accuracy"] < found.clean["accuracy"]
+    assert "under apgd" in str(found)
 
 
 def test_a_segmenters_figures_are_those_of_its_masks():
     samples, model = scenes(), Scenes()
     threat = ThreatModel(rgb=Elements(2), depth=Elements(2))
     storage = {"depth": Storage.millimetres()}
-    found = evaluate_samples(
-        model, samples, attack="sparse", threat=threat, modalities=False, storage=storage, batch_size=3
-    )
+    result = evaluate(model, samples, attack="sparse", threat=threat, storage=storage, batch_size=3)
     whole = attack_samples(model, samples, attack="sparse", threat=threat, storage=storage)
-    assert list(found) == ["joint"]
-    result, truth = found["joint"], samples.labels
+    assert result.parts == ("joint",)
+    truth = samples.labels
     for labels, figures, name in ((whole.answers, result.clean, "clean"), (whole.attacked, result.robust, "robust")):
         judged = truth >= 0
         hits = ((labels == 1) & (truth == 1)).sum()
         either = (((labels == 1) | (truth == 1)) & judged).sum()
         assert figures["pixel accuracy"] == pytest.approx(100 * (labels == truth)[judged].mean())
         assert figures["IoU"] == pytest.approx(100 * hits / either)
-        for metric, figure in result.figures[name].items():
+        for metric, figure in result.outcomes[0].estimates[name].items():
             assert (figure.value, figure.interval) == (figures[metric], None)
             assert figure.why == f"there are {len(truth)} groups, fewer than 8"
             assert len(figure.by_group) == figure.groups == len(truth)
     right = (truth >= 0) & (whole.answers == truth)
     lost = right & (whole.attacked != truth)
-    assert result.success["conditional"] == pytest.approx(100 * lost.sum() / right.sum())
+    assert result.success["conditional"]["pixel accuracy"] == pytest.approx(100 * lost.sum() / right.sum())
     assert result.success["drop"]["IoU"] == pytest.approx(result.clean["IoU"] - result.robust["IoU"])
     assert max(row["edited"]["rgb"] for row in result.rows) <= 2
 
 
 def test_without_attack_and_without_the_positive_class():
     samples = scenes(labels=np.zeros((4, 4, 6), np.int64))
-    found = evaluate_samples(Scenes(), samples)["clean"]
+    found = evaluate(Scenes(), samples)
     assert list(found.clean) == ["pixel accuracy"]
     assert (found.robust, found.success) == (None, None)
-    named = evaluate_samples(Scenes(), samples, positive="other")["clean"]
+    named = evaluate(Scenes(), samples, positive="other")
     assert named.clean["IoU"] == pytest.approx(named.clean["pixel accuracy"])
 
 
 def test_a_constant_modality_matters_to_attacks_alone():
     samples = sensors()
     samples.modalities["right"][:] = 1
-    assert evaluate_samples(Sensors(), samples)["clean"].figures["clean"]
+    assert evaluate(Sensors(), samples).clean
     with pytest.raises(ValueError, match="Expected data of different values"):
-        evaluate_samples(Sensors(), samples, attack="pgd", threat=LINF)
+        evaluate(Sensors(), samples, attack="pgd", threat=LINF)
 
 
 def test_an_answer_that_was_never_right_cannot_be_lost():
     rows = [{"label": "a", "clean": "b", "robust": "b", "group": 0}]
-    found = SamplesResult(rows, {"kind": "classification", "attack": "pgd"})
-    assert found.success["conditional"] is None
-    assert found.intervals["conditional"] is None
+    found = TASKS["classification"](Sensors(), sensors(), 4).estimates(rows, {"attack": "pgd"})
+    assert found["conditional"] == {"accuracy": None}
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
-    asked = {"attack": "apgd", "threat": LINF, "batch_size": 4, "seed": 2}
-    whole = evaluate_samples(Sensors(), sensors(), **asked)
+    asked = {"attack": "apgd", "threat": LINF, "modalities": True, "batch_size": 4, "seed": 2}
+    whole = evaluate(Sensors(), sensors(), **asked)
     attacked = []
 
     def failing(*arguments, **options):
@@ -160,19 +158,18 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(samples_task, "attack_samples", failing)
     settings = {"label": "toy"}
     with RunFolder.open(tmp_path / "run", settings=settings) as run, pytest.raises(KeyboardInterrupt):
-        evaluate_samples(Sensors(), sensors(), run=run, **asked)
+        evaluate(Sensors(), sensors(), run=run, **asked)
     with RunFolder.open(tmp_path / "run", settings=settings) as run:
-        found = evaluate_samples(Sensors(), sensors(), run=run, **asked)
+        found = evaluate(Sensors(), sensors(), run=run, **asked)
         assert len(attacked) == 5 + 3 * 3 - 4  # four parts of batches were kept
-        again = evaluate_samples(Sensors(), sensors(), run=run, **asked)
+        again = evaluate(Sensors(), sensors(), run=run, **asked)
         assert len(attacked) == 10
         assert len(run.rows) == 3 * 11
-        assert set(run.summary["classification"]) == {"toy/left", "toy/right", "toy/joint"}
+        assert set(run.summary["results"]) == {f"classification/toy/{part}" for part in ("left", "right", "joint")}
         with pytest.raises(ValueError, match="`seed` is 2 there and 3 now"):
-            evaluate_samples(Sensors(), sensors(), run=run, **{**asked, "seed": 3})
-    for part, result in whole.items():
-        assert found[part].figures == again[part].figures == result.figures
-        assert [row["robust"] for row in found[part].rows] == [row["robust"] for row in result.rows]
+            evaluate(Sensors(), sensors(), run=run, **{**asked, "seed": 3})
+    assert found.figures == again.figures == whole.figures
+    assert [row["robust"] for row in found.rows] == [row["robust"] for row in whole.rows]
 
 
 @pytest.mark.parametrize(
@@ -181,24 +178,25 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
         ({"attack": "apg", "threat": LINF}, "did you mean 'apgd'"),
         ({"attack": "apgd", "threat": ThreatModel(lef=LInf(0.1))}, "did you mean 'left'"),
         ({"attack": "sparse", "threat": LINF}, "Expected Elements or Patch as the budget of 'left'"),
-        ({"attack": "apgd"}, "Expected a budget for at least one modality"),
+        ({"attack": "apgd"}, "Expected a threat model that says"),
         ({"attack": "apgd", "threat": LINF, "attack_options": {"step": 3}}, "did you mean 'steps'"),
         ({"attack": "apgd", "threat": LINF, "objective": "margins"}, "did you mean 'margin'"),
         ({"threat": LINF}, "Expected an attack for the threat"),
-        ({"positive": "a"}, "Expected no `positive` class"),
-        ({"batch_size": 0}, "`batch_size` >= 1"),
+        ({"positive": "a"}, "Unknown option 'positive'"),
+        ({"task": "segmentation"}, "Expected samples with masks"),
+        ({"batch_size": 0}, "`batch_size` to be a whole number >= 1"),
         ({"storage": {"lef": Storage.pixels()}}, "did you mean 'left'"),
     ],
 )
 def test_mistakes_are_told_before_the_model_is_asked(options, message, monkeypatch):
     monkeypatch.setattr(Sensors, "forward", lambda *_: pytest.fail("the model was asked"))
     with pytest.raises(ValueError, match=message):
-        evaluate_samples(Sensors(), sensors(), **options)
+        evaluate(Sensors(), sensors(), **options)
 
 
 def test_other_models_are_refused(unchecked):
     with pytest.raises(WrongKind, match="Linear is none"):
-        evaluate_samples(torch.nn.Linear(2, 2), sensors())
+        evaluate(torch.nn.Linear(2, 2), sensors())
     one = sensors()
     masks = MultiModalSamples(
         name="toy",
@@ -209,4 +207,4 @@ def test_other_models_are_refused(unchecked):
         groups=one.groups,
     )
     with pytest.raises(ValueError, match="Expected answers of shape"):
-        evaluate_samples(Sensors(), masks)
+        evaluate(Sensors(), masks)

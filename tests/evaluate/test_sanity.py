@@ -5,8 +5,7 @@ import torch
 
 import crossguard as cg
 from crossguard.attacks import make_attack
-from crossguard.evaluate import evaluate_modalities
-from crossguard.evaluate.result import RetrievalResult
+from crossguard.evaluate import TASKS, Outcome
 from crossguard.evaluate.sanity import unchanged_answers, warn_of_ignored, warn_of_masking, warn_of_weak_attacks
 from crossguard.models import CLIP
 from crossguard.runs import RunFolder
@@ -57,7 +56,8 @@ def test_a_model_that_does_not_look_is_told(toy_pairs):
     for model, modality in ((blind_to_images(), "image"), (deaf_to_texts(), "text")):
         result = cg.evaluate(model, toy_pairs, batch_size=8)
         assert [w for w in result.warnings if w.startswith(f"The model ignores the {modality}")]
-        assert result.summary()["warnings"] == list(result.warnings)
+        (summary,) = result.summary().values()
+        assert summary["warnings"] == list(result.warnings)
 
 
 def test_shuffling_counts_answers_that_stay():
@@ -102,29 +102,26 @@ def test_emoji_clip_trips_nothing():
     pairs = cg.load_pairs("emoji", split="test").head(24)
     threat = cg.ThreatModel(image=cg.LInf(2 / 255), text=cg.WordEdits(1))
     results = {
-        name: evaluate_modalities(
-            cg.load_model("emoji-clip"), pairs, attack=make_attack(name, steps=steps), threat=threat
+        name: cg.evaluate(
+            cg.load_model("emoji-clip"), pairs, attack=make_attack(name, steps=5), threat=threat, modalities=True
         )
-        for name, steps in (("sep", 4), ("adaptive", 5))
+        for name in ("sep", "adaptive")
     }
     for part in ("image", "text", "joint"):
-        assert all(result[part].warnings == () for result in results.values())
-        assert warn_of_weak_attacks({name: result[part] for name, result in results.items()}) == {}
+        assert all(result.of(part).warnings == () for result in results.values())
+        assert warn_of_weak_attacks({name: result.of(part).outcomes[0] for name, result in results.items()}) == {}
 
 
 def a_result(before, after, queries=100):
     """A result with the given percent of first places before and after an attack, in both directions."""
     rows = [
-        {
-            "direction": d,
-            "group": i,
-            "clean_rank": 1 if i < before else 2,
-            **dict.fromkeys(("robust_rank", "shared_rank"), 1 if i < after else 2),
-        }
+        {"direction": d, "group": i, "clean_rank": 1 if i < before else 2}
+        | dict.fromkeys(("robust_rank", "shared_rank"), 1 if i < after else 2)
         for d in ("tr", "ir")
         for i in range(queries)
     ]
-    return RetrievalResult(rows, {"attack": "some"})
+    task, settings = TASKS["retrieval"](None, None, 1), {"attack": "some"}
+    return Outcome(rows, settings, task.estimates(rows, settings), {"headline": task.headline})
 
 
 def test_strong_under_one_attack_and_broken_by_another_is_told():
@@ -140,7 +137,7 @@ def test_strong_under_one_attack_and_broken_by_another_is_told():
         {"pgd": a_result(80, 30), "adaptive": a_result(80, 5)},
         {"pgd": a_result(80, 70), "adaptive": a_result(80, 60)},
         {"pgd": a_result(80, 70)},
-        {"pgd": RetrievalResult([], {"attack": None}), "adaptive": a_result(80, 10)},
+        {},
         {"pgd": a_result(4, 4, queries=5), "adaptive": a_result(4, 1, queries=5)},
     ):
         assert warn_of_weak_attacks(results) == {}

@@ -4,7 +4,6 @@ import pytest
 
 import crossguard as cg
 from crossguard.attacks import load_adversarial, save_adversarial
-from crossguard.evaluate import evaluate_modalities
 from crossguard.runs import RunFolder
 from shared import make_clip
 
@@ -38,7 +37,7 @@ def test_a_set_made_on_one_model_is_judged_again_and_on_another(tmp_path, toy_pa
 
 
 def test_each_part_of_the_threat_has_its_own_set(tmp_path, toy_pairs):
-    evaluate_modalities(make_clip(1), toy_pairs, **QUICK, save_to=tmp_path / "sets")
+    cg.evaluate(make_clip(1), toy_pairs, **QUICK, modalities=True, save_to=tmp_path / "sets")
     assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == ["image", "joint", "text"]
     assert load_adversarial(tmp_path / "sets" / "text").threat == THREAT.only("text")
 

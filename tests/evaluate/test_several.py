@@ -7,11 +7,11 @@ import torch
 
 import crossguard as cg
 from crossguard.attacks import Attack, load_adversarial, make_attack
-from crossguard.evaluate import evaluate, evaluate_attacks
-from crossguard.evaluate.several import distinct_names
+from crossguard.evaluate import TASKS, Result, evaluate
+from crossguard.evaluate.measure import distinct_names
 from crossguard.progress import Silent
 from crossguard.recipes import open_run, perform_evaluate, read_recipe
-from crossguard.report import retrieval_table
+from crossguard.report import result_table
 from crossguard.runs import RunFolder
 from shared import make_clip
 
@@ -31,18 +31,20 @@ class Idle(Attack):
 def test_each_attack_is_a_row_with_what_it_can_attack(tmp_path, toy_pairs):
     attacks = {name: make_attack(name) for name in ("word-swap", "pgd")} | {"sep": make_attack("sep", steps=2)}
     with RunFolder.open(tmp_path / "run", settings={}) as run:
-        results = evaluate_attacks(make_clip(1), toy_pairs, attacks=attacks, threat=THREAT, run=run, batch_size=8)
-    assert {name: list(parts) for name, parts in results.items()} == {
-        "word-swap": ["text"],
-        "pgd": ["image"],
-        "sep": ["image", "text", "joint"],
+        result = evaluate(
+            make_clip(1), toy_pairs, attack=attacks, threat=THREAT, modalities=True, run=run, batch_size=8
+        )
+    assert {name: result.of(attack=name).parts for name in attacks} == {
+        "word-swap": ("text",),
+        "pgd": ("image",),
+        "sep": ("image", "text", "joint"),
     }
     alone = evaluate(make_clip(1), toy_pairs, attack=attacks["sep"], threat=THREAT, batch_size=8)
-    assert results["sep"]["joint"].robust == alone.robust
-    assert results["sep"]["text"].robust == results["word-swap"]["text"].robust
-    table = retrieval_table([tmp_path / "run"])
+    assert result.of("joint").robust == alone.robust
+    assert result.of("text", attack="sep").robust == result.of(attack="word-swap").robust
+    table = result_table([tmp_path / "run"])
     assert [row["model"] for row in table] == ["tiny, word-swap", "tiny, pgd", "tiny, sep"]
-    assert [set(row["recall"]) for row in table] == [
+    assert [set(row["figures"]) for row in table] == [
         {"clean", "text"},
         {"clean", "image"},
         {"clean", "image", "text", "joint"},
@@ -55,25 +57,22 @@ def test_an_attack_that_is_too_weak_is_told(tmp_path):
     threat = cg.ThreatModel(image=cg.LInf(16 / 255))
     attacks = {"idle": Idle(), "pgd": make_attack("pgd", steps=3)}
     with RunFolder.open(tmp_path / "run", settings={}) as run:
-        results = evaluate_attacks(model, pairs, attacks=attacks, threat=threat, run=run)
-    assert results["pgd"]["image"].warnings == ()
-    (first, *_) = results["idle"]["image"].warnings
+        result = evaluate(model, pairs, attack=attacks, threat=threat, run=run)
+    assert result.of(attack="pgd").warnings == ()
+    (first, *_) = result.of(attack="idle").warnings
     assert first.startswith("image: TR@1 looks robust under idle")
     assert "breaks under pgd" in first
-    assert (
-        first
-        in json.loads((tmp_path / "run" / "summary.json").read_text())["retrieval"]["emoji-clip, idle/image"][
-            "warnings"
-        ]
-    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    assert first in summary["retrieval/emoji-clip, idle/image"]["warnings"]
 
 
 def test_a_probe_tries_adaptive_beside(monkeypatch):
     model, pairs = cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(32)
-    monkeypatch.setattr("crossguard.attacks.adaptive.Adaptive", lambda: make_attack("adaptive", steps=5, rounds=1))
+    quick = make_attack("adaptive", steps=5, rounds=1)
+    monkeypatch.setattr(TASKS["retrieval"], "make_attack", classmethod(lambda cls, name, options: quick))
     threat = cg.ThreatModel(image=cg.LInf(16 / 255))
-    results = evaluate_attacks(model, pairs, attacks={"idle": Idle()}, threat=threat, probe=32)
-    assert any("breaks under adaptive" in w and "(first 32 images)" in w for w in results["idle"]["image"].warnings)
+    result = evaluate(model, pairs, attack=Idle(), threat=threat, probe=32)
+    assert any("breaks under adaptive" in w and "(first 32 images)" in w for w in result.warnings)
 
 
 def test_names_are_told_apart():
@@ -83,15 +82,16 @@ def test_names_are_told_apart():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attacks": {}}, "Expected at least one attack"),
-        ({"attacks": {"idle": Idle()}, "probe": -1}, "`probe` >= 0"),
-        ({"attacks": {"word-swap": make_attack("word-swap")}, "threat": THREAT.only("image")}, "Expected a budget for"),
-        ({"attacks": {"idle": Idle()}, "threat": None}, "Expected a budget for"),
+        ({"attack": {}}, "Expected at least one attack"),
+        ({"attack": Idle(), "probe": -1}, "`probe` to be a whole number >= 0"),
+        ({"attack": ["word-swap", "sep"], "threat": THREAT.only("image")}, "Expected a budget for"),
+        ({"attack": [Idle(), "pgd"], "threat": None}, "Expected a threat model"),
+        ({"attack": ["pgd", "pgdd"]}, "Unknown attack 'pgdd'"),
     ],
 )
 def test_what_cannot_work_is_refused(toy_pairs, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_attacks(make_clip(), toy_pairs, **{"threat": THREAT, **options})
+        evaluate(make_clip(), toy_pairs, **{"threat": THREAT, **options})
 
 
 def test_the_recipe_runs_every_attack_and_transfers_a_set(tmp_path):
@@ -99,8 +99,12 @@ def test_the_recipe_runs_every_attack_and_transfers_a_set(tmp_path):
     quick = "attacks=[{name: pgd, options: {steps: 1}}, {name: pgd, options: {steps: 2}}, {name: word-swap}]"
     recipe = read_recipe("emoji-attacks", [*common, quick])
     with open_run(recipe) as run:
-        results = perform_evaluate(recipe, run, progress=Silent())
-    assert sorted(results) == ["pgd 2 image", "pgd image", "word-swap text"]
+        result = perform_evaluate(recipe, run, progress=Silent())
+    assert [outcome.settings["label"] for outcome in result] == [
+        "emoji-clip, pgd",
+        "emoji-clip, pgd 2",
+        "emoji-clip, word-swap",
+    ]
     assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == ["pgd", "pgd 2", "word-swap"]
     made = load_adversarial(tmp_path / "sets" / "pgd")
     assert torch.tensor(made.pictures([0])[1]).shape == (1, 3, *made.made["image_size"])
@@ -115,4 +119,4 @@ def test_the_recipe_runs_every_attack_and_transfers_a_set(tmp_path):
     recipe = read_recipe("emoji-sga", saved)
     with open_run(recipe) as run:
         again = perform_evaluate(recipe, run, progress=Silent())
-    assert again["image"].robust == results["pgd image"].robust
+    assert again.robust == Result((result.outcomes[0],)).robust

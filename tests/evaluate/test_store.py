@@ -1,5 +1,6 @@
 """Stored batches come back bit by bit; fingerprints and descriptions tell what differs and only that."""
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,10 +13,10 @@ from PIL import Image
 
 from crossguard.attacks.base import Adversarial
 from crossguard.data import Picture
-from crossguard.evaluate.examples import Examples
+from crossguard.evaluate.examples import Example, Item, load_examples, save_pictures
 from crossguard.evaluate.fingerprint import describe, pairs_fingerprint, weights_fingerprint
-from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
-from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.evaluate.store import Store
+from crossguard.evaluate.stored_batch import StoredBatch
 from crossguard.models import load_model
 
 
@@ -36,10 +37,12 @@ def test_a_batch_comes_back_as_it_was(toy_batch, tmp_path):
     pixels = torch.randint(0, 256, toy_batch.pixels.shape, generator=torch.Generator().manual_seed(0)) / 255
     texts = ("a «text» with\n\x00 all of it", *toy_batch.texts[1:])
     stored = StoredBatch.from_attack(toy_batch, found(toy_batch, pixels=pixels, texts=texts))
-    store = AdversarialStore(tmp_path / "store", {"seed": 0})
-    assert store.read(7) is None
-    store.write(7, stored)
-    again = store.read(7)
+    store = Store(tmp_path / "store", {"seed": 0})
+    ids = stored.image_ids
+    assert store.read(7, ids) is None
+    store.write(7, ids, stored.arrays())
+    assert store.read(7, ids[1:]) is None
+    again = StoredBatch.of_arrays(store.read(7, ids))
     assert torch.equal(again.pixels, pixels)
     assert again.texts == texts
     for name in ("image_ids", "text_ids", "linf", "words"):
@@ -48,26 +51,30 @@ def test_a_batch_comes_back_as_it_was(toy_batch, tmp_path):
 
 def test_a_batch_with_any_wrong_byte_is_damaged_or_whole(toy_batch, tmp_path):
     stored = StoredBatch.from_attack(toy_batch, found(toy_batch))
-    store = AdversarialStore(tmp_path / "store", {"seed": 0})
-    content, lost = stored.to_bytes(), 0
+    store = Store(tmp_path / "store", {"seed": 0})
+    store.write(0, stored.image_ids, stored.arrays())
+    content, lost = (tmp_path / "store" / "batch-00000.npz").read_bytes(), 0
     for place in range(0, len(content), max(1, len(content) // 250)):
         damaged = bytearray(content)
         damaged[place] ^= 0xFF
         (tmp_path / "store" / "batch-00000.npz").write_bytes(damaged)
-        read = store.read(0)
+        read = store.read(0, stored.image_ids)
         lost += read is None
-        assert read is None or (np.array_equal(read.grey, stored.grey) and read.texts == stored.texts)
+        again = None if read is None else StoredBatch.of_arrays(read)
+        assert again is None or (np.array_equal(again.grey, stored.grey) and again.texts == stored.texts)
     assert lost > 100
 
 
-@pytest.mark.parametrize("kind", [Examples, SampleExamples])
-def test_damaged_example_pictures_are_told(tmp_path, kind):
-    shown = np.zeros((2, 4, 4, 3), np.uint8)
-    if kind is Examples:
-        examples = Examples((), {}, {0: (shown[0], shown[1])})
-    else:
-        examples = SampleExamples((SampleExample({}, (4, 4), shown, np.zeros((2, 0, 0), np.float32)),))
-    examples.save_pictures(tmp_path / "whole.npz")
+def test_damaged_example_pictures_are_told(tmp_path):
+    shown = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
+    item = Item("a picture", picture=shown[0], clean=shown[1])
+    example = Example((item,), {"found": (Item(text="b", source="a", right=True), Item(picture=shown[1], right=False))})
+    save_pictures([example, example], tmp_path / "whole.npz")
+    values = [example.to_dict(), example.to_dict()]
+    for again in load_examples(json.loads(json.dumps(values)), tmp_path / "whole.npz"):
+        assert np.array_equal(again.asked[0].picture, shown[0])
+        assert np.array_equal(again.asked[0].clean, again.answers["found"][1].picture)
+        assert again.answers["found"][0] == example.answers["found"][0]
     content = (tmp_path / "whole.npz").read_bytes()
     lost = 0
     for place in range(len(content)):
@@ -75,7 +82,7 @@ def test_damaged_example_pictures_are_told(tmp_path, kind):
         damaged[place] ^= 0xFF
         (tmp_path / "damaged.npz").write_bytes(damaged)
         with suppress(ValueError):  # no other error
-            kind.load(examples.to_dict(), tmp_path / "damaged.npz")
+            load_examples(values, tmp_path / "damaged.npz")
             continue
         lost += 1
     assert lost > len(content) / 4
@@ -90,10 +97,10 @@ def test_what_does_not_fit_is_refused(toy_batch):
 
 
 def test_a_store_belongs_to_its_settings(tmp_path):
-    AdversarialStore(tmp_path, {"seed": 0, "sizes": (1, 2)})
-    AdversarialStore(tmp_path, {"sizes": [1, 2], "seed": 0})
+    Store(tmp_path, {"seed": 0, "sizes": (1, 2)})
+    Store(tmp_path, {"sizes": [1, 2], "seed": 0})
     with pytest.raises(ValueError, match="`seed` is 0 there and 1 now"):
-        AdversarialStore(tmp_path, {"seed": 1, "sizes": [1, 2]})
+        Store(tmp_path, {"seed": 1, "sizes": [1, 2]})
 
 
 def test_weights_are_told_apart(tiny_clip):

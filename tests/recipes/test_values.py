@@ -132,7 +132,7 @@ def test_a_folder_may_be_called_as_a_recipe(tmp_path, monkeypatch):
         ("emoji-sga", ["attack.options.steps=-1"], "attack.options: expected `steps` >= 1"),
         ("emoji-sga", ["attack=null"], "threat: expected an attack"),
         ("emoji-sga", ["threat={}"], "threat: expected a threat model"),
-        ("emoji-sga", ["threat={image: {elements: 3}}"], "expected LInf as the budget"),
+        ("emoji-sga", ["attack={name: sparse}", "threat={image: {eps: 0.1}}"], "expected Elements or Patch"),
         ("emoji-sga", ["device=gpu"], "device: expected a device of PyTorch"),
         ("emoji-sga", ["task=captioning"], "model: expected a captioner model"),
         ("emoji-sga", ["attack.options.source=thesauru"], "did you mean 'thesaurus'"),

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from crossguard.attacks.base import Attack
-from crossguard.evaluate import Figure, evaluate, evaluate_modalities, wilson
+from crossguard.evaluate import evaluate, wilson
 from crossguard.evaluate.retrieval import METRICS
-from crossguard.report import CertificateView, RetrievalView, Share, certificate_entry
+from crossguard.report import CertificateView, Estimate, ResultView, certificate_entry
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 
@@ -29,19 +29,21 @@ class Signs(Attack):
 
 
 def share(hits, total):
-    return Share(100 * hits / total, *wilson(hits, total), total, total // 4)
+    return Estimate(100 * hits / total, *wilson(hits, total), total, total // 4)
 
 
 def points(value):
-    return Figure(value, value - 3, value + 3, 100, 25)
+    return Estimate(value, value - 3, value + 3, 100, 25)
 
 
 def make_row(label="mat", *, columns=("clean", "image", "text", "joint"), **changes):
-    """A row of the retrieval table with recalls that no two metrics share."""
-    figures = {
-        column: {metric: share(90 - 20 * c - m, 100) for m, metric in enumerate(METRICS)}
-        for c, column in enumerate(columns)
-    }
+    """A row of retrieval with recalls that no two metrics share; or with columns that hold figures already."""
+    figures = columns
+    if not isinstance(columns, dict):
+        figures = {
+            column: {metric: share(90 - 20 * c - m, 100) for m, metric in enumerate(METRICS)}
+            for c, column in enumerate(columns)
+        }
     success = {
         column: {
             "conditional": {metric: points(10.0 * c + m) if c < 3 else None for m, metric in enumerate(METRICS)},
@@ -51,18 +53,20 @@ def make_row(label="mat", *, columns=("clean", "image", "text", "joint"), **chan
         if column != "clean"
     }
     values = {
+        "task": "retrieval",
+        "heading": "Retrieval",
         "label": label,
         "data": "toy",
         "split": "test",
-        "images": 100,
-        "texts": 100,
+        "samples": "100 images and 100 texts",
         "attack": "sga",
         "threat": "image: L-inf 2/255 (both sides)",
         "seed": 0,
+        "headline": ("tr@1", "ir@1"),
         "columns": figures,
         "success": success,
     }
-    return RetrievalView(**{**values, **changes})
+    return ResultView(**{**values, **changes})
 
 
 def make_certificate(**changes):
@@ -95,10 +99,56 @@ def make_run(path, model, pairs):
         seed=3,
         command=["/usr/bin/crossguard", "evaluate", "a b"],
     ) as run:
-        evaluate_modalities(model, pairs, attack=Signs(), threat=THREAT, run=run, label="<b>base</b>", examples=2)
+        signs = {"attack": Signs(), "threat": THREAT, "modalities": True}
+        evaluate(model, pairs, **signs, run=run, label="<b>base</b>", examples=2)
         evaluate(model, pairs, run=run, label="clean only")
         run.summarise("certificates", "watch-net", certificate_entry(make_certificate()))
         run.finish()
+    return path
+
+
+def estimate(value):
+    return vars(Estimate(value, value - 1, value + 1, 100, 50))
+
+
+def make_entry(label="net", part="joint", **changes):
+    """What a measurement leaves in a summary; by default a task of somebody's own."""
+    attacked = part != "clean"
+    estimates = {"clean": {"points": estimate(80.0)}}
+    if attacked:
+        estimates |= {"robust": {"points": estimate(30.0)}, "drop": {"points": estimate(50.0)}}
+    values = {
+        "task": "answering",
+        "label": label,
+        "part": part,
+        "model": label,
+        "weights": label,
+        "data": "quiz",
+        "split": "test",
+        "content": "c0",
+        "hints": 2,
+        "attack": "own" if attacked else None,
+        "attack_options": {"steps": 3} if attacked else {},
+        "threat": {"target": "both", "image": {"type": "l-inf", "eps": 8 / 255}} if attacked else None,
+        "aim": "all" if attacked else None,
+        "seed": 0,
+        "batch_size": 4,
+        "crossguard": "1",
+        "about": {"heading": "Answering", "explained": "Points.", "headline": ["points"], "samples": "9 questions"},
+        "estimates": estimates,
+        "examples": [],
+        "warnings": [],
+        "notes": ["Own\x1b note."],
+    }
+    return {**values, **changes}
+
+
+def keep_entries(path, entries, rows=()):
+    """A run that holds them."""
+    with RunFolder.open(path, settings={}) as run:
+        run.rows.append(*rows)
+        for entry in entries:
+            run.summarise("results", f"{entry['task']}/{entry['label']}/{entry['part']}", entry)
     return path
 
 

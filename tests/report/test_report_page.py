@@ -9,16 +9,7 @@ import pytest
 from PIL import Image
 from report_helpers import Page, make_certificate, make_row
 
-from crossguard.report import (
-    Asked,
-    ExampleView,
-    GalleryView,
-    Hit,
-    RunView,
-    Word,
-    render_report,
-    write_report,
-)
+from crossguard.report import Difference, Estimate, Example, Item, RunView, render_report, write_report
 
 NASTY = "<script>alert('x')</script> & \"co\""
 
@@ -28,14 +19,19 @@ def picture(value, size=8):
 
 
 def example(**changes):
+    """A text that asks for pictures, as retrieval keeps it."""
     values = {
-        "before": Asked(words=(Word("a", False), Word("red", True), Word("disc", False))),
-        "after": Asked(words=(Word("a", False), Word("plain", True), Word("disc", False))),
-        "found_before": [Hit(True, picture=picture(10)), Hit(False, picture=picture(20))],
-        "found_after": [Hit(False, picture=picture(20)), Hit(True, picture=picture(12))],
-        "picture": (picture(10), picture(12)),
+        "asked": (
+            Item("The query", "a red disc"),
+            Item("Under attack", "a plain disc", source="a red disc"),
+            Item("One of its pictures", picture=picture(12), clean=picture(10)),
+        ),
+        "answers": {
+            "Found without attack": (Item(picture=picture(10), right=True), Item(picture=picture(20), right=False)),
+            "Found under attack": (Item(picture=picture(20), right=False), Item(picture=picture(12), right=True)),
+        },
     }
-    return ExampleView(**{**values, **changes})
+    return Example(**{**values, **changes})
 
 
 def decode(uri):
@@ -48,9 +44,8 @@ def test_the_page_is_whole_and_loads_nothing():
     text = render_report(
         title="A title",
         settings=[RunView("one", {"seed": "0", "attack.name": "sga"}), RunView("two", {"seed": "1"})],
-        retrieval=[make_row("base"), make_row("mat")],
+        results=[make_row("base", examples=[example()]), make_row("mat")],
         certificates=[make_certificate(), make_certificate(baseline=np.zeros((3, 4)))],
-        galleries=[GalleryView("base", "sga", [example()])],
     )
     page = Page(text)
     for target in page.loads:
@@ -69,30 +64,43 @@ def test_everything_from_outside_is_escaped():
     text = render_report(
         title=NASTY,
         settings=[RunView(NASTY, {NASTY: NASTY})],
-        retrieval=[make_row(NASTY, data=NASTY, attack=NASTY, threat=NASTY)],
-        certificates=[make_certificate(label=NASTY, note=NASTY, modalities=(NASTY, "b"), scope=NASTY)],
-        galleries=[
-            GalleryView(
+        results=[
+            make_row("base"),
+            make_row(
                 NASTY,
-                NASTY,
-                [
-                    example(
-                        before=Asked(words=(Word(NASTY, True),)),
-                        after=Asked(words=(Word(NASTY, True),)),
-                        found_before=[Hit(True, words=(Word(NASTY, False),))],
+                heading=NASTY,
+                data=NASTY,
+                samples=NASTY,
+                attack=NASTY,
+                threat=NASTY,
+                headline=(NASTY,),
+                columns={
+                    "clean": {NASTY: Estimate(1.0, None, None, why=NASTY)},
+                    NASTY: {NASTY: Estimate(1.0, 0.0, 2.0)},
+                },
+                success={NASTY: {NASTY: {NASTY: None}}},
+                explained=NASTY,
+                notes=[NASTY],
+                warnings=[NASTY],
+                difference=Difference(NASTY, {NASTY: {NASTY: Estimate(1.0, 0.0, 2.0)}}),
+                examples=[
+                    Example(
+                        (Item(NASTY, NASTY), Item(NASTY, NASTY + " x", source=NASTY)),
+                        {NASTY: (Item(NASTY, NASTY, right=True), Item(NASTY, picture=picture(1)))},
                     )
                 ],
-            )
+            ),
         ],
+        certificates=[make_certificate(label=NASTY, note=NASTY, modalities=(NASTY, "b"), scope=NASTY)],
     )
     page = Page(text)
     assert page.count("script") == 0
-    assert page.text.count(NASTY) > 10
+    assert page.text.count(NASTY) > 30
 
 
 def test_the_table_holds_every_figure():
     views = [make_row("base"), make_row("only clean", columns=("clean",), attack=None, threat="")]
-    page = Page(render_report(title="t", retrieval=views))
+    page = Page(render_report(title="t", results=views))
     for column in views[0].columns.values():
         for metric, share in column.items():
             assert f"{share.value:.1f}" in page.words, metric
@@ -104,11 +112,12 @@ def test_the_table_holds_every_figure():
     assert f"{drop.value:.1f}" in page.words
     assert f"{drop.low:.1f}–{drop.high:.1f}" in page.words
     assert "100 / 25" in page.words
+    assert {"TR@1", "IR@1", "IR@10", "TR@1, of those right before", "IR@1, drop"} <= set(page.words)
 
 
 def test_two_charts_have_a_bar_per_model_and_column():
     views = [make_row("base"), make_row("mat"), make_row("clean one", columns=("clean",))]
-    page = Page(render_report(title="t", retrieval=views))
+    page = Page(render_report(title="t", results=views))
     assert sum(tag == "rect" for tag, _ in page.tags) == 2 * (4 + 4 + 1)
 
 
@@ -124,53 +133,73 @@ def test_a_page_of_certificates_alone():
     assert "r = (0, 0): 95.0 % right and certified" in page.words
 
 
-def test_the_gallery_frames_right_and_wrong_and_marks_words():
-    page = Page(render_report(title="t", retrieval=[make_row()], galleries=[GalleryView("base", "sga", [example()])]))
+def test_examples_frame_right_and_wrong_and_mark_words():
+    page = Page(render_report(title="t", results=[make_row("base", examples=[example()])]))
     assert page.count("li", class_="right") == page.count("li", class_="wrong") == 2
     assert page.count("s") == page.count("mark") == 1
     shown = [decode(attributes["src"]) for tag, attributes in page.tags if tag == "img"]
     assert [int(image[0, 0, 0]) for image in shown] == [10, 12, 128 + 32 * 2, 10, 20, 20, 12]
     assert "change × 32" in page.words
+    assert page.words.count("1 right") == page.words.count("2 right") == 1
 
 
 def test_a_picture_query_with_texts_found():
     asked = example(
-        before=Asked(picture=picture(10)),
-        after=Asked(picture=picture(10)),
-        found_before=[Hit(True, words=(Word("a", False),))],
-        found_after=[Hit(False, words=(Word("b", True),))],
-        picture=None,
+        asked=(Item("The query is a picture", picture=picture(10)),),
+        answers={
+            "Found without attack": (Item(text="a", right=True), Item(text="c", right=False)),
+            "Found under attack": (Item(text="b", source="a", right=False),),
+        },
     )
-    page = Page(render_report(title="t", retrieval=[make_row()], galleries=[GalleryView("base", "sga", [asked])]))
+    page = Page(render_report(title="t", results=[make_row(examples=[asked])]))
     assert sum(tag == "img" for tag, _ in page.tags) == 1
     assert "The query is a picture" in page.words
     assert page.count("mark") == 1
+    assert page.count("s") == 0  # an answer is not struck because another one was changed
+
+
+def test_answers_that_are_no_question_of_right_or_wrong():
+    said = {
+        "It writes": (Item(text="a red disc"),),
+        "Under attack": (Item(text="", source="a red disc"),),
+        "People wrote": (Item(text="one"), Item(text="two")),
+    }
+    page = Page(render_report(title="t", results=[make_row(examples=[example(answers=said)])]))
+    assert page.count("li", class_="open") == 4
+    assert "nothing" in page.words
+    assert "right" not in page.words
+    assert page.count("s") == 2  # "red" of the query; "a red disc" that it no longer writes, as neighbours
+    assert {"one", "two"} <= set(page.words)
 
 
 def test_large_pictures_are_made_smaller():
-    large = example(picture=(picture(10, 600), picture(12, 600)), found_before=[Hit(True, picture=picture(3, 600))])
-    text = render_report(title="t", retrieval=[make_row()], galleries=[GalleryView("base", "sga", [large])])
+    found = {"Found": (Item(picture=picture(3, 600), right=True), Item(picture=picture(4, 600), right=False))}
+    large = example(asked=(Item("", picture=picture(12, 600), clean=picture(10, 600)),), answers=found)
+    text = render_report(title="t", results=[make_row(examples=[large])])
     sizes = {decode(uri).shape[0] for uri in re.findall(r'src="(data:image/png[^"]+)"', text)}
-    assert max(sizes) == 224
-    assert 128 in sizes
+    assert sizes == {224, 128}
+    alone = example(asked=(), answers={"Without attack": (Item("overlap 0.75", picture=picture(3, 900), right=True),)})
+    text = render_report(title="t", results=[make_row(examples=[alone])])
+    assert [decode(uri).shape[0] for uri in re.findall(r'src="(data:image/png[^"]+)"', text)] == [640]
+    assert "right overlap 0.75" in Page(text).words
 
 
 def test_settings_of_several_runs_stand_side_by_side():
     runs = [RunView("one", {"seed": "0", "lr": "1e-5"}), RunView("two", {"seed": "1"})]
-    page = Page(render_report(title="t", settings=runs, retrieval=[make_row()]))
+    page = Page(render_report(title="t", settings=runs, results=[make_row()]))
     assert "0; 1" in page.words
     assert {"one", "two", "lr", "1e-5"} <= set(page.words)
 
 
 def test_writing_replaces_the_file(tmp_path):
     target = tmp_path / "deep" / "report.html"
-    assert write_report(target, title="one", retrieval=[make_row()]) == target
-    write_report(target, title="two", retrieval=[make_row()])
+    assert write_report(target, title="one", results=[make_row()]) == target
+    write_report(target, title="two", results=[make_row()])
     assert "<h1>two</h1>" in target.read_text()
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
 
 
 def test_nothing_to_report_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="retrieval results or certificates"):
+    with pytest.raises(ValueError, match="results or certificates"):
         write_report(tmp_path / "report.html", title="t")
     assert not list(tmp_path.iterdir())

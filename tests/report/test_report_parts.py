@@ -13,7 +13,7 @@ from PIL import Image
 from report_helpers import make_certificate, make_row
 from rich.console import Console
 
-from crossguard.report import RetrievalView, Share
+from crossguard.report import Estimate
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
 from crossguard.report.tables import certificate_rich
@@ -35,11 +35,20 @@ def test_bars_are_as_high_as_their_values():
         assert (chart.base - bottom) / unit == pytest.approx(share.low, abs=0.02)
 
 
+@given(st.floats(0, 900), st.floats(0, 50))
+def test_scores_above_100_stay_inside(value, reach):
+    figure = Estimate(value, max(0.0, value - reach), value + reach)
+    chart = bar_chart([replace(make_row(), columns={"clean": {"CIDEr": figure}})], "CIDEr")
+    (bar,) = chart.bars
+    assert min(bar.y, *bar.whisker[1:]) >= chart.ticks[-1].y - 0.02
+    assert int(chart.ticks[-1].lines[0]) - 100 < max(100, value + reach)
+    assert chart.ticks[0].lines == ("0",)
+
+
 @given(st.integers(1, 12), st.sets(st.sampled_from(["image", "text", "joint", "depth"])))
 def test_bars_do_not_overlap_and_stay_inside(count, extra):
-    share = Share(50.0, 40.0, 60.0)
-    columns = {column: {"tr@1": share} for column in ("clean", *extra)}
-    view = RetrievalView("a long name of a model", "d", "s", 1, 1, None, "", 0, columns, {})
+    columns = {column: {"tr@1": Estimate(50.0, 40.0, 60.0)} for column in ("clean", *extra)}
+    view = replace(make_row("a long name of a model"), columns=columns)
     chart = bar_chart([view] * count, "tr@1")
     bars = sorted(chart.bars, key=lambda bar: bar.x)
     assert len(bars) == count * len(columns)
@@ -126,10 +135,10 @@ def test_wrong_certificates_are_refused(change, said):
         make_certificate(**change)
 
 
-@pytest.mark.parametrize("values", [(50.0, 60.0, 70.0), (50.0, 40.0, 45.0), (50.0, -1.0, 60.0), (99.0, 98.0, 101.0)])
-def test_wrong_shares_are_refused(values):
+@pytest.mark.parametrize("values", [(50.0, 60.0, 70.0), (50.0, 40.0, 45.0), (float("nan"), 40.0, 60.0)])
+def test_figures_outside_their_intervals_are_refused(values):
     with pytest.raises(ValueError, match="low <= value <= high"):
-        Share(*values)
+        replace(make_row(), columns={"clean": {"tr@1": Estimate(*values)}})
 
 
 def test_a_row_without_clean_figures_is_refused():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_helpers import Page, Signs, make_run
+from report_helpers import Page, Signs, make_certificate, make_run
 from rich.console import Console
 
 from crossguard.certify import Certificate
@@ -19,12 +19,12 @@ from crossguard.report import (
     certificate_table,
     certificate_view,
     print_certificates,
-    print_retrieval,
+    print_results,
     report_runs,
-    retrieval_table,
+    result_table,
 )
 from crossguard.report.certificates import certificate_views
-from crossguard.report.collect import gallery_views, open_runs, retrieval_views, run_views
+from crossguard.report.collect import open_runs, result_views, run_views
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 
@@ -48,20 +48,21 @@ def test_a_run_becomes_a_page(run_path, tmp_path):
     assert all(load.startswith(("data:", "#")) for load in page.loads)
 
 
-def test_tables_say_what_the_summary_says(run_path):
-    base, clean = retrieval_table([run_path])
-    summary = json.loads((run_path / "summary.json").read_text())["retrieval"]
+def test_tables_say_what_the_summary_says(run_path, toy_pairs):
+    base, clean = result_table([run_path])
+    summary = json.loads((run_path / "summary.json").read_text())["results"]
     assert base["model"] == "<b>base</b>"
-    assert base["recall"]["clean"] == summary["<b>base</b>/joint"]["clean"]
+    assert base["detail"]["clean"]["figures"] == summary["retrieval/<b>base</b>/joint"]["estimates"]["clean"]
     for part in ("image", "text", "joint"):
-        entry = summary[f"<b>base</b>/{part}"]
-        assert base["recall"][part] == entry["robust"]
-        assert base["interval"][part] == entry["intervals"]["robust"]
-        assert base["success"][part] == entry["success"]
-        for definition in ("conditional", "drop"):
-            assert base["detail"][part][definition] == entry["figures"][definition]
-        assert base["detail"][part]["recall"]["ir@1"]["n"] == entry["texts"]
-    assert (clean["attack"], clean["threat"], list(clean["recall"])) == (None, "", ["clean"])
+        told = summary[f"retrieval/<b>base</b>/{part}"]["estimates"]
+        for metric, figure in told["robust"].items():
+            assert base["figures"][part][metric] == figure["value"]
+            assert base["interval"][part][metric] == [figure["low"], figure["high"]]
+        for measure in ("conditional", "drop"):
+            assert base["detail"][part][measure] == told[measure]
+            assert base["success"][part][measure]["tr@1"] == told[measure]["tr@1"]["value"]
+        assert base["detail"][part]["figures"]["ir@1"]["n"] == len(toy_pairs.texts)
+    assert (clean["attack"], clean["threat"], list(clean["figures"])) == (None, "", ["clean"])
     (certificate,) = certificate_table([run_path])
     assert certificate["accuracy"][2][3] == pytest.approx(0.05)
     json.dumps([base, clean, certificate], allow_nan=False)
@@ -69,14 +70,14 @@ def test_tables_say_what_the_summary_says(run_path):
 
 def test_tables_are_printed(run_path):
     console = Console(file=io.StringIO(), width=120)
-    print_retrieval([run_path], console=console)
+    print_results([run_path], console=console)
     print_certificates([run_path], console=console)
     said = console.file.getvalue()
-    (base, _) = retrieval_table([run_path])
+    (base, _) = result_table([run_path])
     for part in ("clean", "image", "text", "joint"):
         for metric in ("tr@1", "ir@1"):
             low, high = base["interval"][part][metric]
-            assert f"{base['recall'][part][metric]:.1f} {low:.0f}–{high:.0f}" in said
+            assert f"{base['figures'][part][metric]:.1f} {low:.0f}–{high:.0f}" in said
     assert "watch-net: certified accuracy in percent; r of gyroscope across, of accelerometer down" in said
     assert "accelerometer k = 12 of 64" in said
     assert "95.0" in said
@@ -86,25 +87,27 @@ def test_brackets_in_names_are_no_markup(tmp_path, tiny_clip, toy_pairs):
     with RunFolder.open(tmp_path / "run", settings={}) as run:
         evaluate(tiny_clip, toy_pairs, run=run, label="mat [red]")
     console = Console(file=io.StringIO(), width=120)
-    print_retrieval([tmp_path / "run"], console=console)
+    print_results([tmp_path / "run"], console=console)
     assert "mat [red]" in console.file.getvalue()
 
 
 def test_examples_show_what_the_evaluation_kept(run_path, toy_pairs):
-    (gallery,) = gallery_views(open_runs([run_path]))
-    assert gallery.attack == "signs, image: L-inf 8/255, text: 1 word (both sides)"
-    assert gallery.examples
-    for example in gallery.examples:
-        clean, adversarial = example.picture
-        assert 0 < np.abs(clean.astype(int) - adversarial.astype(int)).max() <= 8
-        assert example.found_before[0].right
-        assert len(example.found_before) == len(example.found_after) == 5
-        if example.before.words:
-            assert " ".join(word.text for word in example.before.words) in toy_pairs.texts
-            assert [word.text for word in example.after.words if word.changed] == ["plain"]
+    base, clean = result_views(open_runs([run_path]))
+    assert not clean.examples
+    assert base.examples
+    for example in base.examples:
+        (picture,) = [item for item in example.asked if item.picture is not None]
+        assert 0 < np.abs(picture.clean.astype(int) - picture.picture.astype(int)).max() <= 8
+        before, after = example.answers.values()
+        assert before[0].right
+        assert len(before) == len(after) == 5
+        asked = [item for item in example.asked if item.text is not None]
+        if asked:
+            assert asked[0].text in toy_pairs.texts
+            assert "plain" in asked[1].text.split()
         else:
-            assert all(" ".join(w.text for w in hit.words) in toy_pairs.texts for hit in example.found_before)
-            assert all(any(w.changed for w in hit.words) for hit in example.found_after)
+            assert all(item.text in toy_pairs.texts for item in before)
+            assert all("plain" in item.text.split() and item.source in toy_pairs.texts for item in after)
 
 
 @pytest.mark.parametrize("target", ["query", "gallery"])
@@ -112,22 +115,24 @@ def test_the_side_that_is_not_attacked_is_shown_clean(tmp_path, tiny_clip, toy_p
     threat = ThreatModel(target=target, image=LInf(eps=8 / 255), text=WordEdits(words=1))
     with RunFolder.open(tmp_path / "run", settings={}) as run:
         evaluate(tiny_clip, toy_pairs, attack=Signs(), threat=threat, run=run, examples=24)
-    (gallery,) = gallery_views(open_runs([tmp_path / "run"]))
-    asked_words = [e for e in gallery.examples if e.before.words]
-    asked_pictures = [e for e in gallery.examples if not e.before.words]
-    assert asked_words or asked_pictures
-    for example in asked_words:
-        assert any(word.changed for word in example.after.words) == (target == "query")
-        assert (example.picture is None) == (target == "query")
-    for example in asked_pictures:
-        assert any(w.changed for hit in example.found_after for w in hit.words) == (target == "gallery")
-        assert (example.picture is None) == (target == "gallery")
+    (view,) = result_views(open_runs([tmp_path / "run"]))
+    assert view.threat.endswith(f"({'queries' if target == 'query' else 'gallery'} only)")
+    words = [e for e in view.examples if e.asked[0].text is not None]
+    pictures = [e for e in view.examples if e.asked[0].text is None]
+    assert words or pictures
+    for example in words:
+        assert (example.asked[1].text != example.asked[0].text) == (target == "query")
+        assert any(item.clean is not None for item in example.asked) == (target == "gallery")
+    for example in pictures:
+        found = list(example.answers.values())[1]
+        assert any(item.source not in (None, item.text) for item in found) == (target == "gallery")
+        assert (example.asked[0].clean is not None) == (target == "query")
 
 
 def test_several_runs_stand_in_one_table(run_path, tmp_path):
     other = tmp_path / "second"
     shutil.copytree(run_path, other)
-    views = retrieval_views(open_runs([run_path, other, run_path]))
+    views = result_views(open_runs([run_path, other, run_path]))
     assert [view.label for view in views] == [
         "<b>base</b> (emoji-run)",
         "clean only (emoji-run)",
@@ -154,16 +159,16 @@ def test_results_of_other_data_attacks_and_seeds_are_rows_of_their_own(tmp_path,
             for threat in (image, text)
         ]
         clean = evaluate(tiny_clip, few, run=run, label="c")
-    table = retrieval_table([tmp_path / "run"])
-    assert [(row["model"], row["images"], row["attack"], row["seed"]) for row in table] == [
-        ("tiny (toy test, clean)", 24, None, 0),
-        ("tiny (few test, signs)", 12, "signs", 3),
-        ("tiny (few test, word-swap)", 12, "word-swap", 0),
-        ("b (seed 0)", 12, "signs", 0),
-        ("b (seed 1)", 12, "signs", 1),
-        ("c", 12, "signs", 0),
+    table = result_table([tmp_path / "run"])
+    assert [(row["model"], row["samples"], row["attack"], row["seed"]) for row in table] == [
+        ("tiny (toy test, clean)", f"24 images and {len(toy_pairs.texts)} texts", None, 0),
+        ("tiny (few test, signs)", f"12 images and {len(few.texts)} texts", "signs", 3),
+        ("tiny (few test, word-swap)", f"12 images and {len(few.texts)} texts", "word-swap", 0),
+        ("b (seed 0)", f"12 images and {len(few.texts)} texts", "signs", 0),
+        ("b (seed 1)", f"12 images and {len(few.texts)} texts", "signs", 1),
+        ("c", f"12 images and {len(few.texts)} texts", "signs", 0),
     ]
-    assert [row["recall"] for row in table] == [
+    assert [row["figures"] for row in table] == [
         {"clean": whole.clean},
         {"clean": signs.clean, "image": signs.robust},
         {"clean": swap.clean, "text": swap.robust},
@@ -171,8 +176,9 @@ def test_results_of_other_data_attacks_and_seeds_are_rows_of_their_own(tmp_path,
         {"clean": again.clean, "text": again.robust},
         {"clean": clean.clean, "image": together[0].robust, "text": together[1].robust},
     ]
-    galleries = gallery_views(open_runs([tmp_path / "run"]))
-    assert {gallery.title for gallery in galleries} <= {row["model"] for row in table[1:]}
+    assert {view.label for view in result_views(open_runs([tmp_path / "run"])) if view.examples} <= {
+        row["model"] for row in table[1:]
+    }
 
 
 def test_an_interrupted_run_is_reported_as_far_as_it_got(tmp_path, tiny_clip, toy_pairs):
@@ -182,6 +188,22 @@ def test_an_interrupted_run_is_reported_as_far_as_it_got(tmp_path, tiny_clip, to
     evaluate(tiny_clip, toy_pairs, run=run)
     page = Page(report_runs([tmp_path / "run"], tmp_path / "report.html").read_text())
     assert "not finished" in page.words
+
+
+@pytest.mark.parametrize("kind", ["retrieval", "grounding", "captioning", "classification", "segmentation"])
+def test_results_of_an_earlier_version_are_refused_but_certificates_are_read(tmp_path, kind):
+    with RunFolder.open(tmp_path / "old run", settings={}) as run:
+        run.summarise("certificates", "watch-net", certificate_entry(make_certificate()))
+        run.summarise("training", "mat", {"loss": 0.5})
+    report_runs([tmp_path / "old run"], tmp_path / "report.html")
+    run = RunFolder.open(tmp_path / "old run", settings={})
+    run.summarise(kind, "clip/joint", {"clean": {"tr@1": 90.0}})
+    for read in (result_table, print_results, lambda paths: report_runs(paths, tmp_path / "report.html")):
+        with pytest.raises(
+            ValueError, match=r"old run, but an earlier one measured .*with that version, or measure again"
+        ):
+            read([tmp_path / "old run"])
+    assert certificate_table([tmp_path / "old run"])
 
 
 def test_bad_folders_are_refused(tmp_path):

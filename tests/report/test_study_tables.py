@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from crossguard.evaluate import Ratio
-from crossguard.report.study import collect_study, estimate, study_markdown
+from crossguard.report.study import collect_study, seed_mean, study_markdown
 from crossguard.report.study.figures import planes
 
 METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
@@ -56,11 +56,11 @@ def rows():
 
 def test_an_interval_is_that_of_a_t_test():
     values = [3.0, 4.0, 8.0, 1.0]
-    found = estimate(values)
+    found = seed_mean(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert np.allclose([found.mean - found.half, found.mean + found.half], [low, high])
-    assert estimate([5.0]).half is None
-    assert estimate([]) is None
+    assert seed_mean([5.0]).half is None
+    assert seed_mean([]) is None
 
 
 def test_differences_are_taken_seed_by_seed(settings, rows):

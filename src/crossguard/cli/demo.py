@@ -38,6 +38,6 @@ def register(app: typer.Typer) -> None:
             given = {"steps": steps, "pictures": pictures, "draws": draws, "sensor_steps": sensor_steps}
             settings = DemoSettings(seed=seed, **{name: value for name, value in given.items() if value is not None})
             page = perform_demo(settings, run, progress=progress(quiet=quiet), command=sys.argv)
-            print_tables([run], {"retrieval", "certificates"}, as_json=as_json)
+            print_tables([run], as_json=as_json)
             if not as_json:
                 print(f"report: {page}")

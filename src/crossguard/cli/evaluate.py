@@ -23,16 +23,15 @@ def register(app: typer.Typer) -> None:
         For example: crossguard evaluate emoji-sga model=runs/emoji-mat/model run=runs/emoji-mat-sga
         """
         from crossguard.recipes import perform_evaluate
-        from crossguard.report import print_retrieval, print_tasks, retrieval_table, task_table
+        from crossguard.report import print_results, result_table
 
         page = report_run(recipe, lambda run: perform_evaluate(recipe, run, progress=reporter))
 
         def show() -> None:
-            (print_retrieval if recipe.task == "retrieval" else print_tasks)([recipe.run])
+            print_results([recipe.run])
             print(f"report: {page}")
 
-        table = retrieval_table if recipe.task == "retrieval" else task_table
-        return Outcome(show, lambda: table([recipe.run]))
+        return Outcome(show, lambda: result_table([recipe.run]))
 
 
 def _plan(recipe: "EvaluateRecipe", reporter: Reporter) -> Outcome:

@@ -1,4 +1,4 @@
-"""`crossguard list`: the tables of attacks, defences, models, data sets, sources of words, augmentations, recipes."""
+"""`crossguard list`: the tables of attacks, defences, models, data sets, tasks, sources, augmentations, recipes."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -19,6 +19,7 @@ class Table(StrEnum):
     defences = "defences"
     models = "models"
     datasets = "datasets"
+    tasks = "tasks"
     sources = "sources"
     augmentations = "augmentations"
     recipes = "recipes"
@@ -61,6 +62,20 @@ def _datasets() -> list[dict[str, Any]]:
     return [{"name": row.name, "summary": row.summary, "gives": row.gives} for row in DATASETS.values()]
 
 
+def _tasks() -> list[dict[str, Any]]:
+    from crossguard.evaluate import TASKS, task_options
+
+    return [
+        {
+            "name": task.name,
+            "summary": (task.__doc__ or task.heading).strip().splitlines()[0],
+            "reads": task.reads,
+            "options": task_options(task),
+        }
+        for task in TASKS.values()
+    ]
+
+
 def _sources() -> list[dict[str, Any]]:
     from crossguard.attacks import SOURCES
 
@@ -92,6 +107,7 @@ _ROWS: dict[Table, Callable[[], list[dict[str, Any]]]] = {
     Table.defences: _defences,
     Table.models: _models,
     Table.datasets: _datasets,
+    Table.tasks: _tasks,
     Table.sources: _sources,
     Table.augmentations: _augmentations,
     Table.recipes: _recipes,
@@ -107,7 +123,7 @@ def register(app: typer.Typer) -> None:
         imports: Imports = None,
         as_json: AsJson = False,
     ) -> None:
-        """List what there is: attacks, defences, models, data sets, sources of words, augmentations or recipes."""
+        """List what there is: attacks, defences, models, data sets, tasks, sources, augmentations or recipes."""
         with told_clearly():
             import_parts(imports or ())
             found = rows(table)

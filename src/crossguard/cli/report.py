@@ -29,35 +29,19 @@ def register(app: typer.Typer) -> None:
         with told_clearly():
             import_parts(imports or ())
             from crossguard.report import report_runs
-            from crossguard.runs import RunFolder
 
             page = report_runs(runs, out or runs[0] / "report.html")
-            kinds = {kind for run in runs for kind in RunFolder(run).summary}
-            print_tables(runs, kinds, as_json=as_json)
+            print_tables(runs, as_json=as_json)
             if not as_json:
                 print(f"report: {page}")
 
 
-def print_tables(runs: list[Path], kinds: set[str], *, as_json: bool) -> None:
-    """Print what the runs hold: retrieval, other tasks, certificates."""
-    from crossguard.report import (
-        certificate_table,
-        print_certificates,
-        print_retrieval,
-        print_tasks,
-        retrieval_table,
-        task_table,
-    )
-    from crossguard.report.tasks import KINDS
+def print_tables(runs: list[Path], *, as_json: bool) -> None:
+    """Print what the runs hold: results of all tasks, and certificates."""
+    from crossguard.report import certificate_table, print_certificates, print_results, result_table
 
-    kinds = kinds | ({"tasks"} if kinds & set(KINDS) else set())
     if as_json:
-        tables = {"retrieval": retrieval_table, "tasks": task_table, "certificates": certificate_table}
-        print_json({kind: table(runs) for kind, table in tables.items() if kind in kinds})
+        print_json({"results": result_table(runs), "certificates": certificate_table(runs)})
         return
-    if "retrieval" in kinds:
-        print_retrieval(runs)
-    if "tasks" in kinds:
-        print_tasks(runs)
-    if "certificates" in kinds:
-        print_certificates(runs)
+    print_results(runs)
+    print_certificates(runs)

@@ -1,7 +1,7 @@
 """`LabelledImages`: pictures with one class each, the names of the classes, and the prompts that name them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Int64
@@ -26,6 +26,7 @@ class LabelledImages:
         classes: the names of the classes, as a prompt says them.
         templates: prompts, each with `{c}` in the place of a class name.
         notes: what the loader saw and a reader of the results should know.
+        groups: int64 [images], equal where pictures belong together (drawings of one thing); default: each by itself.
 
     Raises:
         ValueError: no pictures, lengths that differ, labels out of range, blank names, a template without `{c}`.
@@ -44,20 +45,24 @@ class LabelledImages:
     classes: Sequence[str]
     templates: Sequence[str] = TEMPLATES
     notes: Sequence[str] = ()
+    groups: Int64[np.ndarray, " images"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         for name in ("images", "classes", "templates", "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        labels = np.array(self.labels, dtype=np.int64)
-        labels.setflags(write=False)
-        object.__setattr__(self, "labels", labels)
+        groups = self.groups if len(self.groups) else np.arange(len(self.images))
+        for name, values in (("labels", self.labels), ("groups", groups)):
+            held = np.array(values, dtype=np.int64)
+            held.setflags(write=False)
+            object.__setattr__(self, name, held)
         self._check()
 
     def _check(self) -> None:
-        if not len(self.images) or self.labels.shape != (len(self.images),):
+        shapes = {name: list(getattr(self, name).shape) for name in ("labels", "groups")}
+        if not len(self.images) or any(shape != [len(self.images)] for shape in shapes.values()):
             raise ValueError(
-                f"Expected pictures and a label each, but got {len(self.images)} pictures and labels of shape "
-                f"{list(self.labels.shape)}."
+                f"Expected pictures with a label and a group each, but got {len(self.images)} pictures, labels of "
+                f"shape {shapes['labels']} and groups of shape {shapes['groups']}."
             )
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise ValueError(
@@ -84,7 +89,8 @@ class LabelledImages:
     def select(self, images: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "LabelledImages":
         """Return the chosen images, in the order given; all classes stay."""
         chosen = np.asarray(images, dtype=np.int64)
-        return replace(self, images=tuple(self.images[i] for i in chosen.tolist()), labels=self.labels[chosen])
+        pictures = tuple(self.images[i] for i in chosen.tolist())
+        return replace(self, images=pictures, labels=self.labels[chosen], groups=self.groups[chosen])
 
     def head(self, max_images: int) -> "LabelledImages":
         """Return the first `max_images` images."""

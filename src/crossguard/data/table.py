@@ -10,6 +10,7 @@ from crossguard.checks import check_options
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
+from crossguard.data.emoji_classes import load_emoji_classes
 from crossguard.data.folder_pairs import load_folder, load_parquet
 from crossguard.data.image_folders import load_image_folder, load_image_shards
 from crossguard.data.json_pairs import load_coco, load_flickr30k, load_json
@@ -55,6 +56,7 @@ DATASETS = Table[DatasetRow](
             "pairs",
             load_emoji,
         ),
+        DatasetRow("emoji-classes", "emoji with their Unicode group or subgroup (`by`)", "images", load_emoji_classes),
         DatasetRow("json", 'annotation files of {"image", "caption"} rows and their images', "pairs", load_json),
         DatasetRow("flickr30k", "Flickr30k, Karpathy's split (`root`: its folder)", "pairs", load_flickr30k),
         DatasetRow("coco", "COCO's captions, Karpathy's split (`root`: its folder)", "pairs", load_coco),

@@ -1,53 +1,49 @@
 """Evaluation of all tasks, clean and under attack, with attack success, intervals and rows."""
 
 from crossguard.callable_module import make_callable
-from crossguard.evaluate.captioning import evaluate_captioning
-from crossguard.evaluate.captioning_result import CaptioningResult
+from crossguard.evaluate.batches import pair_batch
 from crossguard.evaluate.captioning_scores import CAPTION_METRICS, CaptionScores, score_captions
 from crossguard.evaluate.certified import certified_figures
-from crossguard.evaluate.examples import Example, Examples
-from crossguard.evaluate.grounding import evaluate_grounding, evaluate_grounding_modalities
-from crossguard.evaluate.grounding_result import GroundingResult
+from crossguard.evaluate.examples import Example, Item
+from crossguard.evaluate.fingerprint import pairs_fingerprint, weights_fingerprint
 from crossguard.evaluate.labels import label_accuracy
-from crossguard.evaluate.measure import evaluate, evaluate_modalities
-from crossguard.evaluate.result import RetrievalResult
+from crossguard.evaluate.measure import evaluate
+from crossguard.evaluate.result import Figure, Outcome, Result
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
-from crossguard.evaluate.sample_examples import SampleExample, SampleExamples
-from crossguard.evaluate.samples_result import SamplesResult
-from crossguard.evaluate.samples_task import evaluate_samples
-from crossguard.evaluate.several import evaluate_attacks
-from crossguard.evaluate.statistics import Figure, NoInterval, Ratio, clustered_interval, wilson
+from crossguard.evaluate.statistics import Estimate, NoInterval, Ratio, clustered_interval, wilson
+from crossguard.evaluate.task import SampleTask, Task, check_budgets, task_options
+from crossguard.evaluate.tasks import TASKS, register_task
 
 __all__ = [
     "CAPTION_METRICS",
     "METRICS",
+    "TASKS",
     "CaptionScores",
-    "CaptioningResult",
+    "Estimate",
     "Example",
-    "Examples",
     "Figure",
-    "GroundingResult",
+    "Item",
     "NoInterval",
+    "Outcome",
     "Ratio",
-    "RetrievalResult",
-    "SampleExample",
-    "SampleExamples",
-    "SamplesResult",
+    "Result",
+    "SampleTask",
+    "Task",
     "certified_figures",
+    "check_budgets",
     "clustered_interval",
     "embedding_ranks",
     "evaluate",
-    "evaluate_attacks",
-    "evaluate_captioning",
-    "evaluate_grounding",
-    "evaluate_grounding_modalities",
-    "evaluate_modalities",
-    "evaluate_samples",
     "label_accuracy",
+    "pair_batch",
+    "pairs_fingerprint",
     "partner_ranks",
     "recalls",
+    "register_task",
     "retrieval_ranks",
     "score_captions",
+    "task_options",
+    "weights_fingerprint",
     "wilson",
 ]
 

@@ -8,7 +8,7 @@ from crossguard.certify import Certificate, SegmentationCertificate
 from crossguard.certify.decide import Correction
 from crossguard.certify.pixel_metrics import PixelBounds
 from crossguard.checks import lookup
-from crossguard.evaluate.statistics import Figure, Ratio
+from crossguard.evaluate.statistics import Estimate, Ratio
 
 Radii = Mapping[str, int]
 
@@ -50,7 +50,7 @@ def certified_figures(
     *,
     positive: int = 1,
     correction: Correction | None = None,
-) -> dict[str, tuple[Figure | None, ...]]:
+) -> dict[str, tuple[Estimate | None, ...]]:
     """Return certified figures with their intervals, by metric one per radius vector; None where not defined.
 
     The interval says how the share would vary with other samples of the same kind; that a certificate may be wrong,
@@ -68,14 +68,14 @@ def certified_figures(
     return figures_along(certified_ratios(certificate, radii, positive=positive, correction=correction))
 
 
-def figures_along(ratios: Sequence[Mapping[str, Ratio]]) -> dict[str, tuple[Figure | None, ...]]:
+def figures_along(ratios: Sequence[Mapping[str, Ratio]]) -> dict[str, tuple[Estimate | None, ...]]:
     """Return the figures of several ratios of the same metrics, by metric."""
     return {metric: tuple(by_metric[metric].figure() for by_metric in ratios) for metric in ratios[0]} if ratios else {}
 
 
 def differences_along(
     ratios: Sequence[Mapping[str, Ratio]], others: Sequence[Mapping[str, Ratio]]
-) -> dict[str, tuple[Figure | None, ...]]:
+) -> dict[str, tuple[Estimate | None, ...]]:
     """Return how much more ratios are than others of the same samples, by metric, in points."""
     pairs = list(zip(ratios, others, strict=True))
     return {metric: tuple(one[metric].minus(other[metric]) for one, other in pairs) for metric in ratios[0]}
@@ -98,7 +98,7 @@ def pixel_ratios(images: Sequence[PixelBounds], groups: np.ndarray) -> dict[str,
 
 def smoothed_figures(
     certificate: Certificate | SegmentationCertificate, *, correction: Correction = "bonferroni"
-) -> dict[str, Figure | None]:
+) -> dict[str, Estimate | None]:
     """Return "clean", the share of labels that the smoothed model gives right, and "abstention", that of samples or
     judged pixels without any certificate (of segmentations with a `correction`)."""
     samples = certificate.samples

@@ -12,10 +12,10 @@ from jaxtyping import Int64
 from crossguard.attacks.base import Attack, frozen
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.data.pairs import evenly
-from crossguard.evaluate.asked import check_budgets
 from crossguard.evaluate.batches import load_pixels, pair_batch
 from crossguard.evaluate.features import check_model, on_device
 from crossguard.evaluate.ranking import candidates_of
+from crossguard.evaluate.task import check_budgets
 from crossguard.models import FusionModel, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import ThreatModel

@@ -18,7 +18,7 @@ from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.evaluate.certified import figures_along, pixel_ratios
 from crossguard.evaluate.fingerprint import samples_fingerprint
-from crossguard.evaluate.statistics import Figure, Ratio
+from crossguard.evaluate.statistics import Estimate, Ratio
 from crossguard.models.identity import model_identity
 from crossguard.models.inputs import input_arrays
 from crossguard.progress import Reporter
@@ -83,7 +83,7 @@ class Envelope:
             metrics[metric] = tuple(None if np.isinf(value) else float(value) for value in lowest)
         return metrics
 
-    def figures(self, *, positive: int = 1) -> dict[str, tuple[Figure | None, ...]]:
+    def figures(self, *, positive: int = 1) -> dict[str, tuple[Estimate | None, ...]]:
         """Return `metrics` with their intervals, in percent; None where one is not defined."""
         truth, groups = self.samples.labels, self.samples.groups
         if truth.ndim == 1:
@@ -93,7 +93,7 @@ class Envelope:
             return {"accuracy": tuple(Ratio(part, judged, groups).figure() for part in kept)}
         each = figures_along([pixel_ratios(self._images(labels, positive), groups) for labels in self.answers])
 
-        def lowest(figures: Sequence[Figure | None], below: Bool[np.ndarray, " vectors"]) -> Figure | None:
+        def lowest(figures: Sequence[Estimate | None], below: Bool[np.ndarray, " vectors"]) -> Estimate | None:
             found = [figure for figure, inside in zip(figures, below, strict=True) if inside and figure is not None]
             return min(found, key=lambda figure: figure.value, default=None)
 

@@ -1,130 +1,122 @@
-"""A few queries with what they found before and after the attack, for people to look at."""
+"""A few samples with what the model answered, before and after the attack, for people to look at."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
-from crossguard.evaluate.retrieval import DIRECTIONS, Direction
-from crossguard.evaluate.sample_examples import spread_evenly
+from crossguard.data.pairs import evenly
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
-TOP = 5
-"""How many results an example shows."""
+Choice = TypeVar("Choice")
+Picture = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A text or a picture of an example.
+
+    Args:
+        title: what it is, in a few words; "" where its place says it.
+        text: the words; "" says that there is nothing, None that it is a picture.
+        source: the text before the attack; words that differ from it are marked.
+        picture: uint8 [height, width, 3].
+        clean: the picture before the attack; the difference is shown beside.
+        right: whether it is a right answer; None where that is no question.
+    """
+
+    title: str = ""
+    text: str | None = None
+    source: str | None = None
+    picture: Picture | None = None
+    clean: Picture | None = None
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """One query and the best of its gallery, before and after.
+    """One sample: what was asked, and what was answered.
 
     Args:
-        direction: "tr" (the query is an image) or "ir" (the query is a text).
-        query: index of the query.
-        right: indices of its true partners in the gallery.
-        before: indices of the best gallery items without attack, best first.
-        after: the same under attack.
+        asked: the question, before and under attack.
+        answers: by what they are ("without attack", "under attack", ...), the answers.
     """
 
-    direction: Direction
-    query: int
-    right: tuple[int, ...]
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    @property
-    def images(self) -> set[int]:
-        """Indices of the pictures that show this example, with its true partners."""
-        return {self.query} if self.direction == "tr" else {*self.before, *self.after, *self.right[:1]}
-
-    @property
-    def texts(self) -> set[int]:
-        """Indices of the texts that show this example, with its true partners."""
-        return {self.query} if self.direction == "ir" else {*self.before, *self.after, *self.right[:1]}
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Example queries with the pictures and texts that show them.
-
-    Args:
-        queries: the examples.
-        texts: by index, the clean and the adversarial text.
-        pictures: by index, the clean and the adversarial picture, uint8 [height, width, 3].
-    """
-
-    queries: tuple[Example, ...]
-    texts: Mapping[int, tuple[str, str]]
-    pictures: Mapping[int, tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "height width 3"]]]
+    asked: tuple[Item, ...]
+    answers: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return queries and texts as JSON values; the pictures go to a file by `save_pictures`."""
+        """Return the words as JSON values; pictures go to a file by `save_pictures`, in the order of the items."""
         return {
-            "queries": [
-                {
-                    "direction": example.direction,
-                    "query": example.query,
-                    "right": list(example.right),
-                    "before": list(example.before),
-                    "after": list(example.after),
-                }
-                for example in self.queries
-            ],
-            "texts": {str(index): list(pair) for index, pair in sorted(self.texts.items())},
+            "asked": [_words(item) for item in self.asked],
+            "answers": [[title, [_words(item) for item in items]] for title, items in self.answers.items()],
         }
 
-    def save_pictures(self, path: Path) -> None:
-        """Write the pictures as npz, whole or not at all."""
-        ids = sorted(self.pictures)
-        content = npz_bytes(
-            ids=np.array(ids, dtype=np.int64),
-            clean=np.array([self.pictures[i][0] for i in ids], dtype=np.uint8),
-            adversarial=np.array([self.pictures[i][1] for i in ids], dtype=np.uint8),
-        )
-        write_atomically(path, content)
-
-    @classmethod
-    def load(cls, values: Mapping[str, Any], pictures: Path) -> "Examples":
-        """Read what `to_dict` and `save_pictures` gave.
-
-        Raises:
-            ValueError: the file is missing or damaged.
-        """
-        try:
-            file = read_npz(pictures)
-            both = zip(file["clean"], file["adversarial"], strict=True)
-            shown = {int(i): pair for i, pair in zip(file["ids"], both, strict=True)}
-        except DAMAGED as error:
-            raise ValueError(f"Expected example pictures at {pictures}, but got: {error}") from error
-        return cls(
-            queries=tuple(
-                Example(
-                    direction=cast(Direction, row["direction"]),
-                    query=row["query"],
-                    right=tuple(row["right"]),
-                    before=tuple(row["before"]),
-                    after=tuple(row["after"]),
-                )
-                for row in values["queries"]
-            ),
-            texts={int(i): (pair[0], pair[1]) for i, pair in values["texts"].items()},
-            pictures=shown,
-        )
+    @property
+    def items(self) -> list[Item]:
+        """All items, those that were asked first."""
+        return [*self.asked, *(item for items in self.answers.values() for item in items)]
 
 
-def choose_queries(
-    clean_ranks: Mapping[Direction, Int64[Tensor, " queries"]], *, count: int
-) -> list[tuple[Direction, int]]:
-    """Choose up to `count` queries per direction, evenly spaced among those answered right without attack.
+def _words(item: Item) -> dict[str, Any]:
+    held = {"picture": item.picture is not None, "clean": item.clean is not None}
+    return {"title": item.title, "text": item.text, "source": item.source, "right": item.right, **held}
 
-    The choice does not look at the attack's outcome, so that the examples show its success neither better nor worse.
+
+def save_pictures(examples: Sequence[Example], path: Path) -> None:
+    """Write the pictures of examples as npz, whole or not at all; equal ones once."""
+    place: dict[tuple[bytes, tuple[int, ...]], int] = {}
+    kept: list[np.ndarray] = []
+    order: list[int] = []
+    for example in examples:
+        for item in example.items:
+            for picture in (item.picture, item.clean):
+                if picture is None:
+                    continue
+                key = (picture.tobytes(), picture.shape)
+                if key not in place:
+                    place[key] = len(kept)
+                    kept.append(picture)
+                order.append(place[key])
+    named = {f"picture{number}": picture for number, picture in enumerate(kept)}
+    write_atomically(path, npz_bytes(order=np.array(order, dtype=np.int64), **named))
+
+
+def load_examples(values: Sequence[Mapping[str, Any]], path: Path) -> tuple[Example, ...]:
+    """Read what `Example.to_dict` and `save_pictures` gave.
+
+    Raises:
+        ValueError: the file is missing or damaged.
     """
-    chosen: list[tuple[Direction, int]] = []
-    for direction in DIRECTIONS:
-        right = torch.nonzero(clean_ranks[direction] == 1).flatten().tolist()
-        chosen.extend((direction, query) for query in spread_evenly(right, count=count))
-    return chosen
+    if not values:
+        return ()
+    try:
+        file = read_npz(path)
+        pictures = (file[f"picture{number}"] for number in file["order"].tolist())
+        return tuple(
+            Example(
+                tuple(_item(item, pictures) for item in value["asked"]),
+                {title: tuple(_item(item, pictures) for item in items) for title, items in value["answers"]},
+            )
+            for value in values
+        )
+    except (*DAMAGED, StopIteration) as error:
+        raise ValueError(f"Expected example pictures at {path}, but got: {error}") from error
+
+
+def _item(value: Mapping[str, Any], pictures: Any) -> Item:
+    shown = {key: next(pictures) if value[key] else None for key in ("picture", "clean")}
+    return Item(value["title"], value["text"], value["source"], right=value["right"], **shown)
+
+
+def spread_evenly(items: Sequence[Choice], *, count: int) -> list[Choice]:
+    """Return up to `count` of the items, evenly spaced: a choice that does not look at the attack's outcome.
+
+    Example:
+        >>> spread_evenly([2, 3, 5, 7, 11], count=3)
+        [2, 5, 11]
+    """
+    return [items[spot] for spot in evenly(count, len(items))]

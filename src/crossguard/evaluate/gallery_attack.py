@@ -10,10 +10,13 @@ import torch
 
 from crossguard.attacks.base import Budgets, changes
 from crossguard.attacks.gallery import SETS, Found, GalleryAttack, SetName, Whole
+from crossguard.data import OneToManyPairs
 from crossguard.evaluate.batches import pair_batch
 from crossguard.evaluate.ranking import Side
-from crossguard.evaluate.retrieval_job import Job
-from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.evaluate.store import Store
+from crossguard.evaluate.stored_batch import StoredBatch
+from crossguard.models import VisionLanguageModel
+from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
 
@@ -43,37 +46,43 @@ class StoredStages:
         return self.folder / stage / f"batch-{number:05d}.npz"
 
 
-def set_stores(store: AdversarialStore) -> dict[SetName, AdversarialStore]:
+def set_stores(store: Store) -> dict[SetName, Store]:
     """Return where each set of an attack on a gallery is kept: the shared one in the store itself."""
     return {name: store if name == "shared" else store.beside(name) for name in SETS}
 
 
 def attack_gallery(
-    job: Job,
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
     attack: GalleryAttack,
     budget: Budgets,
-    store: AdversarialStore,
+    store: Store,
     groups: Sequence[np.ndarray],
     clean: Side,
     *,
+    seed: int,
+    progress: Reporter,
     title: str,
 ) -> None:
     """Fill the stores of the three sets; an interrupted attack goes on at the first batch of a stage that is missing.
 
     Args:
-        job: what is measured.
+        model: the victim.
+        pairs: the data.
         attack: how.
         budget: within what.
         store: of the evaluation.
         groups: the image indices of every batch, ascending.
         clean: the data.
+        seed: of the attack.
+        progress: where it is shown.
         title: of the progress.
     """
     stores = set_stores(store)
-    if all(kept.holds(number, ids) for kept in stores.values() for number, ids in enumerate(groups)):
+    if all(kept.read(number, ids) is not None for kept in stores.values() for number, ids in enumerate(groups)):
         return
     device = clean.images.device
-    links = job.pairs.links
+    links = pairs.links
     places = [(ids, np.unique(links[np.isin(links[:, 0], ids), 1])) for ids in groups]
     whole = Whole(
         images=clean.images,
@@ -82,17 +91,17 @@ def attack_gallery(
         links=torch.tensor(links, device=device),
         read_pixels=clean.read_pixels,
         batches=[tuple(torch.from_numpy(ids).to(device) for ids in pair) for pair in places],  # type: ignore[misc]
-        load=lambda number: pair_batch(job.model, job.pairs, groups[number]),
+        load=lambda number: pair_batch(model, pairs, groups[number]),
     )
     stages = StoredStages(store.folder / "stages")
-    with job.progress.task(title, total=attack.stages(budget) * len(job.pairs.images)) as task:
+    with progress.task(title, total=attack.stages(budget) * len(pairs.images)) as task:
         read = attack.search(
-            job.model, whole, budget=budget, seed=job.seed, keep=stages, advance=lambda count: task.advance(count)
+            model, whole, budget=budget, seed=seed, keep=stages, advance=lambda count: task.advance(count)
         )
         for number, ids in enumerate(groups):
-            batch = pair_batch(job.model, job.pairs, ids)
+            batch = pair_batch(model, pairs, ids)
             for name, kept in stores.items():
                 pixels, texts = read(name, number)
-                linf, words = changes(job.model, batch, pixels.cpu(), texts, budget)
-                kept.write(number, StoredBatch.of(batch, pixels, texts, linf=linf, words=words))
+                linf, words = changes(model, batch, pixels.cpu(), texts, budget)
+                kept.write(number, ids, StoredBatch.of(batch, pixels, texts, linf=linf, words=words).arrays())
     shutil.rmtree(stages.folder, ignore_errors=True)

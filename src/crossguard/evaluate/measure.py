@@ -1,310 +1,427 @@
-"""`evaluate`: retrieval clean and under attack, in batches that resume where they stopped."""
+"""`evaluate`: a model on a task, clean and under attack, in batches that resume where they stopped."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int64
+from torch import nn
 
+from crossguard import __version__
 from crossguard.attacks.base import Attack, frozen
-from crossguard.attacks.gallery import GalleryAttack, SetName
-from crossguard.data import OneToManyPairs, PairBatch
-from crossguard.evaluate.asked import own_threat, parts_of, resolve_attack
-from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
-from crossguard.evaluate.examples import TOP, Example, Examples, choose_queries
-from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images, on_device
-from crossguard.evaluate.fingerprint import digest
-from crossguard.evaluate.gallery_attack import attack_gallery, set_stores
-from crossguard.evaluate.kept import check_kept
-from crossguard.evaluate.ranking import ByDirection, CosineRanking, Matching, MatchRanking, Ranking, Side
-from crossguard.evaluate.result import RetrievalResult
-from crossguard.evaluate.retrieval import DIRECTIONS, Direction
-from crossguard.evaluate.retrieval_job import Job, Shared
-from crossguard.evaluate.retrieval_rows import Edits, finished_result, keep_rows, query_rows, summarised
-from crossguard.evaluate.sanity import FEWEST, warn_of_few_words, warn_of_ignored, warn_of_masking
-from crossguard.evaluate.saving import save_found
-from crossguard.evaluate.store import AdversarialStore, StoredBatch, open_store, stored_pixels
-from crossguard.models import VisionLanguageModel
-from crossguard.progress import Reporter, Silent
-from crossguard.runs import RunFolder
+from crossguard.attacks.saved import Saved
+from crossguard.checks import WrongKind, check_whole
+from crossguard.evaluate.examples import Example, load_examples, save_pictures
+from crossguard.evaluate.features import on_device
+from crossguard.evaluate.result import Outcome, Result
+from crossguard.evaluate.sanity import warn_of_weak_attacks
+from crossguard.evaluate.statistics import read_estimates
+from crossguard.evaluate.store import open_store, refuse_differences
+from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
+from crossguard.evaluate.tasks import TASKS, told_task
+from crossguard.progress import Reporter, shown
+from crossguard.runs import RunFolder, as_read_back
 from crossguard.threat import ThreatModel
 
-_SILENT = Silent()
+RESULTS = "results"
+"""Where the summary of a run holds what was measured, by section."""
 
 
 def evaluate(
-    model: VisionLanguageModel,
-    pairs: OneToManyPairs,
+    model: Any,
+    data: Any,
     *,
-    attack: Attack | str | None = None,
+    task: str | None = None,
+    attack: Attack | str | Mapping[str, Any] | Sequence[Any] | None = None,
     threat: ThreatModel | None = None,
+    modalities: bool = False,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     label: str | None = None,
-    run: RunFolder | None = None,
-    progress: Reporter = _SILENT,
+    run: RunFolder | Path | str | None = None,
+    progress: Reporter | None = None,
     device: torch.device | str | None = None,
     attack_options: Mapping[str, Any] | None = None,
+    probe: int = 0,
     examples: int = 4,
     save_to: Path | str | None = None,
-    rerank: int | None = None,
-) -> RetrievalResult:
-    """Measure text and image retrieval, clean and under an attack.
+    **options: Any,
+) -> Result:
+    """Measure a model on a task, clean and under attack.
 
-    Every image is attacked together with all of its texts, and every text once, under all of its images (see
-    `linked_groups`). The finished pictures, rounded to 8 bits, and texts are what is judged. Whom the attack changes
-    is `threat.target`: "both" asks adversarial queries of an adversarial gallery, "query" adversarial queries of the
-    clean gallery, "gallery" clean queries of an adversarial gallery.
-
-    With a `run`, each attacked batch is kept at once; calling again with the same arguments takes the evaluation up
-    where it stopped, and returns a finished one from its rows without computing anything again.
+    What is judged are the finished samples as they are stored: pictures rounded to 8 bits, whole texts, sensors in
+    their own types. With a `run`, each batch is kept at once; calling again with the same arguments takes the
+    evaluation up where it stopped, and returns a finished one from its rows without computing anything again.
 
     Args:
         model: the victim; its mode, weights and device are afterwards what they were.
-        pairs: the data; the gallery is all of it.
-        attack: a name of the table, an attack, or None to measure clean only.
-        threat: what the attack may do; only modalities that it can use.
+        data: what it is asked about, all of it: pairs (or what `as_pairs` reads), labelled images, samples, referring
+            expressions.
+        task: a name of `crossguard list tasks`; None: told by model and data.
+        attack: a name of the table, an attack, several of either (by the names that they have in tables), or None to
+            measure clean only. Several attacks of one threat are compared: a model that withstands one and is broken by
+            another gets a warning.
+        threat: what the attack may do; each of several attacks gets the budgets that it can use.
+        modalities: also attack each modality alone.
         seed: seed of the attack, the same for every batch.
-        batch_size: images per batch. Attacks may look at a whole batch, so it belongs to the settings.
+        batch_size: images or samples per batch; default: the task's. Attacks may look at a whole batch, so it belongs
+            to the settings.
         label: name of this measurement in tables and in the run; default: the model's name.
-        run: where rows, adversarial samples and summary go.
-        progress: where progress is shown.
+        run: where rows, adversarial samples and summary go: an open run, or a folder.
+        progress: where progress is shown; None: bars in terminals and notebooks.
         device: where to compute; None: where the model is.
         attack_options: options of an attack given by name.
-        examples: how many queries per direction are kept as examples.
-        save_to: a new folder for the adversarial pictures and texts, which the attack "saved" takes to other models.
-        rerank: how many of each query's best by cosine a fusion model re-ranks by match; 0 ranks by cosine alone;
-            None: 128 for fusion models (papers take 256 for COCO), 0 for others.
+        probe: where "adaptive" is not among the attacks, it is tried beside each of them on the first so many images,
+            only for the warning; 0: not.
+        examples: how many samples (of retrieval: queries per direction) are kept as examples.
+        save_to: a new folder for the adversarial pictures and texts of retrieval, which the attack "saved" takes to
+            other models; with several attacks or modalities, each has a folder in it.
+        options: the task's own, such as `rerank` of retrieval or `beams` of captioning.
 
     Returns:
-        Clean and robust recalls, attack success, intervals and rows.
+        Figures with intervals, attack success, rows and examples.
 
     Raises:
-        WrongKind: the model lacks members of the protocol.
-        ValueError: no pairs, missing image files, an attack without a threat or the reverse, a threat with a
-            modality the attack cannot use, a run begun with other settings, a `save_to` that holds something or for
-            budgets that a set cannot keep, or `rerank` with a model that cannot match.
+        WrongKind: the model lacks what the task needs.
+        ValueError: an unknown task, attack or option, no data, an attack without a threat or the reverse, a threat with
+            a modality the attack cannot use, a run begun with other settings, or a `save_to` that holds something.
+
+    Example:
+        >>> import crossguard as cg
+        >>> result = cg.evaluate(cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(8))
+        >>> sorted(result.clean)
+        ['ir@1', 'ir@10', 'ir@5', 'tr@1', 'tr@10', 'tr@5']
     """
-    found = resolve_attack(attack, attack_options)
+    found = told_task(model, data) if task is None else TASKS.find(task)
+    data = found.prepare(data)
+    _check_numbers(batch_size, seed, examples, probe)
+    asking = make_task(found, model, data, batch_size, options)
+    attacks = _attacks(asking, attack, attack_options)
+    name = str(label or getattr(model, "name", type(model).__name__))
+    wanted = list(_wanted(asking, name, attacks, threat, modalities=modalities, save_to=save_to))
+    for each in wanted:
+        asking.check(each.attack, each.threat)
+        if each.save_to is not None:
+            asking.save(each.save_to, None, threat=each.threat or ThreatModel())
+    bars = shown(progress)
+    with opened(run, seed=seed) as folder:
+        result = _measured(asking, wanted, folder, seed, device, bars, examples=examples)
+        compared = result
+        if probe and attacks and not any(one.name == "adaptive" for one in attacks.values()):
+            compared = _probed(asking, attacks, threat, modalities, seed, device, bars, count=probe, options=options)
+        note = "" if compared is result else f" (first {probe} images)"
+        return _with_warnings(result, compared, folder, note=note)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One attack within one part of the threat, or no attack: what is to be measured."""
+
+    label: str
+    part: str
+    attack: Any
+    threat: ThreatModel | None
+    save_to: Path | None
+
+
+def _check_numbers(batch_size: int | None, seed: int, examples: int, probe: int) -> None:
+    check_whole(1 if batch_size is None else batch_size, "batch_size", least=1)
+    check_whole(seed, "seed", least=0)
+    check_whole(examples, "examples", least=0)
+    check_whole(probe, "probe", least=0)
+
+
+def _attacks(task: Task, attack: Any, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return attacks by the names that they have in tables."""
+    if attack is None:
+        if options:
+            raise ValueError(f"Expected an attack for its options, but got {dict(options)} and `attack` is None.")
+        return {}
+    if isinstance(attack, str):
+        return {attack: task.make_attack(attack, options or {})}
+    if options is not None:
+        raise ValueError(
+            "Expected `attack_options` only with one attack given by its name: give an `Attack` its options itself."
+        )
+    if isinstance(attack, Mapping):
+        found = dict(attack)
+    elif isinstance(attack, Sequence):
+        given = list(attack)
+        names = distinct_names([one if isinstance(one, str) else one.name for one in given])
+        found = dict(zip(names, given, strict=True))
+    else:
+        found = {attack.name: attack}
+    if not found:
+        raise ValueError("Expected at least one attack, or None, but got none.")
+    return {row: task.make_attack(one, {}) if isinstance(one, str) else one for row, one in found.items()}
+
+
+def _wanted(
+    task: Task,
+    label: str,
+    attacks: Mapping[str, Any],
+    threat: ThreatModel | None,
+    *,
+    modalities: bool,
+    save_to: Path | str | None,
+) -> Iterator[_Wanted]:
     folder = None if save_to is None else Path(save_to)
-    given = own_threat(found) if threat is None else threat
-    job = Job(model, pairs, found, given, seed, batch_size, label, run, progress, examples, folder, rerank)
-    job.check()
-    with on_device(check_model(model), device) as where, frozen(model):
-        return _measure(job, where, Shared())
+    if not attacks:
+        if threat:
+            raise ValueError(f"Expected an attack for the threat ({threat}), but `attack` is None.")
+        if folder is not None:
+            raise ValueError("Expected an attack whose findings go to `save_to`, but `attack` is None.")
+        yield _Wanted(label, "clean", None, None, None)
+        return
+    several = len(attacks) > 1
+    for row, attack in attacks.items():
+        given = attack.threat if threat is None and isinstance(attack, Saved) else threat
+        if not given:
+            raise ValueError(
+                f"Expected a threat model that says what attack {attack.name!r} may do, but got {given!r}: "
+                "for example ThreatModel(image=LInf(eps=2/255), text=WordEdits(words=1))."
+            )
+        if several:
+            given = _usable(attack, given)
+        named = f"{label}, {row}" if several else label
+        parts = parts_of(given) if modalities else {part_name(given): given}
+        for part, limits in parts.items():
+            at = folder
+            if folder is not None:
+                at = folder.joinpath(*([row] if several else []), *([part] if len(parts) > 1 else []))
+            yield _Wanted(named, part, attack, limits, at)
 
 
-def evaluate_modalities(
-    model: VisionLanguageModel,
-    pairs: OneToManyPairs,
+def _usable(attack: Any, threat: ThreatModel) -> ThreatModel:
+    """Return the budgets of a threat that an attack can use."""
+    uses = getattr(attack, "uses", frozenset(threat))
+    usable = [modality for modality in threat if modality in uses]
+    if not usable:
+        raise ValueError(
+            f"Expected a budget for what attack {attack.name!r} can attack ({', '.join(sorted(uses))}), but got "
+            f"{threat!r}."
+        )
+    return threat.only(*usable)
+
+
+def _measured(
+    task: Task,
+    wanted: Sequence[_Wanted],
+    run: RunFolder | None,
+    seed: int,
+    device: torch.device | str | None,
+    progress: Reporter,
     *,
-    attack: Attack | str,
-    threat: ThreatModel,
-    seed: int = 0,
-    batch_size: int = 64,
-    label: str | None = None,
-    run: RunFolder | None = None,
-    progress: Reporter = _SILENT,
-    device: torch.device | str | None = None,
-    attack_options: Mapping[str, Any] | None = None,
-    examples: int = 4,
-    save_to: Path | str | None = None,
-    rerank: int | None = None,
-) -> dict[str, RetrievalResult]:
-    """Measure retrieval under an attack on each modality alone and on all of them together.
+    examples: int,
+) -> Result:
+    if not isinstance(task.model, nn.Module):
+        raise WrongKind(f"Expected the model to be a torch.nn.Module, but got {type(task.model).__name__}.")
+    with on_device(task.model, device) as where, frozen(task.model), ExitStack() as stack:
+        facts = task.facts(progress)
+        parts = [_part(task, one, facts, run, seed, stack) for one in wanted]
+        outcomes = {place: known for place, part in enumerate(parts) if (known := _finished(task, part, run))}
+        left = [part for place, part in enumerate(parts) if place not in outcomes]
+        by_label: dict[str, list[Part]] = {}
+        for part in left:
+            by_label.setdefault(part.label, []).append(part)
+        for together in by_label.values():
+            task.carry_out(Asked(seed, where, progress), together)
+        for place, part in enumerate(parts):
+            if place not in outcomes:
+                outcomes[place] = _outcome(task, part, run, count=examples)
+            folder = wanted[place].save_to
+            if folder is not None:
+                task.save(folder, part, threat=part.threat or ThreatModel())
+    return Result(tuple(outcomes[place] for place in range(len(parts))))
 
-    The clean embeddings are computed once. Arguments are those of `evaluate`; each part has a folder in `save_to`.
 
-    Returns:
-        By modality ("image", "text") and, if the threat has several, "joint": the result under that part of the
-        threat. The clean figures are the same in all of them.
+def _part(
+    task: Task, one: _Wanted, facts: Mapping[str, Any], run: RunFolder | None, seed: int, stack: ExitStack
+) -> Part:
+    settings = as_read_back(
+        {
+            "task": task.name,
+            "label": one.label,
+            "part": one.part,
+            "model": task.model.name,
+            "data": task.data.name,
+            "split": task.data.split,
+            **facts,
+            "batch_size": task.batch_size,
+            "attack": None if one.attack is None else one.attack.name,
+            **task.attack_facts(one.attack),
+            "threat": None if one.threat is None else one.threat.to_dict(),
+            "seed": seed,
+            "crossguard": __version__,
+        }
+    )
+    rows = _kept_rows(task, run, settings)
+    store = stack.enter_context(open_store(run, task.name, one.label, one.part, settings=settings))
+    append = run.rows.append if run is not None else None
+    return Part(
+        one.label,
+        one.part,
+        one.attack,
+        one.threat,
+        settings,
+        store,
+        rows,
+        (lambda new: append(*new)) if append is not None else (lambda new: None),
+        None if run is None else run.file("scores", one.label),
+    )
+
+
+def _kept_rows(task: Task, run: RunFolder | None, settings: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
+    """Return the rows that a run holds of a measurement, once it is the very measurement that is asked for.
+
+    Adversarial samples have settings beside them, but they may have been deleted to free space; so the summary and the
+    rows are looked at too.
 
     Raises:
-        WrongKind: the model lacks members of the protocol.
-        ValueError: as `evaluate`.
+        ValueError: it was measured with other settings; each difference is named.
     """
-    found = resolve_attack(attack, attack_options)
-    jobs = {}
-    for name, part in (parts_of(threat) or {"": threat}).items():
-        folder = None if save_to is None else Path(save_to) / name
-        jobs[name] = Job(model, pairs, found, part, seed, batch_size, label, run, progress, examples, folder, rerank)
-    for job in jobs.values():
-        job.check()
-    with on_device(check_model(model), device) as where, frozen(model):
-        shared = Shared()
-        return {name: _measure(job, where, shared) for name, job in jobs.items()}
+    if run is None:
+        return {}
+    facts = row_facts(settings)
+    summary = run.summary.get(RESULTS, {}).get(facts["section"])
+    if summary is not None:
+        refuse_differences({key: summary[key] for key in settings if key in summary}, settings, where=run.path)
+    rows: dict[Any, Mapping[str, Any]] = {}
+    for row in run.rows:
+        if row.get("section") == facts["section"]:
+            refuse_differences({key: row[key] for key in facts if key in row}, facts, where=run.path)
+            rows[task.key(row)] = row
+    return rows
 
 
-def _measure(job: Job, device: torch.device, shared: Shared) -> RetrievalResult:
-    attack = job.attack
-    settings = job.settings(shared)
-    check_kept(job.run, kind="retrieval", name=job.section, section=job.section, settings=settings)
-    with open_store(job.run, job.name, job.part, settings=settings) as store:
-        groups = shared.get("groups", lambda: linked_groups(job.pairs, batch_size=job.batch_size))
-        finished = finished_result(job, settings)
-        if finished is not None:
-            _save_found(job, store, groups, settings)
-            return finished
-        clean: Side = shared.get(
-            "clean",
-            lambda: clean_side(
-                job.model, job.pairs, groups, batch_size=job.batch_size, device=device, progress=job.progress
-            ),
-        )
-        links = torch.tensor(job.pairs.links, device=device)
-        before: Ranking = shared.get(
-            "clean ranking", lambda: _ranking(job, "clean", clean, clean, links, device, settings)
-        )
-        if attack is None:
-            rows = query_rows(job, settings, before.ranks, None, Edits.none(job.pairs))
-            kept = keep_rows(job, rows)
-            return summarised(job, RetrievalResult(kept, settings, warnings=_warnings(job, clean, groups, shared)))
-        sets = _attack_all(job, attack, store, groups, clean, device)
-        _save_found(job, store, groups, settings)
-        target = job.threat.target if job.threat is not None else "both"
-
-        def ranked(name: SetName, directions: Sequence[Direction] = DIRECTIONS) -> Ranking:
-            attacked = sets[name][0]
-            queries = clean if target == "gallery" else attacked
-            gallery = clean if target == "query" else attacked
-            part = job.part if name == "shared" else f"{job.part}-{name}"
-            return _ranking(job, part, queries, gallery, links, device, settings, directions=directions)
-
-        shared_set = ranked("shared")
-        own = ByDirection({name: ranked(name, (name,)) for name in DIRECTIONS}) if len(sets) > 1 else shared_set
-        asked = Edits.none(job.pairs)
-        if target != "gallery":  # images as they ask for texts, texts as they ask for images
-            by_direction = [sets.get(name, sets["shared"])[1] for name in DIRECTIONS]
-            asked = Edits(by_direction[1].texts, by_direction[1].words, by_direction[0].linf)
-        rows = query_rows(job, settings, before.ranks, own.ranks, asked, shared_set.ranks)
-        shown = _examples(job, store, groups, before, shared_set, sets["shared"][1])
-        warnings = _warnings(job, clean, groups, shared)
-        return summarised(job, RetrievalResult(keep_rows(job, rows), settings, shown, warnings))
+def _finished(task: Task, part: Part, run: RunFolder | None) -> Outcome | None:
+    """Return what a run holds of a finished measurement; None where anything is missing."""
+    section = row_facts(part.settings)["section"]
+    entry = {} if run is None else run.summary.get(RESULTS, {}).get(section)
+    if run is None or not entry or len(part.rows) != task.rows or not task.current(entry):
+        return None
+    try:
+        shown = load_examples(entry["examples"], _pictures(run, part))
+    except ValueError:
+        return None
+    said = {key: tuple(entry[key]) for key in ("warnings", "notes")}
+    return Outcome(part.ordered, part.settings, read_estimates(entry["estimates"]), entry["about"], shown, **said)
 
 
-def _ranking(
-    job: Job,
-    part: str,
-    queries: Side,
-    gallery: Side,
-    links: Int64[torch.Tensor, "links 2"],
-    device: torch.device,
-    settings: Mapping[str, Any],
+def _outcome(task: Task, part: Part, run: RunFolder | None, *, count: int) -> Outcome:
+    rows = part.ordered
+    shown: tuple[Example, ...] = task.examples(rows, part, count=count) if count else ()
+    estimates, more = task.figures(rows, part.settings)
+    found = Outcome(
+        rows,
+        part.settings,
+        estimates,
+        {**task.about(), **more},
+        shown,
+        tuple(task.warnings(part.attack, part.threat)),
+        tuple(task.notes(rows, part.settings)),
+    )
+    if run is not None:
+        if shown:
+            save_pictures(shown, _pictures(run, part))
+        run.summarise(RESULTS, found.section, found.summary())
+    return found
+
+
+def _pictures(run: RunFolder, part: Part) -> Path:
+    return run.file("examples", str(part.settings["task"]), part.label, f"{part.part}.npz")
+
+
+def _probed(
+    task: Task,
+    attacks: Mapping[str, Any],
+    threat: ThreatModel | None,
+    modalities: bool,
+    seed: int,
+    device: torch.device | str | None,
+    progress: Reporter,
     *,
-    directions: Sequence[Direction] = DIRECTIONS,
-) -> Ranking:
-    """Rank by cosine, or by match where the job re-ranks; a run keeps match scores as soon as they are there."""
-    if not job.candidates:
-        return CosineRanking(queries, gallery, links)
-    folder = None
-    if job.run is not None:
-        decides = {key: settings[key] for key in ("weights", "content")} if part == "clean" else settings
-        folder = job.run.file("scores", job.name, f"{part}-{digest(decides)[:12]}")
-    model: Any = job.model
-    matching = Matching(model, job.candidates, job.batch_size, device, job.progress, folder)
-    return MatchRanking(queries, gallery, links, matching, title=f"Match {job.name} ({part})", directions=directions)
+    count: int,
+    options: Mapping[str, Any],
+) -> Result:
+    both = {row: attack for row, attack in attacks.items() if attack.name != "saved"}
+    return evaluate(
+        task.model,
+        task.data.head(count),
+        task=task.name,
+        attack={**both, "adaptive": task.make_attack("adaptive", {})},
+        threat=threat,
+        modalities=modalities,
+        seed=seed,
+        batch_size=task.batch_size,
+        progress=progress,
+        device=device,
+        examples=0,
+        **options,
+    )
 
 
-def _attack_all(
-    job: Job, attack: Attack, store: AdversarialStore, groups: Sequence[np.ndarray], clean: Side, device: torch.device
-) -> dict[SetName, tuple[Side, Edits]]:
-    """Attack every batch that is not stored yet, and embed what came out: one set, or one for each direction beside."""
-    assert job.threat is not None
-    title = f"Attack {job.name} with {attack.name} ({job.part})"
-    if isinstance(attack, GalleryAttack):
-        attack_gallery(job, attack, attack.budgets(job.threat), store, groups, clean, title=title)
-        stores = set_stores(store)
-        return {name: _as_attacked(job, kept, groups, clean, device) for name, kept in stores.items()}
-    with job.progress.task(title, total=len(job.pairs.images)) as task:
-        for number, image_ids in enumerate(groups):
-            if not store.holds(number, image_ids):
-                batch = pair_batch(job.model, job.pairs, image_ids)
-                found = attack(job.model, batch.to(device), threat=job.threat, seed=job.seed)
-                store.write(number, StoredBatch.from_attack(batch, found))
-            task.advance(len(image_ids))
-    return {"shared": _as_attacked(job, store, groups, clean, device)}
+def _with_warnings(result: Result, compared: Result, run: RunFolder | None, *, note: str) -> Result:
+    """Return the result with warnings of attacks that another one of the same budget beats by far."""
+    told = list(result.outcomes)
+    for part in compared.parts:
+        here = {_row(outcome): outcome for outcome in compared.of(part)}
+        for row, found in warn_of_weak_attacks(here).items():
+            for place, old in enumerate(told):
+                alone = len({outcome.settings["label"] for outcome in told}) == 1
+                if old.part != part or not (alone or _row(old) == row):
+                    continue
+                new = tuple(f"{part}: {warning}{note}" for warning in found)
+                more = tuple(warning for warning in new if warning not in old.warnings)
+                if more:
+                    told[place] = replace(old, warnings=(*old.warnings, *more))
+                    if run is not None:
+                        run.summarise(RESULTS, old.section, told[place].summary())
+    return Result(tuple(told))
 
 
-def _as_attacked(
-    job: Job, store: AdversarialStore, groups: Sequence[np.ndarray], clean: Side, device: torch.device
-) -> tuple[Side, Edits]:
-    """Embed a stored set; what is unchanged keeps its embedding."""
-    images = clean.images.clone()
-    texts = list(job.pairs.texts)
-    words = np.zeros(len(texts), np.int64)
-    linf = np.zeros(len(job.pairs.images), np.float32)
-    for number in range(len(groups)):
-        stored = store.expect(number)
-        moved = torch.from_numpy(stored.linf > 0)
-        if moved.any():
-            images[torch.from_numpy(stored.image_ids)[moved].to(device)] = encode_images(
-                job.model, stored.pixels[moved], batch_size=job.batch_size, device=device
-            )
-        for index, text in zip(stored.text_ids, stored.texts, strict=True):
-            texts[index] = text
-        words[stored.text_ids] = stored.words
-        linf[stored.image_ids] = stored.linf
-    embedded = attacked_texts(job.model, clean.texts, job.pairs.texts, texts, batch_size=4 * job.batch_size)
-    side = Side(images, embedded, stored_pixels(store, groups), tuple(texts))
-    return side, Edits(tuple(texts), words, linf)
+def _row(outcome: Outcome) -> str:
+    """Return the name that an attack has among several."""
+    return str(outcome.settings["label"]).rpartition(", ")[2] if outcome.attacked else ""
 
 
-def _warnings(job: Job, clean: Side, groups: Sequence[np.ndarray], shared: Shared) -> tuple[str, ...]:
-    found: list[str] = shared.get("ignored", lambda: warn_of_ignored(clean.images, clean.texts))
-    if job.attack is None:
-        return tuple(found)
-    few: PairBatch = shared.get("few", lambda: pair_batch(job.model, job.pairs, groups[0][:FEWEST]))
-    for modality in ("image", "text"):
-        if modality in (job.threat or ()):
-            masking = partial(warn_of_masking, job.model, few.to(clean.images.device), modalities=(modality,))
-            found = found + shared.get(f"masked {modality}", masking)
-    words = job.threat.get("text") if job.threat is not None else None
-    if words is not None and getattr(words, "kinds", None) != ("deletion",):
-        few_words = partial(warn_of_few_words, job.attack, job.pairs.texts, job.model)
-        found = found + shared.get("words", few_words)
-    return tuple(found)
+def parts_of(threat: ThreatModel) -> dict[str, ThreatModel]:
+    """Return the threat by what is attacked: each modality alone, and "joint" if there are several.
+
+    Example:
+        >>> from crossguard.threat import LInf, WordEdits
+        >>> list(parts_of(ThreatModel(image=LInf(eps=2 / 255), text=WordEdits(words=1))))
+        ['image', 'text', 'joint']
+    """
+    parts = {modality: threat.only(modality) for modality in threat}
+    return {**parts, "joint": threat} if len(threat) > 1 else parts
 
 
-def _save_found(job: Job, store: AdversarialStore, groups: Sequence[np.ndarray], settings: Mapping[str, Any]) -> None:
-    if job.save_to is not None and job.threat is not None:
-        save_found(job.save_to, store, groups, model=job.model, pairs=job.pairs, threat=job.threat, settings=settings)
+def part_name(threat: ThreatModel | None) -> str:
+    """Return what is attacked, in one word: "clean", a modality's name, or "joint"."""
+    if threat is None:
+        return "clean"
+    return next(iter(threat)) if len(threat) == 1 else "joint"
 
 
-def _examples(
-    job: Job,
-    store: AdversarialStore,
-    groups: Sequence[np.ndarray],
-    before: Ranking,
-    after: Ranking,
-    edits: Edits,
-) -> Examples:
-    chosen = []
-    for direction, index in choose_queries(before.ranks, count=job.examples):
-        partners = job.pairs.texts_of(index) if direction == "tr" else job.pairs.images_of(index)
-        chosen.append(
-            Example(
-                direction=direction,
-                query=index,
-                right=tuple(int(i) for i in partners),
-                before=before.top(direction, index, count=TOP),
-                after=after.top(direction, index, count=TOP),
-            )
-        )
-    wanted = sorted(set().union(*(example.images for example in chosen)))
-    pictures = {}
-    for number, image_ids in enumerate(groups):
-        here = np.array([i for i in wanted if i in image_ids], dtype=np.int64)
-        stored = store.read(number) if len(here) else None
-        if stored is not None:
-            sources = (load_pixels(job.model, job.pairs, here) * 255).round().to(torch.uint8)
-            for row, index in enumerate(here):
-                adversarial = stored.grey[np.searchsorted(stored.image_ids, index)]
-                pictures[int(index)] = (
-                    sources[row].permute(1, 2, 0).numpy().copy(),
-                    adversarial.transpose(1, 2, 0).copy(),
-                )
-    texts = sorted(set().union(*(example.texts for example in chosen)))
-    return Examples(tuple(chosen), {i: (job.pairs.texts[i], edits.texts[i]) for i in texts}, pictures)
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return the names, with a number added where one comes again.
+
+    Example:
+        >>> distinct_names(["pgd", "sga", "pgd"])
+        ['pgd', 'sga', 'pgd 2']
+    """
+    return [n if names[:i].count(n) == 0 else f"{n} {names[:i].count(n) + 1}" for i, n in enumerate(names)]
+
+
+@contextmanager
+def opened(run: RunFolder | Path | str | None, *, seed: int) -> Iterator[RunFolder | None]:
+    """Open a run given by its folder, and finish it; a run that is open already, or None, is left as it is."""
+    if run is None or isinstance(run, RunFolder):
+        yield run
+        return
+    with RunFolder.open(Path(run).expanduser(), settings={"verb": "evaluate"}, seed=seed) as folder:
+        yield folder
+        folder.finish()

@@ -1,146 +1,284 @@
-"""`RetrievalResult`: everything an evaluation says, computed from its rows."""
+"""`Result`: everything a measurement says, for every task in the same shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Int64
+from crossguard.evaluate.examples import Example
+from crossguard.evaluate.statistics import Estimate, Estimates, told, values_of
 
-from crossguard.evaluate.examples import Examples
-from crossguard.evaluate.retrieval import DIRECTIONS, Direction, cuts, recalls
-from crossguard.evaluate.statistics import (
-    INTERVALS,
-    Figure,
-    Ratio,
-    attack_figures,
-    intervals_of,
-    told,
-    values_of,
-)
+Row = Mapping[str, Any]
+SUCCESS = ("conditional", "drop")
+"""What every attack's success is told by; tasks may have further measures ("changed")."""
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
-    """Retrieval of one model on one data set, clean and, if it was attacked, robust.
-
-    All figures are in percent and follow from the rows alone.
+class Figure(Estimate):
+    """One figure of a result.
 
     Args:
-        rows: one per query, all of direction "tr" before all of "ir", in the order of the data set. Keys: `section`,
-            `direction`, `index`, `query` (image key or text), `group` (`OneToManyPairs.groups`), `clean_rank`,
-            `robust_rank` and `shared_rank` (from 1; the latter two None without attack), `model`, `data`, `split`,
-            `attack`, `threat`, `seed`, and of the query as it was asked under attack `linf` (images), `words` and
-            `adversarial_text` (texts).
-        settings: what was measured: `label`, `model`, `data`, `split`, `attack`, `threat`, `seed`, ...
-        examples: a few queries to look at; None without attack.
-        warnings: signs that the figures say less than they seem to, see `evaluate.sanity`.
+        what: "clean" or "robust"; "shared" (robust under one set for both directions of retrieval); of an attack's
+            success "conditional" (right before and wrong after, of those right before; Lu et al., SGA, 2023) and "drop"
+            (before minus after; Zhang et al., Co-Attack, 2022); or a measure of the task's own.
+        metric: "tr@1", "accuracy", "IoU", ...
+        part: what was attacked: a modality's name, or "joint"; "clean" where nothing was.
+        attack: name of the attack; None where nothing was attacked.
+        threat: its budgets, as `ThreatModel.to_dict` gives them.
     """
 
-    rows: Sequence[Mapping[str, Any]]
+    what: str = ""
+    metric: str = ""
+    part: str = ""
+    attack: str | None = None
+    threat: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack within one threat left of a model, or what it does without attack.
+
+    Args:
+        rows: one per query, sample, image or expression, in order; each task says which keys they have.
+        settings: all that was measured, as JSON values: `task`, `label`, `part`, `model`, `weights`, `data`, `split`,
+            `attack`, `attack_options`, `threat`, `seed`, ...
+        estimates: by what they are (see `Figure`) and metric; None where one is not defined.
+        about: the task's words for reports: `heading`, `explained`, `headline` (metrics that are shown first),
+            `samples`, and whatever else it tells.
+        examples: a few samples to look at.
+        warnings: signs that the figures say less than they seem to, see `evaluate.sanity`.
+        notes: what a reader of the figures should know.
+    """
+
+    rows: Sequence[Row]
     settings: Mapping[str, Any]
-    examples: Examples | None = None
+    estimates: Estimates
+    about: Mapping[str, Any]
+    examples: tuple[Example, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def figures(self) -> dict[str, dict[str, Figure | None]]:
-        """By figure ("clean", "robust", "shared", "conditional", "drop") and metric: value, interval, what it rests on.
-
-        Groups are what links make of images and texts (`OneToManyPairs.groups`). None where a figure is not defined.
-        """
-        if not self.attacked:
-            return attack_figures(self.ratios("clean"))
-        one_set = {metric: ratio.figure() for metric, ratio in self.ratios("shared").items()}
-        return {**attack_figures(self.ratios("clean"), self.ratios("robust")), "shared": one_set}
-
-    @cached_property
-    def clean(self) -> dict[str, float]:
-        """tr@1 tr@5 tr@10 ir@1 ir@5 ir@10 without attack, in percent."""
-        return recalls({d: torch.from_numpy(self._ranks(d, "clean")) for d in DIRECTIONS})
-
-    @cached_property
-    def robust(self) -> dict[str, float] | None:
-        """The same under attack; None when nothing was attacked."""
-        if not self.attacked:
-            return None
-        return recalls({d: torch.from_numpy(self._ranks(d, "robust")) for d in DIRECTIONS})
-
-    @cached_property
-    def shared(self) -> dict[str, float] | None:
-        """The same under one set of images and texts for both directions; None when nothing was attacked.
-
-        Most attacks make one set, so that this is `robust`. An attack on the whole gallery ("adaptive") makes one for
-        each direction, under which `robust` is, and a third that is worst for both.
-        """
-        if not self.attacked:
-            return None
-        return recalls({d: torch.from_numpy(self._ranks(d, "shared")) for d in DIRECTIONS})
-
-    @cached_property
-    def success(self) -> dict[str, dict[str, float | None]] | None:
-        """The attack's success by definition and metric, in percent; None when nothing was attacked.
-
-        "conditional" (Lu et al., SGA, 2023): right before and wrong after, of those right before; None where no query
-        was right before. "drop" (Zhang et al., Co-Attack, 2022): recall before minus recall after.
-        """
-        if not self.attacked:
-            return None
-        return {definition: values_of(self.figures[definition]) for definition in ("conditional", "drop")}
+    notes: tuple[str, ...] = ()
 
     @property
-    def intervals(self) -> dict[str, dict[str, tuple[float, float] | None]]:
-        """95 % intervals by figure ("clean", "robust", "shared", "conditional", "drop") and metric, in percent.
-
-        Over groups of images and texts, see `evaluate.statistics`; None where there are too few of them (`figures` says
-        why, and has the values by group).
-        """
-        return intervals_of(self.figures)
-
-    def ratios(self, side: str) -> dict[str, Ratio]:
-        """Return, by metric, which queries of a side ("clean", "robust" or "shared") hit, in their groups."""
-        groups = {d: self._of(d, "group") for d in DIRECTIONS}
-        ranks = {d: self._ranks(d, side) for d in DIRECTIONS}
-        return {metric: Ratio.of_hits(ranks[d] <= cut, groups[d]) for metric, d, cut in cuts()}
+    def part(self) -> str:
+        """What was attacked: a modality's name, "joint", or "clean"."""
+        return str(self.settings["part"])
 
     @property
     def attacked(self) -> bool:
         """Whether there was an attack."""
         return self.settings["attack"] is not None
 
-    def ranks(self) -> dict[str, dict[str, list[int]]]:
-        """Return the rank of every query, by side ("clean", and "robust" under attack) and direction ("tr", "ir")."""
-        sides = ("clean", "robust") if self.attacked else ("clean",)
-        return {side: {d: self._ranks(d, side).tolist() for d in DIRECTIONS} for side in sides}
+    @property
+    def section(self) -> str:
+        """Its name in a run: of its rows, and of its entry in the summary."""
+        return "/".join(str(self.settings[key]) for key in ("task", "label", "part"))
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures that are defined; those without attack have the part "clean"."""
+        named: dict[str, Any] = {key: self.settings[key] for key in ("part", "attack", "threat")}
+        plain: dict[str, Any] = {"part": "clean", "attack": None, "threat": None}
+        return tuple(
+            Figure(**vars(estimate), what=what, metric=metric, **(plain if what == "clean" else named))
+            for what, metrics in self.estimates.items()
+            for metric, estimate in metrics.items()
+            if estimate is not None
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return settings and figures as JSON values, without rows and pictures."""
         return {
             **self.settings,
-            "images": len(self._ranks("tr", "clean")),
-            "texts": len(self._ranks("ir", "clean")),
-            "clean": self.clean,
-            "robust": self.robust,
-            "shared": self.shared,
-            "success": self.success,
-            "intervals": self.intervals,
-            "figures": told(self.figures),
-            "intervals_are": INTERVALS,
-            "examples": None if self.examples is None else self.examples.to_dict(),
+            "about": dict(self.about),
+            "estimates": told(self.estimates),
+            "examples": [example.to_dict() for example in self.examples],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
-    def _of(self, direction: Direction, field: str) -> Int64[np.ndarray, " queries"]:
-        return np.array([row[field] for row in self.rows if row["direction"] == direction], dtype=np.int64)
 
-    def _ranks(self, direction: Direction, side: str) -> Int64[np.ndarray, " queries"]:
-        return self._of(direction, f"{side}_rank")
+@dataclass(frozen=True)
+class Result:
+    """One model on one data set: clean, and under every attack and threat that was asked for.
+
+    Figures are in percent (scores of captions times 100).
+
+    Args:
+        outcomes: one without attack, or one for each attack and part of the threat; at least one.
+
+    Example:
+        >>> from crossguard.evaluate.statistics import Ratio, attack_figures
+        >>> import numpy as np
+        >>> hits, people = np.array([1, 1, 0, 1] * 5), np.arange(20)
+        >>> settings = {"task": "classification", "label": "net", "part": "clean", "attack": None, "threat": None}
+        >>> about = {"heading": "Classification", "headline": ["accuracy"], "samples": "20 samples"}
+        >>> figures = attack_figures({"accuracy": Ratio.of_hits(hits, people)})
+        >>> Result((Outcome([], settings, figures, about),)).clean
+        {'accuracy': 75.0}
+    """
+
+    outcomes: tuple[Outcome, ...]
+
+    def __post_init__(self) -> None:
+        if not self.outcomes:
+            raise ValueError("Expected at least one outcome, but got none.")
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def task(self) -> str:
+        """The task, such as "retrieval"."""
+        return str(self.settings["task"])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What all outcomes have in common: model, data, seed, ..."""
+        first, *others = (outcome.settings for outcome in self.outcomes)
+        return {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all outcomes, one after the other; `section` tells them apart."""
+        return [row for outcome in self.outcomes for row in outcome.rows]
+
+    @cached_property
+    def figures(self) -> tuple[Figure, ...]:
+        """Every figure once: those without attack first."""
+        clean = [figure for figure in self.outcomes[0].figures if figure.part == "clean"]
+        attacked = [f for outcome in self.outcomes for f in outcome.figures if f.part != "clean"]
+        return (*clean, *attacked)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What was attacked, such as ("image", "text", "joint"); ("clean",) without attack."""
+        return tuple(dict.fromkeys(outcome.part for outcome in self.outcomes))
+
+    def of(self, part: str | None = None, *, attack: str | None = None) -> "Result":
+        """Return the outcomes of a part, of an attack, or of both.
+
+        Args:
+            part: a name of `parts`; None: all.
+            attack: an attack by its name, or by the label that it has where several were asked for; None: all.
+
+        Raises:
+            ValueError: there are none.
+        """
+        chosen = tuple(
+            outcome
+            for outcome in self.outcomes
+            if part in (None, outcome.part)
+            and (
+                attack is None
+                or attack == outcome.settings["attack"]
+                or outcome.settings["label"].endswith(f", {attack}")
+            )
+        )
+        if not chosen:
+            attacks = sorted({str(outcome.settings["attack"]) for outcome in self.outcomes})
+            raise ValueError(
+                f"Expected one of the parts {', '.join(self.parts)} and of the attacks {', '.join(attacks)}, but got "
+                f"{part!r} and {attack!r}."
+            )
+        return Result(chosen)
+
+    @property
+    def widest(self) -> tuple[Outcome, ...]:
+        """The outcomes under the most modalities: "joint" where there is one."""
+        most = max(len(outcome.settings["threat"] or ()) for outcome in self.outcomes)
+        return tuple(outcome for outcome in self.outcomes if len(outcome.settings["threat"] or ()) == most)
+
+    @property
+    def clean(self) -> dict[str, float]:
+        """By metric, the figures without attack."""
+        return _defined(self.outcomes[0], "clean")
+
+    @property
+    def robust(self) -> dict[str, float] | None:
+        """By metric, the figures under the widest part of the threat; of several attacks, under the one that leaves
+        least. None when nothing was attacked."""
+        return self._least("robust")
+
+    @property
+    def shared(self) -> dict[str, float] | None:
+        """As `robust`, under one set for both directions of retrieval; other tasks: the same as `robust`."""
+        return self._least("shared") or self.robust
+
+    @property
+    def success(self) -> dict[str, dict[str, float | None]] | None:
+        """By measure ("conditional", "drop", ...) and metric, the success of the (first) widest attack; None when
+        nothing was attacked, None for a metric where it is not defined."""
+        first = self.widest[0]
+        if not first.attacked:
+            return None
+        return {
+            w: values_of(metrics) for w, metrics in first.estimates.items() if w not in ("clean", "robust", "shared")
+        }
+
+    @property
+    def intervals(self) -> dict[str, dict[str, tuple[float, float] | None]]:
+        """By what a figure is ("clean", "robust", "conditional", "drop", ...) and metric, its 95 % interval over
+        groups, under the (first) widest attack; None where there is none (`figures` says why)."""
+        return {
+            what: {metric: None if e is None else e.interval for metric, e in metrics.items()}
+            for what, metrics in self.widest[0].estimates.items()
+        }
+
+    def figure(self, what: str, metric: str) -> Figure | None:
+        """Return one figure under the (first) widest attack, with its interval; None where it is not defined.
+
+        Args:
+            what: "clean", "robust", "conditional", "drop", ..., see `Figure`.
+            metric: "ir@1", "accuracy", ...
+        """
+        return next((f for f in self.widest[0].figures if (f.what, f.metric) == (what, metric)), None)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """A few samples before and after the (first) widest attack."""
+        return self.widest[0].examples
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Signs that the figures say less than they seem to."""
+        return tuple(dict.fromkeys(warning for outcome in self.outcomes for warning in outcome.warnings))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures should know."""
+        return tuple(dict.fromkeys(note for outcome in self.outcomes for note in outcome.notes))
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return settings and figures of every outcome as JSON values, by section."""
+        return {outcome.section: outcome.summary() for outcome in self.outcomes}
+
+    def _least(self, what: str) -> dict[str, float] | None:
+        found = [_defined(outcome, what) for outcome in self.widest if outcome.attacked and what in outcome.estimates]
+        if not found:
+            return None
+        return {metric: min(values[metric] for values in found if metric in values) for metric in found[0]}
 
     def __str__(self) -> str:
-        said = [f"{self.settings['label']} on {self.settings['data']} ({self.settings['split']})"]
-        said += [f"{metric} {self.clean[metric]:.1f} % clean" for metric in ("tr@1", "ir@1")]
-        if self.robust is not None:
-            attack = self.settings["attack"]
-            said += [f"{metric} {self.robust[metric]:.1f} % under {attack}" for metric in ("tr@1", "ir@1")]
+        first = self.outcomes[0]
+        settings, headline = first.settings, first.about["headline"]
+        said = [f"{self.settings.get('label', settings['model'])} on {settings['data']} ({settings['split']})"]
+        said += [f"{metric} {self.clean[metric]:.1f} clean" for metric in headline if metric in self.clean]
+        for outcome in self.widest:
+            if outcome.attacked:
+                left = _defined(outcome, "robust")
+                under = f"under {outcome.settings['attack']}"
+                said += [f"{metric} {left[metric]:.1f} {under}" for metric in headline if metric in left]
         return ", ".join(said)
+
+
+def _is_under(outcome: Outcome, attack: str | None) -> bool:
+    """Whether an outcome is under an attack, given by its name or by its label among several; None: under any."""
+    return attack in (None, outcome.settings["attack"]) or str(outcome.settings["label"]).endswith(f", {attack}")
+
+
+def _defined(outcome: Outcome, what: str) -> dict[str, float]:
+    found = values_of(outcome.estimates.get(what, {}))
+    return {metric: value for metric, value in found.items() if value is not None}

@@ -18,8 +18,8 @@ from crossguard.attacks.noise import uniform
 from crossguard.attacks.objectives import mean_partner, misalignment
 from crossguard.attacks.text_gradients import token_gradients
 from crossguard.data import PairBatch
-from crossguard.evaluate.result import RetrievalResult
-from crossguard.evaluate.sample_examples import spread_evenly
+from crossguard.evaluate.examples import spread_evenly
+from crossguard.evaluate.result import Outcome
 from crossguard.models import VisionLanguageModel
 
 FEWEST = 8
@@ -169,32 +169,33 @@ def _source_of(attack: Attack) -> CandidateSource | None:
     return None
 
 
-def warn_of_weak_attacks(results: Mapping[str, RetrievalResult]) -> dict[str, list[str]]:
+def warn_of_weak_attacks(outcomes: Mapping[str, Outcome]) -> dict[str, list[str]]:
     """Return, by attack, warnings that a model seems to withstand while another of the same budget breaks it.
 
-    It seems to withstand an attack that leaves at least 85 % of its clean recall; it is broken by one that
-    leaves less than half of that, beyond the intervals of both figures. Figures of too few groups for an interval say
-    nothing.
+    It seems to withstand an attack that leaves at least 85 % of a headline figure; it is broken by one that leaves less
+    than half of that, beyond the intervals of both figures. Figures of too few groups for an interval say nothing.
 
     Args:
-        results: by attack, all of one model under one threat model.
+        outcomes: by attack, all of one model under one threat model.
     """
-    attacked = {name: result for name, result in results.items() if result.robust is not None}
     found: dict[str, list[str]] = {}
-    for metric in ("tr@1", "ir@1"):
+    metrics = next(iter(outcomes.values())).about["headline"] if outcomes else ()
+    for metric in metrics:
         figures = {
             name: (figure.value, *figure.interval)
-            for name, result in attacked.items()
-            if (figure := result.figures["robust"][metric]) is not None and figure.interval is not None
+            for name, outcome in outcomes.items()
+            if (figure := outcome.estimates.get("robust", {}).get(metric)) is not None and figure.interval is not None
         }
         if len(figures) < 2:
             continue
         strongest = min(figures, key=lambda name: figures[name][0])
         value, _, high = figures[strongest]
         for name, (kind, low, _) in figures.items():
-            if kind >= 0.85 * attacked[name].clean[metric] > 0 and value < kind / 2 and high < low:
+            clean = outcomes[name].estimates["clean"][metric]
+            if clean is not None and kind >= 0.85 * clean.value > 0 and value < kind / 2 and high < low:
+                named = metric.upper() if "@" in metric else metric
                 found.setdefault(name, []).append(
-                    f"{metric.upper()} looks robust under {name} ({kind:.1f} %) and breaks under {strongest} "
-                    f"({value:.1f} %) of the same budget: judge by {strongest}."
+                    f"{named} looks robust under {name} ({kind:.1f} %) and breaks under {strongest} ({value:.1f} %) of "
+                    f"the same budget: judge by {strongest}."
                 )
     return found

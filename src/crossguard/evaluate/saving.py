@@ -11,7 +11,8 @@ from crossguard.attacks import load_adversarial, save_adversarial
 from crossguard.attacks.saved_set import refuse_taken
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.batches import pair_batch
-from crossguard.evaluate.store import AdversarialStore, StoredBatch
+from crossguard.evaluate.store import Store
+from crossguard.evaluate.stored_batch import StoredBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.runs import as_read_back
 from crossguard.threat import ThreatModel
@@ -38,7 +39,7 @@ def check_target(folder: Path, settings: Mapping[str, Any] | None = None) -> boo
 
 def save_found(
     folder: Path,
-    store: AdversarialStore,
+    store: Store,
     groups: Sequence[Int64[np.ndarray, " images"]],
     *,
     model: VisionLanguageModel,
@@ -56,7 +57,7 @@ def save_found(
 
     def batches() -> Iterator[tuple[PairBatch, StoredBatch]]:
         for number, image_ids in enumerate(groups):
-            yield pair_batch(model, pairs, image_ids), store.expect(number)
+            yield pair_batch(model, pairs, image_ids), StoredBatch.of_arrays(store.expect(number, image_ids))
 
     save_adversarial(
         folder,

@@ -43,7 +43,7 @@ class NoInterval(ValueError):
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure, its interval, and what both rest on.
 
     Args:
@@ -125,18 +125,18 @@ class Ratio:
         whole = float(self.whole.sum())
         return 100 * float(self.part.sum()) / whole if whole else None
 
-    def figure(self, *, level: float = LEVEL) -> Figure | None:
+    def figure(self, *, level: float = LEVEL) -> Estimate | None:
         """Return the ratio with its interval; None where there is no whole."""
         if self.value is None:
             return None
         part, whole = self.totals
         n, why = int((self.whole > 0).sum()), why_no_interval(whole)
         if why:
-            return Figure(self.value, None, None, n, len(whole), _by_group(self._grouped[0], 100 * part / whole), why)
+            return Estimate(self.value, None, None, n, len(whole), _by_group(self._grouped[0], 100 * part / whole), why)
         low, high = share_bounds(part, whole, level=level)
-        return Figure(self.value, float(low), float(high), n, len(whole))
+        return Estimate(self.value, float(low), float(high), n, len(whole))
 
-    def minus(self, other: "Ratio", *, level: float = LEVEL) -> Figure | None:
+    def minus(self, other: "Ratio", *, level: float = LEVEL) -> Estimate | None:
         """Return how much more this ratio is than another one of the same samples, in points, with its interval.
 
         Where both are shares of the same wholes, the interval follows from the shares that only one of them has, lost
@@ -159,17 +159,17 @@ class Ratio:
         if why:
             with np.errstate(invalid="ignore"):
                 each = 100 * (mine[0] / mine[1] - others[0] / others[1])
-            return Figure(difference, None, None, n, len(names), _by_group(names, each), why)
+            return Estimate(difference, None, None, n, len(names), _by_group(names, each), why)
         if np.array_equal(self.whole, other.whole):
             lost, won = (both._sum(np.maximum(0, sign * (self.part - other.part))) for sign in (1, -1))
             low, high = lost_and_won_bounds(lost, won, mine[1], level=level)
         else:
             low, high = jackknife_bounds(mine, others, level=level)
-        return Figure(difference, float(low), float(high), n, len(names))
+        return Estimate(difference, float(low), float(high), n, len(names))
 
 
-Figures = Mapping[str, Mapping[str, Figure | None]]
-"""Figures by what they are ("clean", "robust", "conditional", "drop", ...) and metric; None where not defined."""
+Estimates = Mapping[str, Mapping[str, Estimate | None]]
+"""Estimates by what they are ("clean", "robust", "conditional", "drop", ...) and metric; None where not defined."""
 
 
 def attack_figures(
@@ -177,7 +177,7 @@ def attack_figures(
     robust: Mapping[str, Ratio] | None = None,
     *,
     lost: Mapping[str, Ratio] | None = None,
-) -> dict[str, dict[str, Figure | None]]:
+) -> dict[str, dict[str, Estimate | None]]:
     """Return the figures of a measurement: "clean" and, under attack, "robust", "conditional" and "drop", by metric.
 
     Args:
@@ -185,7 +185,7 @@ def attack_figures(
         robust: by metric, what is right under attack, of the same samples.
         lost: by metric, what the attack made wrong of what was right ("conditional"); None: hits that were lost.
     """
-    found: dict[str, dict[str, Figure | None]] = {"clean": {m: ratio.figure() for m, ratio in clean.items()}}
+    found: dict[str, dict[str, Estimate | None]] = {"clean": {m: ratio.figure() for m, ratio in clean.items()}}
     if robust is None:
         return found
     found["robust"] = {m: ratio.figure() for m, ratio in robust.items()}
@@ -201,12 +201,12 @@ def hits_lost(before: Ratio, after: Ratio) -> Ratio:
     return Ratio(before.part * (after.part == 0), before.part, before.groups)
 
 
-def values_of(figures: Mapping[str, Figure | None]) -> dict[str, float | None]:
+def values_of(figures: Mapping[str, Estimate | None]) -> dict[str, float | None]:
     """Return the values of figures by metric, None where one is not defined."""
     return {metric: None if figure is None else figure.value for metric, figure in figures.items()}
 
 
-def intervals_of(figures: Figures) -> dict[str, dict[str, Bounds | None]]:
+def intervals_of(figures: Estimates) -> dict[str, dict[str, Bounds | None]]:
     """Return the intervals of figures, None where there is none."""
     return {
         what: {metric: None if figure is None else figure.interval for metric, figure in by_metric.items()}
@@ -214,7 +214,7 @@ def intervals_of(figures: Figures) -> dict[str, dict[str, Bounds | None]]:
     }
 
 
-def told(figures: Figures) -> dict[str, dict[str, dict[str, Any] | None]]:
+def told(figures: Estimates) -> dict[str, dict[str, dict[str, Any] | None]]:
     """Return figures as JSON values; `read_figure` reads one back."""
     return {
         what: {metric: None if figure is None else dict(vars(figure)) for metric, figure in by_metric.items()}
@@ -222,7 +222,7 @@ def told(figures: Figures) -> dict[str, dict[str, dict[str, Any] | None]]:
     }
 
 
-def told_along(figures: Mapping[str, Mapping[str, Sequence[Figure | None]]]) -> dict[str, Any]:
+def told_along(figures: Mapping[str, Mapping[str, Sequence[Estimate | None]]]) -> dict[str, Any]:
     """Return rows of figures as JSON values, such as those of a certificate along its radii."""
     return {
         what: {metric: [None if f is None else dict(vars(f)) for f in along] for metric, along in metrics.items()}
@@ -230,9 +230,16 @@ def told_along(figures: Mapping[str, Mapping[str, Sequence[Figure | None]]]) -> 
     }
 
 
-def read_figure(value: Mapping[str, Any] | None) -> Figure | None:
+def read_estimates(values: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) -> Estimates:
+    """Return what `told` gave."""
+    return {
+        what: {metric: read_figure(value) for metric, value in by_metric.items()} for what, by_metric in values.items()
+    }
+
+
+def read_figure(value: Mapping[str, Any] | None) -> Estimate | None:
     """Return a figure of a summary; None where it is not defined."""
-    return None if value is None else Figure(**value)
+    return None if value is None else Estimate(**value)
 
 
 def clustered_interval(
@@ -418,7 +425,7 @@ def bootstrap_figure(
     groups: int,
     by_group: Mapping[str, float] | None = None,
     level: float = LEVEL,
-) -> Figure:
+) -> Estimate:
     """Return a figure with its interval from its values over bootstrap resamples of groups.
 
     The percentiles are moved outwards, as far as Student's t on `groups` - 1 lies from the normal quantile (Hesterberg,
@@ -434,11 +441,11 @@ def bootstrap_figure(
     """
     why = why_no_interval(np.ones(groups))
     if why:
-        return Figure(value, None, None, n, groups, by_group, why)
+        return Estimate(value, None, None, n, groups, by_group, why)
     quantile = sqrt(groups / (groups - 1)) * float(student.ppf((1 + level) / 2, groups - 1))
     below = float(norm.cdf(-quantile))
     low, high = np.quantile(values, (below, 1 - below))
-    return Figure(value, min(float(low), value), max(float(high), value), n, groups)
+    return Estimate(value, min(float(low), value), max(float(high), value), n, groups)
 
 
 def wilson(hits: int, total: int, *, level: float = LEVEL) -> Bounds:

@@ -21,9 +21,9 @@ from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate.envelope import sparse_envelope
+from crossguard.evaluate.examples import spread_evenly
 from crossguard.evaluate.labels import label_ratio
-from crossguard.evaluate.sample_examples import spread_evenly
-from crossguard.evaluate.statistics import Figure, read_figure
+from crossguard.evaluate.statistics import Estimate, read_figure
 from crossguard.progress import Reporter
 from crossguard.recipes.base_model import base_model
 from crossguard.recipes.perform import choose_device, read_samples
@@ -141,7 +141,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     return Certified(own, baseline, samples)
 
 
-def _whole(run: RunFolder, label: str) -> Figure | None:
+def _whole(run: RunFolder, label: str) -> Estimate | None:
     """Return what the run holds of the base model on whole inputs."""
     known = run.summary.get("certificates", {}).get(label, {}).get("figures", {}).get("whole")
     return None if known is None else read_figure(known["accuracy"][0])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.data import load_pairs
-from crossguard.evaluate import evaluate_modalities
+from crossguard.evaluate import evaluate
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.certify import perform_certify
@@ -70,11 +70,12 @@ def perform_demo(
             model = (
                 load_model("emoji-clip") if label == "emoji-clip" else _hardened(label, settings, run, threat, progress)
             )
-            evaluate_modalities(
+            evaluate(
                 model,
                 test,
                 attack="sga",
                 threat=threat,
+                modalities=True,
                 seed=settings.seed,
                 label=label,
                 run=run,

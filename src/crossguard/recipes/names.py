@@ -12,7 +12,8 @@ from crossguard.attacks import ATTACKS, SOURCES, make_attack
 from crossguard.augment import AUGMENTATIONS
 from crossguard.checks import WrongKind, check_options, ill_typed, nearest, shown
 from crossguard.data import DATASETS
-from crossguard.evaluate.asked import check_budgets
+from crossguard.evaluate.task import Task, check_budgets, task_options
+from crossguard.evaluate.tasks import TASKS
 from crossguard.models import MODELS
 from crossguard.models.table import row_of
 from crossguard.recipes.schema import (
@@ -66,24 +67,42 @@ def _device(wanted: str | None) -> Iterator[str]:
 
 
 def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:
-    gives = {"grounding": "expressions", "samples": "samples"}.get(recipe.task, "pairs")
-    kinds = {"captioning": ("captioner",), "samples": ("classifier", "segmenter")}
-    yield from _data(recipe.data, "data", gives)
-    yield from _task(recipe)
-    yield from _model(recipe.model, *kinds.get(recipe.task, ("vision-language",)))
+    yield from _row(TASKS, recipe.task, "task")
     asked = [(f"attacks.{place}", attack) for place, attack in enumerate(recipe.attacks)]
     if recipe.attack is not None:
         asked.append(("attack", recipe.attack))
         if recipe.attacks:
             yield "attack, attacks: expected one of them, but got both"
-    for key, attack in asked:
-        yield from _attack(ATTACKS, attack, key)
-    if recipe.task in ("retrieval", "grounding") and all(attack.name in ATTACKS for _, attack in asked):
-        yield from _threat(recipe, [attack for _, attack in asked])
-    if recipe.task == "samples" and bool(asked) != bool(recipe.threat.modalities):
-        yield "threat.modalities: expected budgets together with an attack, and none without"
     if recipe.save_to is not None and not asked:
         yield "save_to: expected an attack, whose pictures and texts it keeps, but the recipe has none"
+    if recipe.task not in TASKS:
+        return
+    task = TASKS[recipe.task]
+    yield from _data(recipe.data, "data", task.reads)
+    yield from _task_options(recipe, task)
+    yield from _model(recipe.model, *task.models)
+    for key, attack in asked:
+        yield from _attack(ATTACKS, attack, key)
+        if task.of_samples and attack.name in ATTACKS and not ATTACKS[attack.name].samples:
+            yield f"{key}.name: expected an attack on samples, such as adaptive, but {attack.name!r} needs texts"
+    if task.reads == "samples":
+        yield from _sample_threat(recipe, task)
+        if bool(asked) != bool(recipe.threat.modalities):
+            yield "threat.modalities: expected budgets together with an attack, and none without"
+    elif recipe.threat.modalities:
+        yield f"threat.modalities: expected it only with samples, but the task is {task.name}: name image and text"
+    if not task.of_samples and all(attack.name in ATTACKS for _, attack in asked):
+        yield from _threat(recipe, [attack for _, attack in asked])
+
+
+def _task_options(recipe: EvaluateRecipe, task: type[Task]) -> Iterator[str]:
+    """Options that the task does not have, and values of other types."""
+    known = task_options(task)
+    for name in recipe.options:
+        if name not in known:
+            yield f"options.{name}: unknown option of the task {task.name}; {nearest(name, known)}"
+    for wrong in ill_typed(task, {name: value for name, value in recipe.options.items() if name in known}):
+        yield f"options: expected {wrong}"
 
 
 def _threat(recipe: EvaluateRecipe, asked: Collection[Attack]) -> Iterator[str]:
@@ -98,11 +117,14 @@ def _threat(recipe: EvaluateRecipe, asked: Collection[Attack]) -> Iterator[str]:
         built = _cheaply_built(attack)
         if built is None:
             continue
-        used = [modality for modality in threat or () if modality in built.uses]
-        given = threat.only(*used) if threat is not None and used and recipe.task == "retrieval" else threat
+        if threat is None:
+            yield f"threat: expected a threat model that says what attack {attack.name!r} may do, but got none"
+            continue
+        used = [modality for modality in threat if modality in built.uses]
+        given = threat.only(*used) if used and recipe.attacks else threat
         try:
             check_budgets(built, given)
-            built.budgets(given or recipe.threat.build())
+            built.budgets(given)
         except ValueError as error:
             yield f"threat: {_said(error)}"
 
@@ -231,36 +253,13 @@ _GIVEN_BY_STUDY = frozenset(
 )
 
 
-def _task(recipe: EvaluateRecipe) -> Iterator[str]:
-    """Settings that another task has are mistakes: they would be passed over in silence."""
-    for task in ("grounding", "captioning", "samples"):
-        if getattr(recipe, task) is not None and recipe.task != task:
-            yield f"{task}: expected these settings only with task: {task}, but the task is {recipe.task}"
-    if recipe.task == "samples":
-        yield from _sample_threat(recipe)
-    elif recipe.threat.modalities:
-        yield f"threat.modalities: expected it only with task: samples, but the task is {recipe.task}"
-    if recipe.task == "retrieval":
-        return
-    for name, given in (
-        ("attacks", recipe.attacks),
-        ("probe", recipe.probe),
-        ("save_to", recipe.save_to),
-        ("rerank", recipe.rerank),
-    ):
-        if given:
-            yield f"{name}: expected it only with task: retrieval, but the task is {recipe.task}"
-
-
-def _sample_threat(recipe: EvaluateRecipe) -> Iterator[str]:
+def _sample_threat(recipe: EvaluateRecipe, task: type[Task]) -> Iterator[str]:
     """Budgets of samples are those of `threat.modalities`, and of the attack's own type."""
     for name in ("image", "text"):
         if getattr(recipe.threat, name) is not None:
-            yield f"threat.{name}: expected it under threat.modalities, by the modality's name, with task: samples"
+            yield f"threat.{name}: expected it under threat.modalities, by the modality's name, with task: {task.name}"
     row = None if recipe.attack is None else ATTACKS.get(recipe.attack.name)
-    if row is not None and not row.samples:
-        yield f"attack.name: expected an attack on samples, such as adaptive, but {row.name!r} needs images and texts"
-    elif row is not None:
+    if row is not None and row.samples:
         wanted = " or ".join(f"`{SPELLED[kind]}`" for kind in row.takes if kind in SPELLED)
         for name, budget in recipe.threat.modalities.items():
             if not isinstance(budget.build(), row.takes):

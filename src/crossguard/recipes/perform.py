@@ -1,22 +1,27 @@
 """Carry a checked recipe out: build what it names, run it in its run folder, leave rows, summary and report there."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crossguard.attacks import make_attack
 from crossguard.checks import visible
-from crossguard.data import MultiModalSamples, OneToManyPairs, load_pairs, load_samples
-from crossguard.evaluate import CaptioningResult, GroundingResult, RetrievalResult, SamplesResult, evaluate
-from crossguard.evaluate.several import distinct_names, evaluate_attacks
+from crossguard.data import (
+    MultiModalSamples,
+    OneToManyPairs,
+    load_expressions,
+    load_images,
+    load_pairs,
+    load_samples,
+)
+from crossguard.evaluate import TASKS, Result, evaluate
+from crossguard.evaluate.measure import distinct_names
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.perform_tasks import perform_captioning, perform_grounding, perform_samples
 from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train
@@ -55,49 +60,28 @@ def choose_device(wanted: str | None) -> str:
     return wanted
 
 
-def perform_evaluate(
-    recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter
-) -> dict[str, RetrievalResult] | dict[str, GroundingResult] | dict[str, CaptioningResult] | dict[str, SamplesResult]:
-    """Measure a task as the recipe says; an interrupted run goes on where it stopped.
-
-    Returns:
-        By what is attacked (a modality, "joint", or "clean" without attack); of several attacks, by the attack's
-        name and that ("pgd image").
-    """
-    if recipe.task == "grounding":
-        return perform_grounding(recipe, run, device=choose_device(recipe.device), progress=progress)
-    if recipe.task == "samples":
-        samples = read_samples(recipe.data, recipe.max_samples)
-        return perform_samples(recipe, run, samples, device=choose_device(recipe.device), progress=progress)
-    pairs = read_pairs(recipe.data, recipe.max_samples, progress=progress)
-    if recipe.task == "captioning":
-        return perform_captioning(recipe, run, pairs, device=choose_device(recipe.device), progress=progress)
-    model = load_model(recipe.model)
-    common: dict[str, Any] = {
-        "seed": recipe.seed,
-        "batch_size": recipe.batch_size,
-        "rerank": recipe.rerank,
-        "run": run,
-        "progress": progress,
-        "device": choose_device(recipe.device),
-    }
+def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter) -> Result:
+    """Measure a task as the recipe says; an interrupted run goes on where it stopped."""
+    task = TASKS.find(recipe.task)
     asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
-    if not asked:
-        return {"clean": evaluate(model, pairs, **common)}
     names = distinct_names([attack.name for attack in asked])
-    results = evaluate_attacks(
-        model,
-        pairs,
-        attacks={n: make_attack(a.name, **a.options) for n, a in zip(names, asked, strict=True)},
-        threat=recipe.threat.build() or None,
+    attacks = {n: task.make_attack(a.name, a.options) for n, a in zip(names, asked, strict=True)}  # before the data
+    return evaluate(
+        load_model(recipe.model),
+        read_data(recipe.data, recipe.max_samples, reads=task.reads, progress=progress),
+        task=recipe.task,
+        attack=attacks or None,
+        threat=recipe.threat.build() or None if attacks else None,
         modalities=recipe.modalities,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        run=run,
+        progress=progress,
+        device=choose_device(recipe.device),
         probe=recipe.probe,
         save_to=recipe.save_to,
-        **common,
+        **recipe.options,
     )
-    if len(results) == 1:
-        return next(iter(results.values()))
-    return {f"{name} {part}": result for name, parts in results.items() for part, result in parts.items()}
 
 
 def perform_train(recipe: TrainRecipe, run: RunFolder | None, *, progress: Reporter) -> Path:
@@ -141,20 +125,41 @@ def perform_train(recipe: TrainRecipe, run: RunFolder | None, *, progress: Repor
 
 
 def read_pairs(data: Data, max_samples: int | None, *, progress: Reporter | None = None) -> OneToManyPairs:
-    """Load a recipe's pairs, or the first so many images of them; what the loader noticed goes to standard error."""
-    pairs = load_pairs(data.name, split=data.split, progress=progress, **data.options)
-    tell_notes(data.name, pairs.notes)
-    return pairs if max_samples is None else pairs.head(max_samples)
+    """Load a recipe's pairs, or the first so many images of them."""
+    pairs: OneToManyPairs = read_data(data, max_samples, reads="pairs", progress=progress)
+    return pairs
 
 
 def read_samples(data: Data, max_samples: int | None) -> MultiModalSamples:
-    """Load a recipe's samples, or the first so many of them; what the loader noticed goes to standard error."""
-    samples = load_samples(data.name, split=data.split, **data.options)
-    tell_notes(data.name, samples.notes)
-    return samples if max_samples is None else samples.head(max_samples)
+    """Load a recipe's samples, or the first so many of them."""
+    samples: MultiModalSamples = read_data(data, max_samples, reads="samples")
+    return samples
+
+
+def read_data(data: Data, max_samples: int | None, *, reads: str, progress: Reporter | None = None) -> Any:
+    """Load a recipe's data, or the first so many of them; what the loader noticed goes to standard error.
+
+    Args:
+        data: name, split and options.
+        max_samples: images, samples or expressions' images at most; None: all.
+        reads: "pairs", "images", "samples" or "expressions".
+        progress: where reading is shown.
+    """
+    more = {"progress": progress} if reads in ("pairs", "images") else {}
+    found = _LOADERS[reads](data.name, split=data.split, **more, **data.options)
+    tell_notes(data.name, getattr(found, "notes", ()))
+    return found if max_samples is None else found.head(max_samples)
 
 
 def tell_notes(name: str, notes: Iterable[str]) -> None:
     """Say on standard error what a loader noticed: what was left out, merged or taken for something."""
     for note in notes:
         print(f"note: {visible(name)}: {visible(note)}", file=sys.stderr)
+
+
+_LOADERS: dict[str, Callable[..., Any]] = {
+    "pairs": load_pairs,
+    "images": load_images,
+    "samples": load_samples,
+    "expressions": load_expressions,
+}

@@ -1,8 +1,8 @@
 """What a recipe would cost, without carrying it out and without opening its run."""
 
 from crossguard.attacks import make_attack
-from crossguard.evaluate.asked import part_name, parts_of
 from crossguard.evaluate.cost import Cost, estimate_cost
+from crossguard.evaluate.measure import part_name, parts_of
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
@@ -30,7 +30,7 @@ def plan_evaluate(recipe: EvaluateRecipe, *, progress: Reporter) -> Cost:
         read_pairs(recipe.data, recipe.max_samples, progress=progress),
         attacks={attack.name: make_attack(attack.name, **attack.options) for attack in asked},
         threats=parts_of(threat) if recipe.modalities else {part_name(threat): threat} if threat else {},
-        rerank=recipe.rerank,
+        **recipe.options,
         seed=recipe.seed,
         device=choose_device(recipe.device),
         progress=progress,

@@ -136,7 +136,7 @@ class EvaluateThreat(Threat):
     """The threat model of an evaluation, of images and texts or of the modalities of samples."""
 
     modalities: Annotated[
-        dict[str, SampleBudget], Field(description="task samples: {accelerometer: {eps: 0.02}, ...}")
+        dict[str, SampleBudget], Field(description="of samples: {accelerometer: {eps: 0.02}, ...}")
     ] = Field(default_factory=dict)
 
     def build(self) -> ThreatModel:
@@ -192,45 +192,14 @@ class _Recipe(_Section):
     max_samples: Annotated[Positive | None, Field(description="take only the first so many images or samples")] = None
 
 
-class Grounding(_Section):
-    """Settings of visual grounding."""
-
-    layer: Annotated[Count, Field(description="layer whose attention to the image is looked at")] = 8
-
-
-class Captioning(_Section):
-    """Settings of captioning."""
-
-    beams: Positive = 3
-    min_length: Annotated[Positive, Field(description="fewest tokens, prompt and end included")] = 5
-    max_length: Annotated[Positive, Field(description="most tokens, the same counted")] = 20
-    objective: Annotated[
-        Literal["references", "own-caption"], Field(description="whose loss the attack raises: people's or its own")
-    ] = "references"
-
-
-class Samples(_Section):
-    """Settings of classifiers and segmenters of sensors and scenes."""
-
-    objective: Annotated[
-        Literal["strongest", "cross-entropy", "margin", "masked-cross-entropy", "jensen-shannon"],
-        Field(description="what the attack raises; strongest: all of the task's in turn"),
-    ] = "strongest"
-    positive: Annotated[str | None, Field(description="masks: the class of IoU; default: the second")] = None
-    storage: Annotated[
-        dict[str, Literal["pixels", "millimetres"]],
-        Field(description="how modalities are stored whose data do not show it: {depth: millimetres}"),
-    ] = Field(default_factory=dict)
-
-
 class EvaluateRecipe(_Recipe):
     """One model on one task, clean and robust."""
 
     verb: Literal["evaluate"]
-    task: Literal["retrieval", "grounding", "captioning", "samples"] = "retrieval"
-    grounding: Grounding | None = None
-    captioning: Captioning | None = None
-    samples: Samples | None = None
+    task: Annotated[str, Field(description="`crossguard list tasks`")] = "retrieval"
+    options: Annotated[Options, Field(description="the task's own settings, as `rerank` of retrieval")] = Field(
+        default_factory=dict
+    )
     model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
     data: Data
     attack: Attack | None = None
@@ -243,11 +212,7 @@ class EvaluateRecipe(_Recipe):
     ] = 0
     save_to: Annotated[Place | None, Field(description="new folder for adversarial pictures and texts")] = None
     modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
-    rerank: Annotated[
-        Count | None,
-        Field(description="candidates that a fusion model re-ranks; default 128, 0: by cosine alone; others: 0"),
-    ] = None
-    batch_size: Positive = 64
+    batch_size: Annotated[Positive | None, Field(description="attacked together; default: the task's")] = None
 
 
 class TrainRecipe(_Recipe):

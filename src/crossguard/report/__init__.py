@@ -1,59 +1,36 @@
 """Reports: one self-contained HTML page per run or comparison, and the same tables for terminals and programs."""
 
-from crossguard.evaluate.statistics import Figure
+from crossguard.evaluate.examples import Example, Item
+from crossguard.evaluate.statistics import Estimate
 from crossguard.report.certificates import certificate_entry, certificate_view, segmentation_view
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
     certificate_table,
     print_certificates,
-    print_retrieval,
-    print_tasks,
+    print_results,
     report_runs,
-    retrieval_table,
-    task_table,
+    result_table,
 )
-from crossguard.report.tasks import TaskExampleView, TaskView
-from crossguard.report.views import (
-    Asked,
-    CertificateView,
-    CurveView,
-    Difference,
-    ExampleView,
-    GalleryView,
-    Hit,
-    MapsView,
-    RetrievalView,
-    RunView,
-    Share,
-    Word,
-)
+from crossguard.report.views import CertificateView, CurveView, Difference, MapsView, ResultView, RunView
 
 __all__ = [
-    "Asked",
     "CertificateView",
     "CurveView",
     "Difference",
-    "ExampleView",
-    "Figure",
-    "GalleryView",
-    "Hit",
+    "Estimate",
+    "Example",
+    "Item",
     "MapsView",
-    "RetrievalView",
+    "ResultView",
     "RunView",
-    "Share",
-    "TaskExampleView",
-    "TaskView",
-    "Word",
     "certificate_entry",
     "certificate_table",
     "certificate_view",
     "print_certificates",
-    "print_retrieval",
-    "print_tasks",
+    "print_results",
     "render_report",
     "report_runs",
-    "retrieval_table",
+    "result_table",
     "segmentation_view",
-    "task_table",
     "write_report",
 ]

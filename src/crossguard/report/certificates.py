@@ -11,7 +11,7 @@ from PIL import Image
 from crossguard.certify import Certificate, SegmentationCertificate
 from crossguard.certify.decide import SCOPES, Correction
 from crossguard.evaluate.certified import certified_ratios, differences_along, figures_along, smoothed_figures
-from crossguard.evaluate.statistics import Figure, read_figure, told_along
+from crossguard.evaluate.statistics import Estimate, read_figure, told_along
 from crossguard.report.views import CertificateView, CurveView, MapsView
 from crossguard.runs import RunFolder, safe_name
 
@@ -151,7 +151,7 @@ def _figures(
     *,
     correction: Correction = "bonferroni",
     positive: int = 1,
-) -> dict[str, dict[str, tuple[Figure | None, ...]]]:
+) -> dict[str, dict[str, tuple[Estimate | None, ...]]]:
     """Return a certificate's figures with their intervals, see `CertificateView.figures`."""
     along = [
         certified_ratios(source, [*grid, *curve], positive=positive, correction=correction)

@@ -6,21 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crossguard.evaluate.examples import Example, Examples
-from crossguard.evaluate.statistics import read_figure
+from crossguard.evaluate.examples import Example, load_examples
+from crossguard.evaluate.statistics import read_estimates, read_figure
 from crossguard.report.differences import differences
-from crossguard.report.groups import grouped
-from crossguard.report.views import (
-    Asked,
-    Difference,
-    ExampleView,
-    GalleryView,
-    Hit,
-    RetrievalView,
-    RunView,
-    Share,
-)
-from crossguard.report.words import ONE_SET, flat, marked_words
+from crossguard.report.groups import Group, grouped
+from crossguard.report.views import Difference, ResultView, RunView
+from crossguard.report.words import flat
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
@@ -54,107 +45,67 @@ def run_views(runs: Sequence[RunFolder]) -> list[RunView]:
     return views
 
 
-def retrieval_views(runs: Sequence[RunFolder]) -> list[RetrievalView]:
-    """Return one row per model, data set and attack of every run, single modalities and joint side by side."""
-    groups = grouped(runs, "retrieval")
-    found = differences("retrieval", groups)
-    return [_retrieval_view(group.name, group.entries, found.get(place)) for place, group in enumerate(groups)]
-
-
-def gallery_views(runs: Sequence[RunFolder]) -> list[GalleryView]:
-    """Return the examples of every row under its widest threat.
+def result_views(runs: Sequence[RunFolder]) -> list[ResultView]:
+    """Return one row per task, model, data set and attack of every run, single modalities and joint side by side.
 
     Raises:
-        ValueError: a run's example pictures are missing or damaged.
+        ValueError: an earlier version measured a run, or its example pictures are missing or damaged.
     """
-    galleries = []
-    for group in grouped(runs, "retrieval"):
-        shown = [entry for entry in group.entries if entry["examples"] is not None]
-        if not shown:
-            continue
-        entry = max(reversed(shown), key=lambda entry: len(entry["threat"]))
-        threat = ThreatModel.from_dict(entry["threat"])
-        path = group.run.file("examples", entry["label"], f"{entry['part']}.npz")
-        examples = Examples.load(entry["examples"], path)
-        galleries.append(
-            GalleryView(
-                title=group.name,
-                attack=f"{entry['attack']}, {threat}",
-                examples=[
-                    _example_view(example, examples, threat)
-                    for example in sorted(examples.queries, key=lambda example: example.direction)  # pictures first
-                ],
-            )
-        )
-    return [gallery for gallery in galleries if gallery.examples]
+    groups = grouped(runs)
+    found = differences(groups)
+    return [_result_view(group, found.get(place)) for place, group in enumerate(groups)]
 
 
-def _retrieval_view(label: str, entries: Sequence[Mapping[str, Any]], difference: Difference | None) -> RetrievalView:
-    first = entries[0]
-    columns = {"clean": _shares(first, "clean")}
-    success = {}
-    widest: Mapping[str, Any] | None = None
-    for entry in entries:
-        if entry["robust"] is None:
-            continue
-        columns[entry["part"]] = _shares(entry, "robust")
-        if entry["shared"] != entry["robust"]:
-            columns[entry["part"] + ONE_SET] = _shares(entry, "shared")
-        success[entry["part"]] = {
-            definition: {metric: read_figure(value) for metric, value in entry["figures"][definition].items()}
-            for definition in ("conditional", "drop")
-        }
-        if widest is None or len(entry["threat"]) > len(widest["threat"]):
-            widest = entry
-    return RetrievalView(
-        label=label,
-        data=first["data"],
-        split=first["split"],
-        images=first["images"],
-        texts=first["texts"],
-        attack=None if widest is None else widest["attack"],
-        threat="" if widest is None else str(ThreatModel.from_dict(widest["threat"])),
-        seed=(widest or first)["seed"],
-        columns=columns,
-        success=success,
-        warnings=tuple(dict.fromkeys(warning for entry in entries for warning in entry.get("warnings", ()))),
+def _result_view(group: Group, difference: Difference | None) -> ResultView:
+    widest = group.widest
+    about, settings = widest["about"], {name: widest[name] for name in ("task", "data", "split", "attack", "seed")}
+    columns = {
+        column: {metric: read_figure(value) for metric, value in entry["estimates"][what].items()}
+        for column, (entry, what) in group.columns.items()
+    }
+    return ResultView(
+        **settings,
+        heading=about["heading"],
+        label=group.name,
+        samples=about["samples"],
+        threat=_threat(widest),
+        headline=tuple(about["headline"]),
+        columns={c: {m: figure for m, figure in metrics.items() if figure} for c, metrics in columns.items()},
+        success={
+            entry["part"]: {
+                what: metrics
+                for what, metrics in read_estimates(entry["estimates"]).items()
+                if what not in ("clean", "robust", "shared")
+            }
+            for entry in group.entries
+            if "robust" in entry["estimates"]
+        },
+        explained=about["explained"],
+        notes=(*widest.get("data_notes", ()), *widest["notes"]),
+        warnings=tuple(dict.fromkeys(warning for entry in group.entries for warning in entry["warnings"])),
+        examples=_examples(group),
         difference=difference,
     )
 
 
-def _shares(entry: Mapping[str, Any], figure: str) -> dict[str, Share]:
-    return {metric: Share(**value) for metric, value in entry["figures"][figure].items()}
+def _threat(entry: Mapping[str, Any]) -> str:
+    """Return a threat in words; which sides are attacked is told where there are queries and a gallery."""
+    if entry["threat"] is None:
+        return ""
+    threat = ThreatModel.from_dict(entry["threat"])
+    if "shared" in entry["estimates"] or threat.target != "both":
+        return str(threat)
+    return ", ".join(f"{modality}: {budget}" for modality, budget in threat.items())
 
 
-def _example_view(example: Example, examples: Examples, threat: ThreatModel) -> ExampleView:
-    asked_under_attack, gallery_under_attack = threat.target != "gallery", threat.target != "query"
-    clean_asked, attacked_asked = _asked(example, examples, attacked=asked_under_attack)
-    picture_under_attack = asked_under_attack if example.direction == "tr" else gallery_under_attack
-    subject = example.query if example.direction == "tr" else example.right[0]
-    return ExampleView(
-        before=clean_asked,
-        after=attacked_asked,
-        found_before=[_hit(example, examples, index, attacked=False) for index in example.before],
-        found_after=[_hit(example, examples, index, attacked=gallery_under_attack) for index in example.after],
-        picture=examples.pictures[subject] if picture_under_attack and "image" in threat else None,
-    )
-
-
-def _asked(example: Example, examples: Examples, *, attacked: bool) -> tuple[Asked, Asked]:
-    if example.direction == "tr":
-        clean, adversarial = examples.pictures[example.query]
-        return Asked(picture=clean), Asked(picture=adversarial if attacked else clean)
-    clean_text, adversarial_text = examples.texts[example.query]
-    before, after = marked_words(clean_text, adversarial_text if attacked else clean_text)
-    return Asked(words=before), Asked(words=after)
-
-
-def _hit(example: Example, examples: Examples, index: int, *, attacked: bool) -> Hit:
-    right = index in example.right
-    if example.direction == "ir":
-        return Hit(right, picture=examples.pictures[index][int(attacked)])
-    clean, adversarial = examples.texts[index]
-    return Hit(right, words=marked_words(clean, adversarial if attacked else clean)[1])
+def _examples(group: Group) -> tuple[Example, ...]:
+    """Return the examples of the last result under the most modalities that has any."""
+    shown = [entry for entry in group.entries if entry["examples"]]
+    if not shown:
+        return ()
+    entry = max(reversed(shown), key=lambda entry: len(entry["threat"] or ()))
+    path = group.run.file("examples", entry["task"], entry["label"], f"{entry['part']}.npz")
+    return load_examples(entry["examples"], path)
 
 
 def _short_name(run: RunFolder) -> str:

@@ -1,51 +1,57 @@
 """How rows of a table differ on the same samples: the interval of the paired difference, sample by sample."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from crossguard.evaluate.grounding_result import GroundingResult
-from crossguard.evaluate.result import RetrievalResult
-from crossguard.evaluate.retrieval import DIRECTIONS
-from crossguard.evaluate.samples_result import SamplesResult
-from crossguard.evaluate.statistics import Figure, Ratio, bootstrap_figure
-from crossguard.report.groups import Group
+from crossguard.evaluate.statistics import Estimate, bootstrap_figure
+from crossguard.evaluate.tasks import TASKS
+from crossguard.report.groups import Entry, Group
 from crossguard.report.views import Difference
-from crossguard.report.words import ONE_SET
 from crossguard.runs import RunFolder
 
-Entry = Mapping[str, Any]
-Rows = Sequence[Mapping[str, Any]]
-Ratios = Mapping[str, Ratio]
 
+def differences(groups: Sequence[Group]) -> dict[int, Difference]:
+    """Return, by place of a row, how it differs from the first row of the same task on the same data.
 
-def differences(kind: str, groups: Sequence[Group]) -> dict[int, Difference]:
-    """Return, by place of a row, how it differs from the first row on the same data.
-
-    Columns that both rows have are compared; clean figures of the same weights are the same, and are left out.
+    Columns that both rows have are compared; clean figures of the same weights are the same, and are left out. Of a
+    task that is not in the table (one of somebody's own that was not imported) nothing is compared.
 
     Args:
-        kind: of the results.
-        groups: the rows of the table.
+        groups: the rows of the tables.
     """
     found: dict[int, Difference] = {}
     first: dict[str, Group] = {}
     rows = _Rows()
     for place, group in enumerate(groups):
-        reference = first.setdefault(_data(group.entries[0]), group)
+        entry = group.entries[0]
+        if entry["task"] not in TASKS:
+            continue
+        reference = first.setdefault(_judged(entry), group)
         if reference is group:
             continue
-        mine, others = (_columns(one, kind, rows) for one in (group, reference))
-        same = group.entries[0]["weights"] == reference.entries[0]["weights"]
+        mine, others = group.columns, reference.columns
+        if _weights(entry) == _weights(reference.entries[0]):
+            del mine["clean"]
         columns = {
             column: more
-            for column, figures in mine.items()
-            if column in others and not (same and column == "clean") and (more := figures(others[column]))
+            for column, (result, side) in mine.items()
+            if column in others and (more := rows.more((group.run, result), (reference.run, others[column][0]), side))
         }
         if columns:
             found[place] = Difference(reference.name, columns)
     return found
+
+
+def _weights(entry: Entry) -> str:
+    return str(entry.get("weights", entry["label"]))
+
+
+def _judged(entry: Entry) -> str:
+    """Return what decides which answers are right; results are compared where it is the same."""
+    task, told = TASKS[entry["task"]], {**entry["about"], **entry}
+    return repr([task.name, *(told.get(name) for name in task.judged_by)])
 
 
 class _Rows:
@@ -54,71 +60,41 @@ class _Rows:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
 
-    def of(self, run: RunFolder, section: str) -> Rows:
+    def more(self, mine: tuple[RunFolder, Entry], other: tuple[RunFolder, Entry], side: str) -> dict[str, Estimate]:
+        """Return, by metric, how much more one result has on a side than another."""
+        if "draws" in mine[1]["about"]:
+            return _resampled(mine[1], other[1], side)
+        task = TASKS[mine[1]["task"]]
+        own, others = (task.ratios(self._of(*result), side) for result in (mine, other))
+        found = {metric: ratio.minus(others[metric]) for metric, ratio in own.items() if metric in others}
+        return {metric: figure for metric, figure in found.items() if figure is not None}
+
+    def _of(self, run: RunFolder, entry: Entry) -> list[Mapping[str, Any]]:
         key = str(run.path)
         if key not in self._known:
             by_section: dict[str, list[Mapping[str, Any]]] = {}
             for row in run.read_rows():
                 by_section.setdefault(str(row.get("section")), []).append(row)
             self._known[key] = by_section
-        return self._known[key].get(section, [])
+        task, section = TASKS[entry["task"]], "/".join(str(entry[name]) for name in ("task", "label", "part"))
+        by_key = {task.key(row): row for row in self._known[key].get(section, [])}
+        return [by_key[name] for name in sorted(by_key)]
 
 
-def _data(entry: Entry) -> str:
-    return repr([entry.get(name) for name in ("content", "positive", "tokenizer")])
-
-
-class _Scores:
-    """What a column holds of one row: ratios, or scores over resamples of the groups."""
-
-    def __init__(self, entry: Entry, side: str, ratios: Callable[[], Ratios] | None) -> None:
-        self.entry, self.side, self.ratios = entry, side, ratios
-
-    def __call__(self, other: "_Scores") -> dict[str, Figure]:
-        """Return, by metric, how much more this has than another."""
-        if self.ratios is not None and other.ratios is not None:
-            mine, others = self.ratios(), other.ratios()
-            found = {metric: ratio.minus(others[metric]) for metric, ratio in mine.items() if metric in others}
-            return {metric: figure for metric, figure in found.items() if figure is not None}
-        if self.entry["seed"] != other.entry["seed"]:
-            return {}  # other resamples
-        known = self.entry["figures"][self.side]
-        return {metric: self._resampled(other, metric) for metric in known if metric in other.entry[other.side]}
-
-    def _resampled(self, other: "_Scores", metric: str) -> Figure:
-        mine, others = ((s.entry["draws"].get(s.side, {}).get(metric, [])) for s in (self, other))
-        figure, before = (s.entry["figures"][s.side][metric] for s in (self, other))
+def _resampled(mine: Entry, other: Entry, side: str) -> dict[str, Estimate]:
+    """Return differences of scores over the same resamples of groups; none where the resamples differ."""
+    if mine["seed"] != other["seed"]:
+        return {}
+    found = {}
+    for metric, figure in mine["estimates"][side].items():
+        before = other["estimates"][side].get(metric)
+        if figure is None or before is None:
+            continue
         by_group = None
         if figure["by_group"] is not None:
             by_group = {name: value - before["by_group"][name] for name, value in figure["by_group"].items()}
+        own, others = (np.array(entry["about"]["draws"].get(side, {}).get(metric, [])) for entry in (mine, other))
         more = figure["value"] - before["value"]
-        values = np.array(mine) - np.array(others)
-        return bootstrap_figure(more, values, n=figure["n"], groups=figure["groups"], by_group=by_group)
-
-
-def _columns(group: Group, kind: str, rows: _Rows) -> dict[str, _Scores]:
-    found = {"clean": _scores(group, group.entries[0], "clean", kind, rows)}
-    for entry in group.entries:
-        if entry["robust"] is not None:
-            found[entry["part"]] = _scores(group, entry, "robust", kind, rows)
-        if entry.get("shared") != entry["robust"] and kind == "retrieval":
-            found[entry["part"] + ONE_SET] = _scores(group, entry, "shared", kind, rows)
+        counts = {name: figure[name] for name in ("n", "groups")}
+        found[metric] = bootstrap_figure(more, own - others, **counts, by_group=by_group)
     return found
-
-
-def _scores(group: Group, entry: Entry, side: str, kind: str, rows: _Rows) -> _Scores:
-    if kind == "captioning":
-        return _Scores(entry, side, None)
-    return _Scores(entry, side, lambda: _ratios(group.run, entry, side, kind, rows))
-
-
-def _ratios(run: RunFolder, entry: Entry, side: str, kind: str, rows: _Rows) -> Ratios:
-    name = f"{entry['label']}/{entry['part']}"
-    found = rows.of(run, name if kind == "retrieval" else f"{kind}/{name}")
-    if kind == "retrieval":
-        known = {(row["direction"], row["index"]): row for row in found}
-        ordered = [known[key] for direction in DIRECTIONS for key in sorted(k for k in known if k[0] == direction)]
-        return RetrievalResult(ordered, entry).ratios(side)
-    if kind == "grounding":
-        return GroundingResult(sorted(found, key=lambda row: int(row["index"])), entry).ratios(side)
-    return SamplesResult(sorted(found, key=lambda row: int(row["sample"])), entry).ratios(side)

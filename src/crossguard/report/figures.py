@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from textwrap import shorten, wrap
 
 import numpy as np
 from jaxtyping import Float
 
-from crossguard.report.views import CertificateView, RetrievalView
-from crossguard.report.words import column_name, columns_of, spread
+from crossguard.report.views import CertificateView, ResultView
+from crossguard.report.words import column_name, columns_of, metric_title, spread
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Label:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Recall per model, one bar per column."""
+    """A metric by model, one bar per column."""
 
     title: str
     width: float
@@ -48,46 +49,51 @@ class BarChart:
     ticks: tuple[Label, ...]
 
 
-def bar_chart(views: Sequence[RetrievalView], metric: str, *, width: float = 500.0, height: float = 290.0) -> BarChart:
-    """Lay out a metric of all models: grouped bars on a scale of 0 to 100 %.
+def bar_chart(views: Sequence[ResultView], metric: str, *, width: float = 500.0, height: float = 290.0) -> BarChart:
+    """Lay out a metric of all models: grouped bars on a scale of 0 to 100, or to 200, ... where scores are larger.
 
     Args:
-        views: the rows of the table, at least one.
-        metric: "tr@1", "ir@1", ...
+        views: the rows of a section, at least one.
+        metric: "tr@1", "accuracy", ...
         width: in units of the drawing.
         height: in units of the drawing.
     """
     columns = columns_of(views)
+    figures = [{c: figures[metric] for c, figures in view.columns.items() if metric in figures} for view in views]
+    ends = [end for found in figures for figure in found.values() for end in (figure.interval or (figure.value,))]
+    most = 100 * max(1, ceil(max(ends, default=0) / 100 - 1e-9))
     left, top, base = 34.0, 42.0, height - 42
     per_group = (width - left) / len(views)
     bar_width = min(30.0, 0.8 * per_group / len(columns))
-    scale = (base - top) / 100
+    scale = (base - top) / most
     bars, groups = [], []
-    for g, view in enumerate(views):
+    for g, (view, found) in enumerate(zip(views, figures, strict=True)):
         middle = left + (g + 0.5) * per_group
         for c, column in enumerate(columns):
-            if column not in view.columns:
+            if column not in found:
                 continue
-            share = view.columns[column][metric]
-            low, high = share.interval or (share.value, share.value)
+            figure = found[column]
+            value, low, high = (max(0.0, end) for end in (figure.value, *(figure.interval or (figure.value,) * 2)))
             x = middle + (c - len(columns) / 2) * bar_width
             bars.append(
                 Bar(
                     x=round(x + 1, 2),
-                    y=round(base - share.value * scale, 2),
+                    y=round(base - value * scale, 2),
                     width=round(bar_width - 2, 2),
-                    height=round(max(share.value * scale, 0.75), 2),
+                    height=round(max(value * scale, 0.75), 2),
                     shade=c,
                     whisker=(round(x + bar_width / 2, 2), round(base - high * scale, 2), round(base - low * scale, 2)),
-                    value=f"{share.value:.0f}" if bar_width >= 20 else "",
-                    tip=f"{view.label}, {column_name(column)}: {share} % ({spread(share)})",
+                    value=f"{figure.value:.0f}" if bar_width >= 20 else "",
+                    tip=f"{view.label}, {column_name(column)}: {figure} ({spread(figure)})",
                 )
             )
         room = max(6, int(per_group / 6.4))
         lines = wrap(view.label, room, max_lines=2, placeholder="…") or [shorten(view.label, room, placeholder="…")]
         groups.append(Label(round(middle, 2), base + 18, tuple(lines)))
-    ticks = tuple(Label(left - 6, round(base - value * scale, 2), (str(value),)) for value in (0, 25, 50, 75, 100))
-    return BarChart(metric.upper(), width, height, left, base, tuple(bars), tuple(groups), ticks)
+    ticks = tuple(
+        Label(left - 6, round(base - value * scale, 2), (str(value),)) for value in range(0, most + 1, most // 4)
+    )
+    return BarChart(metric_title(metric), width, height, left, base, tuple(bars), tuple(groups), ticks)
 
 
 @dataclass(frozen=True)

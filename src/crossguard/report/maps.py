@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from crossguard.report.views import Picture
+from crossguard.evaluate.examples import Picture
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart; yellow is kept for abstention.
 _CLASSES = (

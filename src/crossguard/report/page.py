@@ -2,22 +2,20 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crossguard import __version__
+from crossguard.evaluate.examples import Item
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
-from crossguard.report.tasks import KINDS, TaskView, task_columns, task_figures
+from crossguard.report.sections import Section, sections
 from crossguard.report.templates import get_template
-from crossguard.report.views import COLUMNS, CertificateView, ExampleView, GalleryView, Picture, RetrievalView, RunView
-from crossguard.report.words import column_name, columns_of, figures_of, missing_intervals, rests_on, spread
+from crossguard.report.views import CertificateView, ResultView, RunView, Word
+from crossguard.report.words import column_name, marked_words, missing_intervals, rests_on, spread
 from crossguard.runs import write_atomically
 
-_THUMBNAIL = 128
-_LARGE = 224
 _WIDE = 640
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -29,10 +27,8 @@ def write_report(
     *,
     title: str,
     settings: Sequence[RunView] = (),
-    retrieval: Sequence[RetrievalView] = (),
+    results: Sequence[ResultView] = (),
     certificates: Sequence[CertificateView] = (),
-    galleries: Sequence[GalleryView] = (),
-    tasks: Sequence[TaskView] = (),
     lede: Sequence[str] = (),
 ) -> Path:
     """Write a report that needs no other file and loads nothing, readable in light and dark.
@@ -41,10 +37,8 @@ def write_report(
         path: the HTML file; replaced as a whole.
         title: the heading.
         settings: the runs that it reports on.
-        retrieval: rows of the retrieval table, in order.
+        results: what was measured, with examples: a section for each heading; of its examples the first are open.
         certificates: certificates to draw.
-        galleries: examples to show; the first is open.
-        tasks: other tasks than retrieval, a section each.
         lede: sentences below the title; default: one that says what was measured.
 
     Returns:
@@ -54,15 +48,7 @@ def write_report(
         ValueError: nothing to report.
     """
     path = Path(path).expanduser()
-    page = render_report(
-        title=title,
-        settings=settings,
-        retrieval=retrieval,
-        certificates=certificates,
-        galleries=galleries,
-        tasks=tasks,
-        lede=lede,
-    )
+    page = render_report(title=title, settings=settings, results=results, certificates=certificates, lede=lede)
     write_atomically(path, _COMMANDS.sub("\ufffd", page))
     return path
 
@@ -71,10 +57,8 @@ def render_report(
     *,
     title: str,
     settings: Sequence[RunView] = (),
-    retrieval: Sequence[RetrievalView] = (),
+    results: Sequence[ResultView] = (),
     certificates: Sequence[CertificateView] = (),
-    galleries: Sequence[GalleryView] = (),
-    tasks: Sequence[TaskView] = (),
     lede: Sequence[str] = (),
 ) -> str:
     """Return the page that `write_report` writes.
@@ -82,33 +66,23 @@ def render_report(
     Raises:
         ValueError: nothing to report.
     """
-    if not retrieval and not certificates and not tasks:
-        raise ValueError("Expected retrieval results or certificates or other tasks to report, but got none.")
-    columns = columns_of(retrieval)
+    if not results and not certificates:
+        raise ValueError("Expected results or certificates to report, but got none.")
+    found = sections(results)
     contents = [("settings", "Settings")]
-    contents += [("retrieval", "Retrieval")] if retrieval else []
-    by_kind = {kind: [view for view in tasks if view.kind == kind] for kind in KINDS}
-    contents += [(kind, KINDS[kind]) for kind, views in by_kind.items() if views]
+    contents += [(f"results-{place}", section.heading) for place, section in enumerate(found, 1)]
     contents += [("certificates", "Certificates")] if certificates else []
-    contents += [("examples", "Examples")] if galleries else []
     contents += [("reading", "How to read it")]
     page = get_template("page.html.j2", filters=_filters())
     return page.render(
         title=title,
-        lede=list(lede) or [*_lede(retrieval, certificates), *_task_lede(tasks)],
+        lede=list(lede) or _lede(found, certificates),
         contents=contents,
-        overview=_overview(settings, retrieval, certificates, tasks),
+        overview=_overview(settings, results, certificates),
         runs=settings,
         fact_names=list(dict.fromkeys(name for run in settings for name in run.facts)),
-        retrieval=retrieval,
-        missing=missing_intervals(figure for view in retrieval for figure in figures_of(view)),
-        missing_of=_missing_of_tasks,
-        columns=columns,
-        attacked=[column for column in columns if any(column in view.success for view in retrieval)],
-        charts=[bar_chart(retrieval, metric) for metric in ("tr@1", "ir@1")] if retrieval else [],
+        sections=found,
         certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
-        galleries=galleries,
-        tasks=[(kind, KINDS[kind], views) for kind, views in by_kind.items() if views],
         version=__version__,
     )
 
@@ -116,51 +90,36 @@ def render_report(
 def _filters() -> dict[str, Callable[..., Any]]:
     return {
         "column_name": column_name,
-        "thumbnail": _thumbnail,
-        "strip": _strip,
-        "wide": _wide,
+        "charts": lambda section: [bar_chart(section.views, metric) for metric in section.headline],
+        "worded": _worded,
+        "pictures": _pictures,
+        "wide": lambda picture: data_uri(picture, longest=_WIDE),
         "metric_name": metric_name,
         "along": _along,
         "percent": _percent,
-        "task_columns": task_columns,
-        "task_measures": _measures,
         "spread": spread,
         "rests_on": rests_on,
         "missing_intervals": missing_intervals,
-        "success_rests": _success_rests,
-        "difference_columns": _difference_columns,
-        "difference_metrics": _difference_metrics,
     }
 
 
-def _measures(view: TaskView) -> list[str]:
-    return list(dict.fromkeys(name for measures in view.success.values() for name in measures))
+def _worded(item: Item, beside: Sequence[Item]) -> tuple[tuple[Word, ...], str]:
+    """Return an item's words, and the tag of those that an attack put there, or took away in an item beside."""
+    text = item.text or ""
+    if item.source is not None:
+        return marked_words(item.source, text)[1], "mark"
+    after = next((other.text for other in beside if other.source == text and other.right is None), None)
+    return marked_words(text, text if after is None else after)[0], "s"
 
 
-def _success_rests(view: TaskView, name: str) -> str:
-    return rests_on(measures.get(name) for measures in view.success.values())
-
-
-def _difference_columns(views: Sequence[RetrievalView | TaskView]) -> list[str]:
-    found = {column for view in views if view.difference is not None for column in view.difference.columns}
-    return [*(c for c in COLUMNS if c in found), *sorted(found.difference(COLUMNS))]
-
-
-def _difference_metrics(view: TaskView) -> list[str]:
-    figures = {} if view.difference is None else view.difference.columns
-    return list(dict.fromkeys(metric for column in figures.values() for metric in column))
-
-
-def _missing_of_tasks(views: Sequence[TaskView]) -> list[str]:
-    return missing_intervals(figure for view in views for figure in task_figures(view))
-
-
-def _thumbnail(picture: Picture) -> str:
-    return data_uri(picture, longest=_THUMBNAIL)
-
-
-def _wide(picture: Picture) -> str:
-    return data_uri(picture, longest=_WIDE)
+def _pictures(item: Item, longest: int) -> list[tuple[str, str]]:
+    """Return an item's picture; where an attack changed it, the clean one, it, and their amplified difference."""
+    assert item.picture is not None
+    if item.clean is None:
+        return [(data_uri(item.picture, longest=longest), "")]
+    difference, factor = amplified_difference(item.clean, item.picture)
+    shown = {"clean": item.clean, "adversarial": item.picture, f"change × {factor}": difference}
+    return [(data_uri(picture, longest=longest), name) for name, picture in shown.items()]
 
 
 def _along(view: CertificateView) -> tuple[str, tuple[str, ...]]:
@@ -169,31 +128,6 @@ def _along(view: CertificateView) -> tuple[str, tuple[str, ...]]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-@dataclass(frozen=True)
-class _Strip:
-    parts: tuple[tuple[str, str], ...]
-    tiny: bool
-
-
-def _strip(example: ExampleView) -> _Strip | None:
-    """Return the clean picture, the adversarial one and their amplified difference, or the query picture alone."""
-    if example.picture is None:
-        picture = example.before.picture
-        return None if picture is None else _Strip(((data_uri(picture, longest=_LARGE), "clean"),), _tiny(picture))
-    clean, adversarial = example.picture
-    difference, factor = amplified_difference(clean, adversarial)
-    parts = (
-        (data_uri(clean, longest=_LARGE), "clean"),
-        (data_uri(adversarial, longest=_LARGE), "adversarial"),
-        (data_uri(difference, longest=_LARGE), f"change × {factor}"),
-    )
-    return _Strip(parts, _tiny(clean))
-
-
-def _tiny(picture: Picture) -> bool:
-    return max(picture.shape[:2]) < 92
 
 
 def _maps(view: CertificateView) -> list[object]:
@@ -206,14 +140,13 @@ def _maps(view: CertificateView) -> list[object]:
     ]
 
 
-def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[CertificateView]) -> list[str]:
+def _lede(found: Sequence[Section], certificates: Sequence[CertificateView]) -> list[str]:
     said = []
-    if retrieval:
-        models = f"{len(retrieval)} models" if len(retrieval) > 1 else retrieval[0].label
-        sets = _all_of(
-            f"{view.images:,} images and {view.texts:,} texts of {view.data} ({view.split})" for view in retrieval
-        )
-        attacks = _all_of(f"{view.attack}, {view.threat}" for view in retrieval if view.attack)
+    for section in found:
+        views = section.views
+        models = f"{len(views)} models" if len(views) > 1 else views[0].label
+        sets = _all_of(f"{view.samples} of {view.data} ({view.split})" for view in views)
+        attacks = _all_of(f"{view.attack}, {view.threat}" for view in views if view.attack)
         said.append(f"{models} on {sets}" + (f", clean and attacked: {attacks}." if attacks else ", without attack."))
     said.extend(
         f"{view.label} certified on {view.samples:,} {'images' if view.of_pixels else 'samples'} of {view.data} "
@@ -223,33 +156,14 @@ def _lede(retrieval: Sequence[RetrievalView], certificates: Sequence[Certificate
     return said
 
 
-def _task_lede(tasks: Sequence[TaskView]) -> list[str]:
-    return [
-        f"{view.label} on {view.samples} of {view.data}, "
-        + (f"clean and attacked: {view.attack}, {view.threat}." if view.attack else "without attack.")
-        for view in tasks
-    ]
-
-
 def _overview(
-    runs: Sequence[RunView],
-    retrieval: Sequence[RetrievalView],
-    certificates: Sequence[CertificateView],
-    tasks: Sequence[TaskView],
+    runs: Sequence[RunView], results: Sequence[ResultView], certificates: Sequence[CertificateView]
 ) -> list[tuple[str, str]]:
+    views: list[ResultView | CertificateView] = [*results, *certificates]
     facts = [
-        (
-            "data",
-            _all_of(
-                [
-                    *(f"{view.data} ({view.split})" for view in retrieval),
-                    *(view.data for view in tasks),
-                    *(f"{view.data} ({view.split})" for view in certificates),
-                ]
-            ),
-        ),
-        ("attack", _all_of([*(v.attack for v in retrieval if v.attack), *(v.attack for v in tasks if v.attack)])),
-        ("threat", _all_of([*(v.threat for v in retrieval if v.threat), *(v.threat for v in tasks if v.threat)])),
+        ("data", _all_of(f"{view.data} ({view.split})" for view in views)),
+        ("attack", _all_of(view.attack for view in results if view.attack)),
+        ("threat", _all_of(view.threat for view in results if view.threat)),
         ("seed", _all_of(run.facts["seed"] for run in runs if "seed" in run.facts)),
         ("sub-samples and alpha", _all_of(f"N = {view.draws:,}, alpha = {view.alpha:g}" for view in certificates)),
         ("device", _all_of(run.facts["device"] for run in runs if "device" in run.facts)),

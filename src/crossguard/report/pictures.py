@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from crossguard.report.views import Picture
+from crossguard.evaluate.examples import Picture
 
 
 def data_uri(picture: Picture, *, longest: int) -> str:

@@ -1,142 +1,76 @@
 """The report's tables for the terminal (Rich) and for programs (plain JSON values)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from crossguard.evaluate.statistics import Figure, told_along, values_of
+from crossguard.checks import visible
+from crossguard.evaluate.statistics import Estimate, intervals_of, told, told_along, values_of
 from crossguard.report.curves import along, metric_name
-from crossguard.report.views import COLUMNS, CertificateView, Difference, RetrievalView
-from crossguard.report.words import column_name, columns_of, rests_on, spread
-
-SHOWN = ("tr@1", "ir@1")
-
-
-def model_table(kind: str, columns: Sequence[str]) -> Table:
-    """Return an empty table: model, what a row is (its `kind`), one column per way of asking, samples and groups."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model")
-    table.add_column(kind)
-    for column in columns:
-        table.add_column(column_name(column), justify="right", no_wrap=True)
-    table.add_column("n / groups", justify="right", no_wrap=True)
-    return table
+from crossguard.report.sections import FigureTable
+from crossguard.report.views import CertificateView, ResultView
+from crossguard.report.words import column_name, rests_on, spread
 
 
-def interval_cell(figure: Figure | None) -> str:
-    """Return a figure with its interval, or its values by group, in Rich's markup; empty where there is none."""
-    return "" if figure is None else f"{figure.value:.1f} [dim]{spread(figure, digits=0)}[/dim]"
+def figure_rich(table: FigureTable) -> Table:
+    """Return figures with 95 % intervals, a block of lines for each metric."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("metric")
+    shown.add_column("model")
+    for column in (*map(column_name, table.columns), "n / groups"):
+        shown.add_column(_text(column), justify="right", no_wrap=True)
+    form = "{:+.1f}" if table.signed else "{:.1f}"
+    for line in table.lines:
+        cells = [
+            "" if figure is None else _text(form.format(figure.value), spread(figure, digits=0))
+            for figure in line.figures
+        ]
+        label = _text(line.label, f"less {line.less}" if line.less else "")
+        shown.add_row(_text(line.name), label, *cells, line.rests_on)
+    return shown
 
 
-def difference_cell(figure: Figure | None) -> str:
-    """Return a difference with its sign and its interval; empty where there is none."""
-    return "" if figure is None else f"{figure.value:+.1f} [dim]{spread(figure, digits=0)}[/dim]"
+def _text(text: str, small: str = "") -> Text:
+    """Return a text for a cell that is never read as markup, with another one beside."""
+    return Text.assemble(visible(text), (f" {visible(small)}" if small else "", "dim"))
 
 
-def figure_record(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
-    """Return figures by metric as JSON values."""
-    return {metric: None if figure is None else dict(vars(figure)) for metric, figure in figures.items()}
-
-
-def difference_record(difference: Difference | None) -> dict[str, Any] | None:
-    """Return a difference from another row as JSON values."""
-    if difference is None:
-        return None
-    columns = {column: figure_record(figures) for column, figures in difference.columns.items()}
-    return {"from": difference.reference, "columns": columns}
-
-
-def literal(text: str) -> str:
-    """Return a text for a cell, not to be read as Rich's markup."""
-    return text.replace("[", "\\[")
-
-
-def retrieval_records(views: Sequence[RetrievalView]) -> list[dict[str, Any]]:
-    """Return one object per model: settings, recalls with intervals and attack success by column, in percent."""
+def result_records(views: Sequence[ResultView]) -> list[dict[str, Any]]:
+    """Return one object per row: settings, figures with intervals and attack success by column, in percent."""
     return [
         {
+            "task": view.task,
             "model": view.label,
             "data": view.data,
             "split": view.split,
-            "images": view.images,
-            "texts": view.texts,
+            "samples": view.samples,
             "attack": view.attack,
             "threat": view.threat,
             "seed": view.seed,
-            "recall": {
-                column: {metric: share.value for metric, share in metrics.items()}
-                for column, metrics in view.columns.items()
-            },
+            "figures": {column: values_of(metrics) for column, metrics in view.columns.items()},
             "interval": {
-                column: {m: None if share.interval is None else [*share.interval] for m, share in metrics.items()}
-                for column, metrics in view.columns.items()
+                column: {metric: ends and list(ends) for metric, ends in intervals.items()}
+                for column, intervals in intervals_of(view.columns).items()
             },
             "success": {
-                column: {definition: values_of(metrics) for definition, metrics in definitions.items()}
-                for column, definitions in view.success.items()
+                column: {measure: values_of(metrics) for measure, metrics in measures.items()}
+                for column, measures in view.success.items()
             },
             "detail": {
-                column: {
-                    "recall": figure_record(metrics),
-                    **{name: figure_record(found) for name, found in view.success.get(column, {}).items()},
-                }
+                column: told({"figures": metrics, **view.success.get(column, {})})
                 for column, metrics in view.columns.items()
             },
-            "difference": difference_record(view.difference),
+            "difference": None
+            if view.difference is None
+            else {"from": view.difference.reference, "columns": told(view.difference.columns)},
+            "notes": list(view.notes),
             "warnings": list(view.warnings),
         }
         for view in views
     ]
-
-
-def retrieval_rich(views: Sequence[RetrievalView]) -> Table:
-    """Return TR@1 and IR@1 per model, clean and under attack, in percent with 95 % intervals."""
-    columns = columns_of(views)
-    table = model_table("metric", columns)
-    for view in views:
-        for row, metric in enumerate(SHOWN):
-            shares = [view.columns.get(column, {}).get(metric) for column in columns]
-            cells = [interval_cell(share) for share in shares]
-            table.add_row(literal(view.label) if row == 0 else "", metric.upper(), *cells, rests_on(shares))
-    return table
-
-
-def success_rich(views: Sequence[RetrievalView]) -> Table:
-    """Return how often attacks succeed at rank 1 by both definitions, in percent with 95 % intervals."""
-    columns = [column for column in columns_of(views) if any(column in view.success for view in views)]
-    table = model_table("success", columns)
-    for view in views:
-        for row, (definition, metric) in enumerate((d, m) for d in ("conditional", "drop") for m in SHOWN):
-            values = [view.success.get(column, {}).get(definition, {}).get(metric) for column in columns]
-            cells = [*(interval_cell(value) for value in values), rests_on(values)]
-            table.add_row(literal(view.label) if row == 0 else "", f"{metric.upper()}, {definition}", *cells)
-    return table
-
-
-def difference_rich(rows: Sequence[tuple[str, Difference]], metrics: Sequence[str] | None = None) -> Table:
-    """Return how rows differ from the first one on the same samples, in points, with paired 95 % intervals.
-
-    Args:
-        rows: the label of each row and its difference.
-        metrics: those that are shown; None: all.
-    """
-    found = dict.fromkeys(column for _, difference in rows for column in difference.columns)
-    columns = list(dict.fromkeys(column for column in (*COLUMNS, *found) if column in found))
-    table = model_table("metric", columns)
-    for label, difference in rows:
-        names = dict.fromkeys(m for figures in difference.columns.values() for m in figures)
-        for row, metric in enumerate(m for m in names if metrics is None or m in metrics):
-            figures = [difference.columns.get(column, {}).get(metric) for column in columns]
-            named = f"{literal(label)} [dim]less {literal(difference.reference)}[/dim]" if row == 0 else ""
-            table.add_row(
-                named,
-                metric.upper() if metric in SHOWN else metric,
-                *map(difference_cell, figures),
-                rests_on(figures),
-            )
-    return table
 
 
 def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]]:
@@ -251,11 +185,11 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
-def _range(figure: Figure | None) -> str:
+def _range(figure: Estimate | None) -> str:
     return "" if figure is None else spread(figure, digits=0)
 
 
-def _beside(figure: Figure | None) -> str:
+def _beside(figure: Estimate | None) -> str:
     return "" if figure is None else f" ({spread(figure, digits=0)})"
 
 

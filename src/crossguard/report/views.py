@@ -2,34 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from crossguard.evaluate.statistics import Figure
-
-Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]
+from crossguard.evaluate.examples import Example, Picture
+from crossguard.evaluate.statistics import Estimate
 
 COLUMNS = ("clean", "image", "text", "joint")
-"""The usual columns of a retrieval table, in order; modalities of other names come between "text" and "joint"."""
-
-
-@dataclass(frozen=True)
-class Share(Figure):
-    """A share with its 95 % interval, if there is one, all in percent.
-
-    Raises:
-        ValueError: not 0 <= low <= value <= high <= 100.
-    """
-
-    def __post_init__(self) -> None:
-        slack = 1e-9
-        low, high = self.interval or (self.value, self.value)
-        if not -slack <= low <= self.value + slack <= high + 2 * slack <= 100 + 3 * slack:
-            raise ValueError(
-                f"Expected 0 <= low <= value <= high <= 100, but got {self.low}, {self.value}, {self.high}."
-            )
+"""The usual columns, in order; modalities of other names come between "text" and "joint"."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +24,7 @@ class Difference:
     """
 
     reference: str
-    columns: Mapping[str, Mapping[str, Figure]]
+    columns: Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True)
@@ -55,44 +36,64 @@ class RunView:
 
 
 @dataclass(frozen=True)
-class RetrievalView:
-    """One model's row of the retrieval table.
+class ResultView:
+    """One model on one task: a row of the task's tables, with its examples.
 
     Args:
+        task: the task's name.
+        heading: what its section is called.
         label: the model or defence.
         data: the data set.
         split: its split.
-        images: number of images.
-        texts: number of texts.
+        samples: how many, in words.
         attack: name of the attack; None when only clean figures were measured.
         threat: the threat model in words, "" without attack.
         seed: the attack's seed.
-        columns: by what was attacked ("clean", "image", "text", "joint"), by metric ("tr@1", ...), the recall.
-        success: by what was attacked, by definition ("conditional", "drop"), by metric, the attack's success in
-            percent; None where it is not defined.
+        headline: the metrics that are shown first.
+        columns: by what was attacked ("clean", a modality's name, "joint"), by metric, the figure.
+        success: by what was attacked, by measure ("conditional", "drop", or the task's own), by metric, the attack's
+            success; None where it is not defined.
+        explained: what the metrics say.
+        notes: what a reader must know.
         warnings: signs that the figures say less than they seem to.
+        examples: a few samples, under the widest attack.
         difference: from the first row on the same data; None for that row itself.
 
     Raises:
-        ValueError: no clean column.
+        ValueError: no clean column, or a figure that its interval does not hold.
     """
 
+    task: str
+    heading: str
     label: str
     data: str
     split: str
-    images: int
-    texts: int
+    samples: str
     attack: str | None
     threat: str
     seed: int
-    columns: Mapping[str, Mapping[str, Share]]
-    success: Mapping[str, Mapping[str, Mapping[str, Figure | None]]]
-    warnings: tuple[str, ...] = ()
+    headline: Sequence[str]
+    columns: Mapping[str, Mapping[str, Estimate]]
+    success: Mapping[str, Mapping[str, Mapping[str, Estimate | None]]] = field(default_factory=dict)
+    explained: str = ""
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    examples: Sequence[Example] = ()
     difference: Difference | None = None
 
     def __post_init__(self) -> None:
         if "clean" not in self.columns:
             raise ValueError(f"Expected a 'clean' column for {self.label!r}, but got {list(self.columns)}.")
+        for figure in (figure for metrics in self.columns.values() for figure in metrics.values()):
+            low, high = figure.interval or (figure.value, figure.value)
+            if not low - 1e-9 <= figure.value <= high + 1e-9:
+                raise ValueError(f"Expected low <= value <= high, but got {low}, {figure.value}, {high}.")
+
+    @property
+    def every_figure(self) -> list[Estimate | None]:
+        """All figures under attack and without, and of the attack's success."""
+        success = [metrics for measures in self.success.values() for metrics in measures.values()]
+        return [figure for metrics in (*self.columns.values(), *success) for figure in metrics.values()]
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class CertificateView:
     positive: str = ""
     maps: MapsView | None = None
     whole_accuracy: float | None = None
-    figures: Mapping[str, Mapping[str, Sequence[Figure | None]]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Sequence[Estimate | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
@@ -227,13 +228,13 @@ class CertificateView:
         if self.curve is not None and any(len(vector) != axes for vector in self.curve.radii):
             raise ValueError(f"Expected radius vectors of {axes} entries in `curve`, but got {self.curve.radii}.")
 
-    def figure(self, what: str, metric: str = "accuracy", at: int = 0) -> Figure | None:
+    def figure(self, what: str, metric: str = "accuracy", at: int = 0) -> Estimate | None:
         """Return one of `figures`; None where it is missing or not defined."""
         along = self.figures.get(what, {}).get(metric, ())
         return along[at] if at < len(along) else None
 
     @property
-    def every_figure(self) -> list[Figure | None]:
+    def every_figure(self) -> list[Estimate | None]:
         """All of `figures`, one after the other."""
         return [figure for metrics in self.figures.values() for along in metrics.values() for figure in along]
 
@@ -249,55 +250,3 @@ class Word:
 
     text: str
     changed: bool
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One retrieved item: a picture or the words of a text, and whether it is a true partner of the query."""
-
-    right: bool
-    picture: Picture | None = None
-    words: tuple[Word, ...] = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A query as it was asked: a picture or the words of a text."""
-
-    picture: Picture | None = None
-    words: tuple[Word, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExampleView:
-    """One query before and after the attack.
-
-    Args:
-        before: the clean query.
-        after: the query as it was asked under attack.
-        found_before: the best of the clean gallery, best first.
-        found_after: the best of the gallery under attack, best first.
-        picture: of the picture that this example is about (the query, or a true partner of the text), the clean
-            and the adversarial form; None where no picture was attacked.
-    """
-
-    before: Asked
-    after: Asked
-    found_before: Sequence[Hit]
-    found_after: Sequence[Hit]
-    picture: tuple[Picture, Picture] | None = None
-
-
-@dataclass(frozen=True)
-class GalleryView:
-    """Examples of one model under one attack.
-
-    Args:
-        title: the model.
-        attack: the attack and its budgets in words.
-        examples: the queries.
-    """
-
-    title: str
-    attack: str
-    examples: Sequence[ExampleView]

@@ -1,21 +1,23 @@
-"""Words of the report: names of columns, changed words of a text, settings as plain text."""
+"""Words of the report: names of columns, metrics and measures, changed words of a text, settings as plain text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from crossguard.evaluate.statistics import Figure
-from crossguard.report.views import COLUMNS, RetrievalView, Word
+from crossguard.evaluate.statistics import Estimate
+from crossguard.report.views import COLUMNS, ResultView, Word
 
 ONE_SET = ", one set"
 """Ends the name of a column in which one set of images and texts is judged in both directions."""
+SUCCESS = {"conditional": "{}, of those right before", "drop": "{}, drop"}
+"""What every attack's success is told by."""
 
 
-def columns_of(views: Sequence[RetrievalView]) -> tuple[str, ...]:
+def columns_of(views: Sequence[ResultView]) -> tuple[str, ...]:
     """Return the columns that any of the rows has: clean, single modalities, joint; one set for both beside its own."""
-    found = {column for view in views for column in view.columns}
-    others = sorted({column.removesuffix(ONE_SET) for column in found} - set(COLUMNS))
-    ordered = (*COLUMNS[:-1], *others, COLUMNS[-1])
+    found = dict.fromkeys(column for view in views for column in view.columns)
+    others = dict.fromkeys(column.removesuffix(ONE_SET) for column in found)
+    ordered = (*COLUMNS[:-1], *(part for part in others if part not in COLUMNS), COLUMNS[-1])
     return tuple(column for part in ordered for column in (part, part + ONE_SET) if column in found)
 
 
@@ -31,13 +33,33 @@ def column_name(column: str) -> str:
     return part + end if part in ("clean", "joint") else f"{part} only{end}"
 
 
-def spread(figure: Figure, *, digits: int = 1) -> str:
+def metric_title(metric: str) -> str:
+    """Return a metric as tables have it.
+
+    Example:
+        >>> metric_title("tr@1"), metric_title("pixel accuracy")
+        ('TR@1', 'pixel accuracy')
+    """
+    return metric.upper() if "@" in metric else metric
+
+
+def measure_title(measure: str, metric: str) -> str:
+    """Return a measure of an attack's success as tables have it.
+
+    Example:
+        >>> measure_title("drop", "tr@1"), measure_title("changed", "captions")
+        ('TR@1, drop', 'captions changed')
+    """
+    return SUCCESS.get(measure, "{} " + measure.replace("{", "{{").replace("}", "}}")).format(metric_title(metric))
+
+
+def spread(figure: Estimate, *, digits: int = 1) -> str:
     """Return a figure's interval, or else its values by group; "" where there are neither.
 
     Example:
-        >>> spread(Figure(50.0, 40.04, 60.0, 100, 20)), spread(Figure(1.0, -2.0, 4.0, 100, 20), digits=0)
+        >>> spread(Estimate(50.0, 40.04, 60.0, 100, 20)), spread(Estimate(1.0, -2.0, 4.0, 100, 20), digits=0)
         ('40.0–60.0', '-2 to 4')
-        >>> spread(Figure(50.0, None, None, 4, 2, {"ann": 25.0, "bob": 75.0}, "there are 2 groups"), digits=0)
+        >>> spread(Estimate(50.0, None, None, 4, 2, {"ann": 25.0, "bob": 75.0}, "there are 2 groups"), digits=0)
         '25 · 75'
     """
     if figure.interval is None:
@@ -46,25 +68,18 @@ def spread(figure: Figure, *, digits: int = 1) -> str:
     return f"{low} to {high}" if figure.interval[0] < 0 else f"{low}–{high}"
 
 
-def rests_on(figures: Iterable[Figure | None]) -> str:
+def rests_on(figures: Iterable[Estimate | None]) -> str:
     """Return how many samples and groups a row's figures rest on: those of the first that is defined.
 
     Example:
-        >>> rests_on([None, Figure(50.0, 40.0, 60.0, 1000, 20)])
+        >>> rests_on([None, Estimate(50.0, 40.0, 60.0, 1000, 20)])
         '1,000 / 20'
     """
     found = next((figure for figure in figures if figure is not None), None)
     return "" if found is None else f"{found.n:,} / {found.groups:,}"
 
 
-def figures_of(view: RetrievalView) -> list[Figure | None]:
-    """Return every figure of a row of the retrieval table."""
-    recalls = [share for metrics in view.columns.values() for share in metrics.values()]
-    success = [f for definitions in view.success.values() for metrics in definitions.values() for f in metrics.values()]
-    return [*recalls, *success]
-
-
-def missing_intervals(figures: Iterable[Figure | None]) -> list[str]:
+def missing_intervals(figures: Iterable[Estimate | None]) -> list[str]:
     """Return a sentence for each reason why figures have no interval."""
     said: dict[str, None] = {}
     for figure in figures:

@@ -5,7 +5,8 @@ from typing import Any
 
 from crossguard.attacks import make_attack
 from crossguard.data import OneToManyPairs, load_pairs
-from crossguard.evaluate import evaluate
+from crossguard.evaluate import Result, evaluate
+from crossguard.evaluate.retrieval import DIRECTIONS
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.recipes.schema import StudyArm, StudyRecipe
@@ -64,9 +65,17 @@ def judge(
                 examples=0,
             )
         row = {"section": SECTION, "attack": name, "part": part, "images": len(test.images), "texts": len(test.texts)}
-        row |= {"clean": result.clean, "robust": result.robust, "ranks": result.ranks(), "groups": groups}
+        row |= {"clean": result.clean, "robust": result.robust, "ranks": _ranks(result), "groups": groups}
         per = {"image": passes.images / len(test.images), "text": passes.texts / len(test.texts)}
         run.rows.append({**row, "passes": per})
+
+
+def _ranks(result: Result) -> dict[str, dict[str, list[int]]]:
+    """Return the rank of every query, by side and direction."""
+    return {
+        side: {d: [row[f"{side}_rank"] for row in result.rows if row["direction"] == d] for d in DIRECTIONS}
+        for side in ("clean", "robust")
+    }
 
 
 def done_trials(rows: Iterable[dict[str, Any]]) -> set[Trial]:

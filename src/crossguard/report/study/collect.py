@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from crossguard.evaluate.statistics import Figure, Ratio
+from crossguard.evaluate.statistics import Estimate, Ratio
 from crossguard.report.study.samples import over_samples, sample_figures, sample_gains
 
 METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
@@ -15,7 +15,7 @@ CLEAN = "clean"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SeedMean:
     """A mean over seeds and half the width of its 95 % interval (Student's t); no width from fewer than two seeds."""
 
     mean: float
@@ -26,11 +26,11 @@ class Estimate:
         return f"{self.mean:.1f}" if self.half is None else f"{self.mean:.1f} ± {self.half:.1f}"
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def seed_mean(values: Sequence[float]) -> SeedMean | None:
     """Return the mean of independent values and half of its 95 % interval; None without values.
 
     Example:
-        >>> str(estimate([1.0, 2.0, 3.0]))
+        >>> str(seed_mean([1.0, 2.0, 3.0]))
         '2.0 ± 2.5'
     """
     if not values:
@@ -39,7 +39,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     half = None
     if count > 1:
         half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return Estimate(float(np.mean(values)), half, count)
+    return SeedMean(float(np.mean(values)), half, count)
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class StudyRow:
     name: str
     per_sample: int | None
     sources: tuple[str, ...]
-    cells: Mapping[str, Mapping[str, Estimate]]
-    robust_at_1: Mapping[str, Estimate]
-    gains: Mapping[str, Estimate]
-    measures: Mapping[str, Estimate]
-    over_samples: Mapping[str, Mapping[str, Figure]]
-    gains_over_samples: Mapping[str, Mapping[str, Figure]]
-    steps: Estimate | None
-    gflop_per_step: Estimate | None
-    images: Estimate | None
-    texts: Estimate | None
+    cells: Mapping[str, Mapping[str, SeedMean]]
+    robust_at_1: Mapping[str, SeedMean]
+    gains: Mapping[str, SeedMean]
+    measures: Mapping[str, SeedMean]
+    over_samples: Mapping[str, Mapping[str, Estimate]]
+    gains_over_samples: Mapping[str, Mapping[str, Estimate]]
+    steps: SeedMean | None
+    gflop_per_step: SeedMean | None
+    images: SeedMean | None
+    texts: SeedMean | None
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _row(
     name: str, spec: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], values: Values, reference: Values
 ) -> StudyRow:
     cells = {
-        column: {metric: found for metric in METRICS if (found := estimate([v[metric] for v in by_seed.values()]))}
+        column: {metric: found for metric in METRICS if (found := seed_mean([v[metric] for v in by_seed.values()]))}
         for column, by_seed in values.items()
     }
     gains = {}
@@ -240,7 +240,7 @@ def _row(
             for seed in other
             if by_seed and (seed in by_seed or spec["defence"] is None)
         ]
-        if found := estimate([_at_1(mine) - _at_1(its) for mine, its in pairs]):
+        if found := seed_mean([_at_1(mine) - _at_1(its) for mine, its in pairs]):
             gains[column] = found
     trained = [row for row in rows if row["section"] == "training"]
     measured = {row["seed"]: row for row in rows if row.get("alignment") is not None}
@@ -252,20 +252,20 @@ def _row(
         robust_at_1={
             column: found
             for column, by_seed in values.items()
-            if (found := estimate([_at_1(v) for v in by_seed.values()]))
+            if (found := seed_mean([_at_1(v) for v in by_seed.values()]))
         },
         gains=gains,
         measures={
             key: found
             for key in ("alignment", "diversity", "gap")
-            if (found := estimate([row[key] for row in measured.values() if row[key] is not None]))
+            if (found := seed_mean([row[key] for row in measured.values() if row[key] is not None]))
         },
         over_samples={},
         gains_over_samples={},
-        steps=estimate([float(row["steps"]) for row in trained]),
-        gflop_per_step=estimate([row["flop_per_step"] / 1e9 for row in trained]),
-        images=estimate([float(row["images"]) for row in trained]),
-        texts=estimate([float(row["texts"]) for row in trained]),
+        steps=seed_mean([float(row["steps"]) for row in trained]),
+        gflop_per_step=seed_mean([row["flop_per_step"] / 1e9 for row in trained]),
+        images=seed_mean([float(row["images"]) for row in trained]),
+        texts=seed_mean([float(row["texts"]) for row in trained]),
     )
 
 

@@ -7,7 +7,7 @@ from math import log2
 import numpy as np
 
 from crossguard.report.figures import Label
-from crossguard.report.study.collect import CLEAN, Estimate, StudyRow, StudyTable
+from crossguard.report.study.collect import CLEAN, SeedMean, StudyRow, StudyTable
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _plane(
     )
 
 
-def _point(row: StudyRow, value: Estimate, x: float, y: Callable[[float], float], *, labelled: bool) -> Point:
+def _point(row: StudyRow, value: SeedMean, x: float, y: Callable[[float], float], *, labelled: bool) -> Point:
     half = value.half or 0.0
     label = row.name if labelled else ""
     return Point(x, y(value.mean), y(value.mean - half), y(value.mean + half), label, f"{row.name}: {value} %")

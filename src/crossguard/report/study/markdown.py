@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from crossguard.evaluate.statistics import Figure
-from crossguard.report.study.collect import Estimate, Study, StudyRow, StudyTable
+from crossguard.evaluate.statistics import Estimate
+from crossguard.report.study.collect import SeedMean, Study, StudyRow, StudyTable
 from crossguard.report.words import rests_on, spread
 
 
@@ -100,7 +100,7 @@ def _both(row: StudyRow, column: str, cut: int) -> str:
     return f"{cells[f'tr@{cut}']} / {cells[f'ir@{cut}']}" if cells else ""
 
 
-def _gain(value: Estimate | None, gain: Estimate | None) -> str:
+def _gain(value: SeedMean | None, gain: SeedMean | None) -> str:
     if value is None:
         return ""
     if gain is None:
@@ -109,7 +109,7 @@ def _gain(value: Estimate | None, gain: Estimate | None) -> str:
     return f"{value.mean:.1f} ({gain.mean:+.1f}{half})"
 
 
-def _pair(figures: Mapping[str, Figure], sign: str) -> str:
+def _pair(figures: Mapping[str, Estimate], sign: str) -> str:
     """Return both directions at 1 with their intervals, or values by group."""
     shown = [figures[metric] for metric in ("tr@1", "ir@1") if metric in figures]
     return " / ".join(f"{figure.value:{sign}.1f} ({spread(figure)})" for figure in shown)
@@ -121,9 +121,9 @@ def _rests_on(row: StudyRow) -> str:
     return f" (n / groups: {rests_on([figures['tr@1']])} images, {rests_on([figures['ir@1']])} texts)"
 
 
-def _mean(value: Estimate | None) -> float:
+def _mean(value: SeedMean | None) -> float:
     return float("nan") if value is None else value.mean
 
 
-def _measure(measures: Mapping[str, Estimate], key: str) -> str:
+def _measure(measures: Mapping[str, SeedMean], key: str) -> str:
     return f"{measures[key].mean:.3f}" if key in measures else ""

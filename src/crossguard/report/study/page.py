@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crossguard import __version__
-from crossguard.report.study.collect import Estimate, Study
+from crossguard.report.study.collect import SeedMean, Study
 from crossguard.report.study.figures import planes
 from crossguard.report.templates import get_template
 from crossguard.report.words import spread
@@ -28,5 +28,5 @@ def write_study(path: Path | str, study: Study, *, title: str) -> Path:
     return Path(path)
 
 
-def _estimate(value: Estimate | None) -> str:
+def _estimate(value: SeedMean | None) -> str:
     return "" if value is None else str(value)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from crossguard.evaluate.retrieval import DIRECTIONS, cuts
-from crossguard.evaluate.statistics import Figure, Ratio
+from crossguard.evaluate.statistics import Estimate, Ratio
 
 Row = Mapping[str, Any]
 
@@ -30,13 +30,13 @@ def over_samples(rows: Sequence[Row], side: str) -> dict[str, Ratio]:
     return ratios
 
 
-def sample_figures(ratios: Mapping[str, Ratio]) -> dict[str, Figure]:
+def sample_figures(ratios: Mapping[str, Ratio]) -> dict[str, Estimate]:
     """Return the shares with their intervals over groups of test samples, by metric."""
     found = {metric: ratio.figure() for metric, ratio in ratios.items()}
     return {metric: figure for metric, figure in found.items() if figure is not None}
 
 
-def sample_gains(ratios: Mapping[str, Ratio], reference: Mapping[str, Ratio]) -> dict[str, Figure]:
+def sample_gains(ratios: Mapping[str, Ratio], reference: Mapping[str, Ratio]) -> dict[str, Estimate]:
     """Return how much more they are than the reference's, paired query by query, by metric."""
     found = {metric: ratio.minus(reference[metric]) for metric, ratio in ratios.items() if metric in reference}
     return {metric: figure for metric, figure in found.items() if figure is not None}

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw
 
-from crossguard.report.views import Picture
+from crossguard.evaluate.examples import Picture
 
 HEAT = (255, 96, 0)
 TRUTH, RIGHT, WRONG = (255, 255, 255), (64, 132, 244), (214, 48, 49)
