@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from crossguard.attacks.mixture import LOWEST, lead, nearness
+from crossguard.attacks import mixture
+from crossguard.attacks.mixture import LOWEST, Chosen, Links, Scores, Standing, lead, nearness
 
 DONE = 2.0
 """An image whose failure leads by so many logits moves no more."""
@@ -71,6 +72,58 @@ class ImageRetrieval:
     total: Float[Tensor, "texts variants"]
     best_own: Float[Tensor, " gallery"]
     best_other: Float[Tensor, "images gallery"]
+
+    @classmethod
+    def of(
+        cls,
+        scores: Scores,
+        links: Links,
+        chosen: Chosen,
+        stands: Standing,
+        places: tuple[Int64[Tensor, " images"], Int64[Tensor, " texts"]],
+        variants: Int64[Tensor, "texts variants"],
+        columns: Int64[Tensor, " gallery"],
+    ) -> "ImageRetrieval":
+        """Look at a gallery as it stands; its images are gone through some at a time.
+
+        Args:
+            scores: what is ranked by.
+            links: the true pairs.
+            chosen: the set as it stands.
+            stands: how its texts that ask for images fare.
+            places: which images and texts of the gallery the batch holds.
+            variants: of the batch's texts, as candidates.
+            columns: which texts of the gallery count.
+        """
+        images, texts = places
+        forms, flat = variants.shape[1], variants.flatten()
+        true = links.flipped.among(texts)
+        top = torch.full((len(flat),), LOWEST, device=flat.device)
+        total = top.clone()
+
+        def found(rows: Int64[Tensor, " rows"]) -> tuple[Float[Tensor, "rows flat"], Bool[Tensor, "rows flat"]]:
+            return scores(chosen.images[rows], flat), true[:, rows].T.repeat_interleave(forms, dim=1)
+
+        for rows in torch.arange(links.images, device=flat.device).split(max(1, mixture.CHUNK // max(1, len(flat)))):
+            values, mine = found(rows)
+            values = values.masked_fill(mine, LOWEST)
+            top = torch.maximum(top, values.amax(dim=0))
+            total = torch.logaddexp(total, values.logsumexp(dim=0))
+        values, mine = found(images)
+        partners = values.masked_fill(~mine, LOWEST).unflatten(1, variants.shape)
+        best = partners.topk(min(2, len(images)), dim=0)
+        second = best.values[1] if len(images) > 1 else torch.full_like(best.values[0], LOWEST)
+        moving = torch.arange(len(images), device=images.device)[:, None, None]
+        among = links.among(images)
+        return cls(
+            among[:, texts],
+            among[:, columns],
+            torch.where(moving == best.indices[0], second, best.values[0]),
+            top.unflatten(0, variants.shape),
+            total.unflatten(0, variants.shape),
+            stands.own.first[columns],
+            stands.others.without(images)[:, columns],
+        )
 
     def __call__(
         self,

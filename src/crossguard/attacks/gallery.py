@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
@@ -104,11 +103,6 @@ class Found:
     text_ranks: Int64[np.ndarray, "text_candidates goals"]
     strings: tuple[str, ...]
     texts: Float32[np.ndarray, "text_candidates dim"]
-
-    @property
-    def pixels(self) -> Pixels:
-        """The pictures as float32 in [0, 1]."""
-        return torch.from_numpy(self.grey).float() / 255
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as plain arrays, to be stored."""

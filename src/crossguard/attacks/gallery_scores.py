@@ -39,18 +39,25 @@ class TowerScores:
 
     Args:
         images: float [candidates, dim].
-        texts: float [candidates, dim].
+        texts: float [different texts, dim].
+        rows: int64 [candidates], which of these each candidate is.
         scale: from cosines to logits.
     """
 
-    def __init__(self, images: Float[Tensor, "images dim"], texts: Float[Tensor, "texts dim"], scale: float) -> None:
-        self.images, self.texts, self.scale = unit(images.float()), unit(texts.float()), scale
+    def __init__(
+        self,
+        images: Float[Tensor, "images dim"],
+        texts: Float[Tensor, "texts dim"],
+        rows: Int64[Tensor, " candidates"],
+        scale: float,
+    ) -> None:
+        self.images, self.texts, self.rows, self.scale = unit(images.float()), unit(texts.float()), rows, scale
 
     def __call__(
         self, images: Int64[Tensor, " images"], texts: Int64[Tensor, " texts"], /
     ) -> Float[Tensor, "images texts"]:
         """Return the scores of some candidates."""
-        return self.scale * product(self.images[images], self.texts[texts].T)
+        return self.scale * product(self.images[images], self.texts[self.rows[texts]].T)
 
     def with_texts(
         self,

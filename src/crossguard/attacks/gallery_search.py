@@ -1,7 +1,8 @@
 """The adaptive search over a whole gallery: stages of texts and of images, each seeing what the ones before left."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from crossguard.attacks.directions import ImageRetrieval, TextRetrieval
 from crossguard.attacks.encode import encode_images
 from crossguard.attacks.gallery import SETS, Found, Keep, ReadSet, SetName, Whole
 from crossguard.attacks.gallery_scores import GalleryScores, MatchScores, TowerScores, nearest_pairs
-from crossguard.attacks.gallery_texts import EncodedOnce, KnownSource, worst_texts
+from crossguard.attacks.gallery_texts import NOT_KEPT, EncodedOnce, KnownSource, worst_texts
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.ladder import FIRST, Judged, RowLoss, ascend_in_runs, runs
-from crossguard.attacks.mixture import LOWEST, Chosen, Goal, Links, Mixture, Standing
+from crossguard.attacks.mixture import Chosen, Goal, Links, Mixture, Standing
 from crossguard.attacks.objectives import Objective, product, unit
 from crossguard.attacks.ranking import NEGATIVES, image_states, ranking_scores, text_states
 from crossguard.attacks.swap import Order
@@ -66,37 +67,32 @@ class Effort:
         return found
 
 
-@dataclass
 class _Pool:
-    """All candidates so far: clean ones first, then as they were found."""
+    """All candidates so far: clean ones first, then as they were found. Equal texts share one embedding.
 
-    images: Float[Tensor, "image_candidates dim"]
-    image_owners: Int64[Tensor, " image_candidates"]
-    image_tags: Int64[Tensor, "image_candidates 3"]
-    image_places: Int64[np.ndarray, "image_candidates 2"]
-    texts: Float[Tensor, "text_candidates dim"]
-    text_owners: Int64[Tensor, " text_candidates"]
-    text_tags: Int64[Tensor, "text_candidates 2"]
-    strings: list[str]
-    text_ranks: Int64[Tensor, "text_candidates goals"]
-    first: dict[str, int] = field(default_factory=dict)
+    Args:
+        whole: the gallery.
+    """
 
-    @classmethod
-    def clean(cls, whole: Whole) -> "_Pool":
+    def __init__(self, whole: Whole) -> None:
         device = whole.images.device
         images, texts = len(whole.images), len(whole.texts)
-        return cls(
-            whole.images.float(),
-            torch.arange(images, device=device),
-            torch.zeros(images, 3, dtype=torch.int64, device=device),
-            np.stack([np.full(images, -1), np.arange(images)], axis=1),
-            whole.texts.float(),
-            torch.arange(texts, device=device),
-            torch.zeros(texts, 2, dtype=torch.int64, device=device),
-            list(whole.strings),
-            torch.zeros(texts, len(SETS), dtype=torch.int64, device=device),
-            {text: i for i, text in reversed(list(enumerate(whole.strings)))},
+        self.images: Float[Tensor, "image_candidates dim"] = whole.images.float()
+        self.image_owners: Int64[Tensor, " image_candidates"] = torch.arange(images, device=device)
+        self.image_tags: Int64[Tensor, "image_candidates 3"] = torch.zeros(images, 3, dtype=torch.int64, device=device)
+        self.image_places: Int64[np.ndarray, "image_candidates 2"] = np.stack(
+            [np.full(images, -1), np.arange(images)], axis=1
         )
+        self._rows: dict[str, int] = {}
+        self.texts: Float[Tensor, "different_texts dim"] = torch.empty(0, whole.texts.shape[1], device=device)
+        self.text_rows: Int64[Tensor, " text_candidates"] = torch.empty(0, dtype=torch.int64, device=device)
+        self.strings: list[str] = []
+        self.text_owners: Int64[Tensor, " text_candidates"] = torch.arange(texts, device=device)
+        self.text_tags: Int64[Tensor, "text_candidates 2"] = torch.zeros(texts, 2, dtype=torch.int64, device=device)
+        self._known: dict[tuple[int, str], tuple[int, int]] = {
+            (text, string): (text, 0) for text, string in enumerate(whole.strings)
+        }
+        self._add_texts(whole.strings, whole.texts.float())
 
     def within(self, effort: Effort) -> tuple[Int64[Tensor, " images"], Int64[Tensor, " texts"]]:
         """Return the candidates that a search of some effort would have found."""
@@ -107,8 +103,11 @@ class _Pool:
             (self.text_tags < texts).all(dim=1).nonzero().squeeze(1),
         )
 
-    def add(self, found: Found, *, stage: int, turn: int) -> None:
-        """Take in what a stage found for a batch."""
+    def add(self, found: Found, *, stage: int, turn: int) -> Int64[Tensor, " text_candidates"]:
+        """Take in what a stage found for a batch, and return which candidates its texts are.
+
+        A text that was found before, by no greater effort, is no new candidate.
+        """
         device = self.images.device
 
         def on(values: np.ndarray) -> Tensor:
@@ -121,23 +120,31 @@ class _Pool:
             self.image_tags = torch.cat([self.image_tags, on(tags)])
             places = np.stack([np.full(len(tags), stage), np.arange(len(tags))], axis=1)
             self.image_places = np.concatenate([self.image_places, places])
-        if len(found.text_owners):
-            texts = on(found.texts)
-            for row, string in enumerate(found.strings):  # equal strings tie exactly
-                at = self.first.setdefault(string, len(self.strings) + row)
-                if at < len(self.strings):
-                    texts[row] = self.texts[at]
-                elif at < len(self.strings) + row:
-                    texts[row] = texts[at - len(self.strings)]
-            ranks = found.text_ranks.min(axis=1)
-            self.texts = torch.cat([self.texts, texts])
-            self.text_owners = torch.cat([self.text_owners, on(found.text_owners)])
-            self.text_tags = torch.cat([self.text_tags, on(np.column_stack([np.full(len(ranks), turn), ranks]))])
-            goals = min(len(SETS), found.text_ranks.shape[1])
-            ranks_of_all = np.zeros((len(ranks), len(SETS)), np.int64)
-            ranks_of_all[:, :goals] = found.text_ranks[:, :goals]
-            self.text_ranks = torch.cat([self.text_ranks, on(ranks_of_all)])
-            self.strings += found.strings
+        candidates, new = [], []
+        ranks = found.text_ranks.min(axis=1, initial=NOT_KEPT).tolist()
+        for row, key in enumerate(zip(found.text_owners.tolist(), found.strings, strict=True)):
+            before = self._known.get(key)
+            if before is None or before[1] > ranks[row]:
+                self._known[key] = before = (len(self.strings) + len(new), ranks[row])
+                new.append(row)
+            candidates.append(before[0])
+        if new:
+            self.text_owners = torch.cat([self.text_owners, on(found.text_owners[new])])
+            self.text_tags = torch.cat([self.text_tags, torch.tensor([[turn, ranks[r]] for r in new], device=device)])
+            self._add_texts([found.strings[row] for row in new], on(found.texts[new]))
+        return torch.tensor(candidates, dtype=torch.int64, device=device)
+
+    def _add_texts(self, strings: Sequence[str], embeddings: Float[Tensor, "texts dim"]) -> None:
+        first, rows = len(self._rows), []
+        kept = []
+        for row, string in enumerate(strings):
+            if string not in self._rows:
+                self._rows[string] = first + len(kept)
+                kept.append(row)
+            rows.append(self._rows[string])
+        self.texts = torch.cat([self.texts, embeddings[kept]])
+        self.text_rows = torch.cat([self.text_rows, torch.tensor(rows, dtype=torch.int64, device=self.texts.device)])
+        self.strings += strings
 
 
 class GallerySearch:
@@ -174,13 +181,12 @@ class GallerySearch:
         self.objectives, self.source, self.order = objectives, source, order
         self.keep, self.advance = keep, advance
         self.links = Links(whole.links, images=len(whole.images), texts=len(whole.texts))
-        self.pool = _Pool.clean(whole)
+        self.pool = _Pool(whole)
         self.encoded = EncodedOnce(model)
         self.stages: list[str] = []
         self.batch_of = np.zeros(len(whole.images), np.int64)
         for number, (images, _) in enumerate(whole.batches):
             self.batch_of[images.cpu().numpy()] = number
-        self._contested = nearest_pairs(whole.images, whole.texts, whole.links, negatives=NEGATIVES)
         self._scores: GalleryScores | None = None
         self.goals = _goals(budget)
         self.latest: dict[SetName, tuple[Int64[Tensor, " rows"], Int64[Tensor, " rows"]]] = {}
@@ -198,6 +204,12 @@ class GallerySearch:
         chosen = self._choose()
         return lambda name, number: self._read(chosen[name], number)
 
+    @cached_property
+    def _contested(self) -> Links:
+        """The pairs that a fusion model is asked about."""
+        whole = self.whole
+        return nearest_pairs(whole.images, whole.texts, whole.links, negatives=NEGATIVES)
+
     def _mixture(self) -> Mixture:
         pool = self.pool
         scores: GalleryScores
@@ -212,7 +224,7 @@ class GallerySearch:
                 self._scores if isinstance(self._scores, MatchScores) else None,
             )
         else:
-            scores = TowerScores(pool.images, pool.texts, float(self.model.logit_scale.detach()))
+            scores = TowerScores(pool.images, pool.texts, pool.text_rows, float(self.model.logit_scale.detach()))
         self._scores = scores
         return Mixture(scores, self.links, pool.image_owners, pool.text_owners)
 
@@ -260,17 +272,25 @@ class GallerySearch:
 
     # Stages
 
-    def _stage(self, name: str, turn: int, search: Callable[[int, PairBatch], Found]) -> None:
-        """Search every batch that is not kept yet, then take all of them in, in order."""
-        stage = len(self.stages)
+    def _stage(
+        self, name: str, turn: int, search: Callable[[int, PairBatch], Found]
+    ) -> tuple[Int64[Tensor, " texts"], Int64[np.ndarray, "texts goals"]]:
+        """Search every batch that is not kept yet, and take all of them in, in order.
+
+        Returns:
+            The texts that were found, as candidates, and their ranks by goal.
+        """
+        stage, texts, ranks = len(self.stages), [], []
         self.stages.append(name)
         for number, (images, _) in enumerate(self.whole.batches):
             found = self.keep.read(name, number)
             if found is None:
                 found = search(number, self.whole.load(number).to(self.whole.images.device))
                 self.keep.write(name, number, found)
-            self.pool.add(found, stage=stage, turn=turn)
+            texts.append(self.pool.add(found, stage=stage, turn=turn))
+            ranks.append(found.text_ranks)
             self.advance(len(images))
+        return torch.cat(texts), np.concatenate(ranks)
 
     def _text_stage(self, sets: dict[SetName, Chosen], turn: int, effort: Effort) -> dict[SetName, Chosen]:
         """Attack the texts under the images as they stand; texts of the first stage belong to the first round."""
@@ -302,12 +322,10 @@ class GallerySearch:
                 more=more,
             )
 
-        before = len(self.pool.strings)
-        self._stage(f"texts-{turn}", max(0, turn - 1), search)
-        rows = torch.arange(before, len(self.pool.strings), device=self.pool.texts.device)
-        for column, name in enumerate(wanted):
-            ranks = self.pool.text_ranks[rows, column]
-            self.latest[name] = (rows[ranks < KEPT], ranks[ranks < KEPT])
+        candidates, ranks = self._stage(f"texts-{turn}", max(0, turn - 1), search)
+        for name, column in zip(wanted, ranks.T, strict=False):  # of other objectives, behind, a set knows nothing
+            kept = torch.from_numpy(column).to(candidates.device)
+            self.latest[name] = (candidates[kept < KEPT], kept[kept < KEPT])
         return self._next(sets, Effort(max(1, effort.rounds), effort.steps, 1, KEPT))
 
     def _image_stage(self, sets: dict[SetName, Chosen], turn: int, effort: Effort) -> dict[SetName, Chosen]:
@@ -406,34 +424,14 @@ class GallerySearch:
         else:
             variants = self._variants(name, chosen, texts)
             score = _TowerScore(
-                unit(self.pool.texts[variants.flatten()]).unflatten(0, variants.shape),
-                unit(self.pool.texts[chosen.texts]),
+                unit(self.pool.texts[self.pool.text_rows[variants.flatten()]]).unflatten(0, variants.shape),
+                unit(self.pool.texts[self.pool.text_rows[chosen.texts]]),
                 float(self.model.logit_scale.detach()),
             )
-        own = among[:, texts]
         if name == "tr":
-            return _BatchLoss(score, TextRetrieval(own, among[:, columns]))
-        asked = stands[1]
-        forms = variants.shape[1]
-        flat = mixture.scores(chosen.images, variants.flatten())
-        mine = self.links.flipped.among(texts).T.repeat_interleave(forms, dim=1)
-        others = flat.masked_fill(mine, LOWEST)
-        partners = flat[images].masked_fill(~mine[images], LOWEST).unflatten(1, (len(texts), forms))
-        best = partners.topk(min(2, len(images)), dim=0)
-        second = best.values[1] if len(images) > 1 else torch.full_like(best.values[0], LOWEST)
-        moving = torch.arange(len(images), device=images.device)[:, None, None]
-        return _BatchLoss(
-            score,
-            ImageRetrieval(
-                own,
-                among[:, columns],
-                torch.where(moving == best.indices[0], second, best.values[0]),
-                others.amax(dim=0).unflatten(0, (len(texts), forms)),
-                others.logsumexp(dim=0).unflatten(0, (len(texts), forms)),
-                asked.own.first[columns],
-                asked.others.without(images)[:, columns],
-            ),
-        )
+            return _BatchLoss(score, TextRetrieval(among[:, texts], among[:, columns]))
+        told = ImageRetrieval.of(mixture.scores, self.links, chosen, stands[1], (images, texts), variants, columns)
+        return _BatchLoss(score, told)
 
     def _variants(
         self, name: SetName, chosen: Chosen, texts: Int64[Tensor, " texts"]
@@ -476,7 +474,7 @@ class GallerySearch:
                     raise ValueError(
                         f"Expected what {self.stages[stage]} found for batch {number}, but it is gone: run again."
                     )
-                part = kept.pixels[torch.from_numpy(rows[here])]
+                part = torch.from_numpy(kept.grey[rows[here]]).float() / 255
             if found is None:
                 found = torch.empty(len(candidates), *part.shape[1:])
             found[torch.from_numpy(here)] = part.cpu()

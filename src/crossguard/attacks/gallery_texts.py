@@ -220,7 +220,8 @@ def worst_texts(
             for rank, (text, embedding) in enumerate(remembered.worst(j, size=most)):
                 ranks[j].setdefault(text, [NOT_KEPT] * len(asked))[column] = rank
                 embeddings[j].setdefault(text, embedding)
-    flat = [(j, text) for j, kept in enumerate(ranks) for text in kept]
+    # In an order that does not depend on how many are kept.
+    flat = [(j, text) for j, kept in enumerate(ranks) for text in sorted(kept, key=lambda t: (min(kept[t]), t))]
     dim = image_embeddings.shape[1]
     found = [embeddings[j][text].cpu().numpy() for j, text in flat]
     return Found(
