@@ -1,13 +1,19 @@
 """Evaluations under an attack on the whole gallery: each direction under its own set, in batches of any size."""
 
+import html
+import io
+
 import pytest
 import torch
+from rich.console import Console
 
 from crossguard.attacks import load_adversarial, make_attack
+from crossguard.attacks.directions import ImageRetrieval
+from crossguard.attacks.gallery_scores import TowerScores
 from crossguard.evaluate import evaluate
 from crossguard.evaluate.gallery_attack import StoredStages
 from crossguard.evaluate.store import Store
-from crossguard.report import result_table
+from crossguard.report import print_results, report_runs, result_table
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from shared import fit_clip
@@ -109,13 +115,49 @@ def test_targets_and_single_modalities(model, pairs):
         assert bool((moved > 0).any()) == (modality == "image")
 
 
-def test_a_gallery_in_slices_gives_the_same(model, pairs, monkeypatch):
-    whole = evaluate(model, pairs, **QUICK)
-    monkeypatch.setattr("crossguard.attacks.mixture.CHUNK", 40)
-    monkeypatch.setattr("crossguard.attacks.gallery_scores.CHUNK", 40)
-    sliced = evaluate(model, pairs, **QUICK)
+def test_a_gallery_that_cannot_be_held_at_once_is_gone_through_in_slices(model, pairs, monkeypatch):
+    """No matrix of scores is larger than the limit, or than one row, or than a batch with all forms of its texts."""
+    given = {**QUICK, "batch_size": 2}
+    whole = evaluate(model, pairs, **given)
+    limit, sizes, of_batches = 40, [], []
+    for name in ("mixture", "gallery_scores"):
+        monkeypatch.setattr(f"crossguard.attacks.{name}.CHUNK", limit)
+    for name in ("__call__", "with_texts"):
+        scores = getattr(TowerScores, name)
+
+        def watched(self, *asked, scores=scores, **more):
+            found = scores(self, *asked, **more)
+            sizes.append(found.numel())
+            return found
+
+        monkeypatch.setattr(TowerScores, name, watched)
+    meet = ImageRetrieval.of.__func__
+
+    def met(cls, scores, links, chosen, stands, places, variants, columns):
+        of_batches.append(len(places[0]) * variants.numel())
+        return meet(cls, scores, links, chosen, stands, places, variants, columns)
+
+    monkeypatch.setattr(ImageRetrieval, "of", classmethod(met))
+    sliced = evaluate(model, pairs, **given)
+    row = max(len(pairs.images), len(pairs.texts))
+    assert max(sizes) <= max(limit, row, *of_batches) < len(pairs.images) * len(pairs.texts)
     assert abs(whole.robust["tr@1"] - sliced.robust["tr@1"]) <= 100 / 12 + 1e-9
     assert abs(whole.robust["ir@1"] - sliced.robust["ir@1"]) <= 100 / len(pairs.texts) + 1e-9
+
+
+def test_the_report_names_the_three_sets(model, pairs, tmp_path):
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        result = evaluate(model, pairs, run=run, **QUICK)
+    assert result.shared != result.robust
+    console = Console(width=200, file=io.StringIO())
+    print_results([tmp_path / "run"], console=console)
+    page = report_runs([tmp_path / "run"], tmp_path / "page.html").read_text()
+    for said in (console.file.getvalue(), html.unescape(page)):
+        assert "joint, one set" in said
+        assert "Each direction stands under its own" in " ".join(said.split())
+        for metric in ("tr@1", "ir@1"):
+            assert f"{result.robust[metric]:.1f}" in said
+            assert f"{result.shared[metric]:.1f}" in said
 
 
 def test_stages_are_told(model, pairs):

@@ -81,7 +81,11 @@ def _result_view(group: Group, difference: Difference | None) -> ResultView:
             if "robust" in entry["estimates"]
         },
         explained=about["explained"],
-        notes=(*widest.get("data_notes", ()), *widest["notes"]),
+        notes=(
+            *widest.get("data_notes", ()),
+            *widest["notes"],
+            *[OWN_SETS for column in columns if column.endswith(ONE_SET)][:1],
+        ),
         warnings=tuple(dict.fromkeys(warning for entry in group.entries for warning in entry["warnings"])),
         examples=_examples(group),
         difference=difference,

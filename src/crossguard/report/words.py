@@ -9,6 +9,12 @@ from crossguard.report.views import COLUMNS, ResultView, Word
 
 ONE_SET = ", one set"
 """Ends the name of a column in which one set of images and texts is judged in both directions."""
+OWN_SETS = (
+    "The attack looks at the whole gallery and makes three sets of images and texts. Each direction stands under its "
+    "own: TR under the set found against images that ask for texts, IR under the one found against texts that ask for "
+    'images. Both stand under the set that is worst for both together in the columns named "one set".'
+)
+"""What is to be known of a table with such columns."""
 SUCCESS = {"conditional": "{}, of those right before", "drop": "{}, drop"}
 """What every attack's success is told by."""
 
