@@ -150,7 +150,7 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(toy_pairs):
     stages = attack.stages(JOINT)
     assert stages == 5
     expected = sets_of(attack, model, whole, JOINT, keep=Stopping(99))
-    for writes in (0, 1, 2, 5, 9):
+    for writes in (1, 4, 9):
         keep = Stopping(writes)
         with pytest.raises(KeyboardInterrupt):
             sets_of(attack, model, whole, JOINT, keep=keep)

@@ -120,7 +120,8 @@ class _Pool:
             self.image_tags = torch.cat([self.image_tags, on(tags)])
             places = np.stack([np.full(len(tags), stage), np.arange(len(tags))], axis=1)
             self.image_places = np.concatenate([self.image_places, places])
-        candidates, new = [], []
+        candidates: list[int] = []
+        new: list[int] = []
         ranks = found.text_ranks.min(axis=1, initial=NOT_KEPT).tolist()
         for row, key in enumerate(zip(found.text_owners.tolist(), found.strings, strict=True)):
             before = self._known.get(key)
@@ -135,8 +136,9 @@ class _Pool:
         return torch.tensor(candidates, dtype=torch.int64, device=device)
 
     def _add_texts(self, strings: Sequence[str], embeddings: Float[Tensor, "texts dim"]) -> None:
-        first, rows = len(self._rows), []
-        kept = []
+        first = len(self._rows)
+        rows: list[int] = []
+        kept: list[int] = []
         for row, string in enumerate(strings):
             if string not in self._rows:
                 self._rows[string] = first + len(kept)

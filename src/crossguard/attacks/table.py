@@ -61,7 +61,7 @@ ATTACKS = Table[AttackRow](
         _row(CoAttack, "word-swap, then PGD away from the clean image and the changed text (`compat`: as published)"),
         _row(SGA, "set-level guidance: captions, images at several scales, captions again (`compat`: as published)"),
         _row(DRA, "SGA with gradients at the worst mix of clean, previous and present image; made to transfer"),
-        _row(Adaptive, "joint Auto-PGD and word-swap on the very score retrieval ranks by: judge defences by it"),
+        _row(Adaptive, "each direction's own losses against the whole gallery, images and texts: judge defences by it"),
         _row(Sparse, "a few image patches of any values and a few words: the threat that certificates bound"),
         _row(Saved, "transfer: a set that an attack found earlier, on this model or another (`folder`)"),
     ),
