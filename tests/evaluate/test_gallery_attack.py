@@ -119,7 +119,7 @@ def test_a_gallery_that_cannot_be_held_at_once_is_gone_through_in_slices(model, 
     """No matrix of scores is larger than the limit, or than one row, or than a batch with all forms of its texts."""
     given = {**QUICK, "batch_size": 2}
     whole = evaluate(model, pairs, **given)
-    limit, sizes, of_batches = 40, [], []
+    limit, sizes, of_batches = 100, [], []
     for name in ("mixture", "gallery_scores"):
         monkeypatch.setattr(f"crossguard.attacks.{name}.CHUNK", limit)
     for name in ("__call__", "with_texts"):
