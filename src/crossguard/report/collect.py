@@ -11,7 +11,7 @@ from crossguard.evaluate.statistics import read_estimates, read_figure
 from crossguard.report.differences import differences
 from crossguard.report.groups import Group, grouped
 from crossguard.report.views import Difference, ResultView, RunView
-from crossguard.report.words import flat
+from crossguard.report.words import ONE_SET, OWN_SETS, flat
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
