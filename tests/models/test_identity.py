@@ -134,10 +134,42 @@ def test_globals_that_a_function_uses_count(monkeypatch):
     assert told(Holding(scaled())) != before
 
 
+def _helped(x):
+    return _helper(x)
+
+
+def _helper(x):
+    return x + 1
+
+
+def test_functions_that_a_function_calls_count(monkeypatch):
+    before = told(_helped)
+    assert told(_helped) == before
+    monkeypatch.setitem(globals(), "_helper", lambda x: x - 1)
+    assert told(_helped) != before
+
+
+def test_a_class_of_ones_own_counts_by_its_code():
+    def made(source):
+        held = {"__name__": "notebook", "nn": nn, "torch": torch}
+        exec(source, held)
+        return held["Net"]()
+
+    source = (
+        "class Net(nn.Module):\n    scale = 2.0\n    @property\n    def twice(self):\n        return 2\n"
+        "    @staticmethod\n    def add(x):\n        return x + 1\n"
+        "    def forward(self, x):\n        return super().forward(x)\n"
+    )
+    before = told(made(source))
+    assert told(made(source)) == before
+    for old, new in (("2.0", "3.0"), ("return 2\n", "return 3\n"), ("x + 1", "x - 1"), ("(x)\n", "(-x)\n")):
+        assert told(made(source.replace(old, new))) != before, old
+
+
 @pytest.mark.parametrize("thing", [threading.Lock, lambda: (i for i in range(3)), lambda: sys.stderr.buffer])
 def test_what_cannot_be_read_is_refused_unless_the_caller_says_what_it_is(thing):
     holding = Holding({"session": [thing()]})
-    with pytest.raises(ValueError, match=r"`thing\.session\.0` is .*: say which model it is, identity="):
+    with pytest.raises(ValueError, match=r"`thing\.session\.0` is .*: say which model it is \(identity="):
         told(holding)
     assert told(holding, identity="mine, version 1") == told(Holding(3), identity="mine, version 1")
     assert told(holding, identity="mine, version 1") != told(holding, identity="mine, version 2")
@@ -171,6 +203,21 @@ def test_use_is_no_part_of_it():
     assert told_when_asked(Counting(3)) == before
 
 
+def test_counters_beside_a_state_do_not_hide_it():
+    neighbors = pytest.importorskip("sklearn.neighbors", reason="scikit-learn is not installed")
+    x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2
+    far = x[:2] * 0 + 100.0
+
+    def told_of(k, stored=x):
+        module = nn.Module()
+        module.estimator = neighbors.KNeighborsClassifier(k, algorithm="kd_tree").fit(stored, y)  # counts its calls
+        return model_identity(module, strict=True, probe=lambda: [module.estimator.predict(far) * 0])
+
+    assert told_of(3) == told_of(3)
+    assert told_of(3) != told_of(5)
+    assert told_of(3) != told_of(3, x + 1e-9)
+
+
 def test_an_object_may_hold_itself():
     loop: list[Any] = [1]
     loop.append(loop)
@@ -178,3 +225,15 @@ def test_an_object_may_hold_itself():
     holding = Holding(1)
     object.__setattr__(holding, "itself", [holding])
     assert told(holding) != told(Holding(1))
+
+
+def test_a_model_may_say_itself_which_it_is():
+    def made(word):
+        model = nn.Linear(2, 2)
+        model.lock = threading.Lock()
+        model.identity = word
+        return model
+
+    one, same, other = (model_identity(made(word), strict=True) for word in ("release 7", "release 7", "release 8"))
+    assert one == same != other
+    assert model_identity(made("release 7"), strict=True, identity="release 8") == other

@@ -11,42 +11,27 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from crossguard.data import MultiModalSamples, OneToManyPairs, Picture
 from crossguard.data.decode import decode_error
+from crossguard.models.identity import model_identity
 from crossguard.progress import Reporter, Silent
 
 _CHUNK = 256
-_NO_SETTINGS = {"training", "name", "name_or_path", "warnings_issued", "gradient_checkpointing"}
-"""Plain attributes, ours, PyTorch's and Transformers', that do not change what a model answers."""
 
 
-def weights_fingerprint(module: nn.Module) -> str:
-    """Return 32 hexadecimal digits that change with any weight or buffer, and with what else decides the answers.
+def weights_fingerprint(module: nn.Module, *, kept: bool = False) -> str:
+    """Return hexadecimal digits that change with all that a model's answers depend on, see `model_identity`.
 
-    That is the class of each part, and its public attributes that are numbers, words, truth values, or tuples, lists
-    and mappings of these: an adapter's prompt or image size. Where a model was loaded from does not count.
+    Args:
+        module: the model.
+        kept: figures are kept under it, so what cannot be told from others is refused.
+
+    Raises:
+        ValueError: `kept`, and the model holds what cannot be told.
     """
-    digest = blake2b(digest_size=16)
-    for name, part in module.named_modules():
-        plain = {key: value for key, value in vars(part).items() if key not in _NO_SETTINGS and _is_plain(value)}
-        digest.update(f"{name} {type(part).__qualname__} {json.dumps(describe(plain), sort_keys=True)};".encode())
-    held = module.state_dict() | dict(module.named_buffers())  # some buffers are not saved, and decide all the same
-    for name, value in sorted(held.items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
-        plain = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
-    return digest.hexdigest()
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, [*value.keys(), *value.values()]))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return model_identity(module, strict=kept, what="`run`")
 
 
 def pairs_fingerprint(pairs: OneToManyPairs, *, progress: Reporter | None = None) -> str:

@@ -15,6 +15,7 @@ from crossguard.attacks.saved import Saved
 from crossguard.checks import WrongKind, check_whole
 from crossguard.evaluate.examples import Example, load_examples, save_pictures
 from crossguard.evaluate.features import on_device
+from crossguard.evaluate.fingerprint import weights_fingerprint
 from crossguard.evaluate.result import Outcome, Result
 from crossguard.evaluate.sanity import warn_of_weak_attacks
 from crossguard.evaluate.statistics import read_estimates
@@ -219,7 +220,7 @@ def _measured(
     if not isinstance(task.model, nn.Module):
         raise WrongKind(f"Expected the model to be a torch.nn.Module, but got {type(task.model).__name__}.")
     with on_device(task.model, device) as where, frozen(task.model), ExitStack() as stack:
-        facts = task.facts(progress)
+        facts = {"weights": weights_fingerprint(task.model, kept=run is not None), **task.facts(progress)}
         parts = [_part(task, one, facts, run, seed, stack) for one in wanted]
         outcomes = {place: known for place, part in enumerate(parts) if (known := _finished(task, part, run))}
         left = [part for place, part in enumerate(parts) if place not in outcomes]

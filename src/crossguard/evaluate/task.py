@@ -85,8 +85,8 @@ class Task(ABC):
 
     @abstractmethod
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return what decides the outcome beside the attack, as JSON values: `weights` and `content` (fingerprints of
-        model and data), `data_notes`, and the task's options."""
+        """Return what decides the outcome beside the attack, as JSON values: `content` (the fingerprint
+        of the data), `data_notes`, and the task's options."""
 
     def attack_facts(self, attack: Any) -> dict[str, Any]:
         """Return the options of an attack that decide the outcome, and what the task adds to them."""

@@ -1,16 +1,19 @@
 """Which model this is: a digest that counts and evaluations keep, so that they never go on with another model.
 
 Strict: all state that can be reached counts, private attributes included. Weights and arrays count by their values,
-functions and lambdas by their code, defaults, closures and the plain globals they use, classes by their names, other
-objects by the state that pickle would write. What cannot be read, such as an open session, is refused: then the caller
-says which model it is (`identity=`). The answers to a few probes count in every case.
+functions and lambdas by their code, defaults, closures and the globals they use, classes by their names and, where they
+are no part of an installed package, by their code, other objects by the state that pickle would write. What cannot be
+read, such as an open session, is refused: then the caller says which model it is (`identity=`). The answers to a few
+probes count in every case.
 
 What answering changes, such as a count of calls, is use and not identity: the model is asked, told, asked and told
 again, and what differs is left out. A name is no part of it either.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Set
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -23,6 +26,10 @@ from torch import Tensor, nn
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), PurePath, torch.dtype, torch.device)
 _OF_EVERY_MODULE = {*vars(nn.Module()), "name", "name_or_path", "_name_or_path", "warnings_issued"}
 """Attributes of a module that are told apart from its settings (weights, parts), or that change no answer."""
+
+_WHERE = {"name_or_path", "_name_or_path", "_commit_hash", "vocab_file", "merges_file", "tokenizer_file"}
+"""Keys under which Transformers' configurations and tokenizers note where they were read from."""
+_OF_EVERY_CLASS = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "name"}
 
 Probe = Callable[[], Iterable[Tensor | np.ndarray]]
 
@@ -38,28 +45,47 @@ def model_identity(
             it.
         probe: gives the model's answers to fixed questions, of whole numbers (labels, ranks), which no other machine
             rounds otherwise. Called twice.
-        identity: the caller's word for which model this is, in place of its state; the probes still count.
+        identity: the caller's word for which model this is, in place of its state; the probes still count. None takes
+            the model's own word, an attribute `identity` of it.
         what: the option that needs the identity, for the message.
 
     Raises:
         ValueError: `strict`, no `identity`, and the model holds what cannot be told.
     """
     answers = list(probe()) if probe is not None else []
+    own = getattr(model, "identity", None)
+    identity = own if identity is None and isinstance(own, str) else identity
     if identity is not None:
         return _digest("identity", identity, _Teller(False, what).tell(answers, "answers")).hex()
-    teller = _Teller(strict, what)
-    told = teller.parts(model)
+    used: set[str] = set()
     if probe is not None:
+        before = _Teller(strict, what)
+        before.parts(model, weights=False)
         list(probe())
-        after = teller.parts(model, weights=False)
-        told = {path: digest for path, digest in told.items() if after.get(path, digest) == digest}
+        after = _Teller(strict, what)
+        after.parts(model, weights=False)
+        used = {at for at in before.seen | after.seen if before.seen.get(at) != after.seen.get(at)}
+    told = _Teller(strict, what, used).parts(model)
     pieces = [path.encode() + digest for path, digest in sorted(told.items())]
-    return _digest("model", *pieces, teller.tell(answers, "answers")).hex()
+    return _digest("model", *pieces, _Teller(strict, what).tell(answers, "answers")).hex()
 
 
 class _Teller:
-    def __init__(self, strict: bool, what: str) -> None:
-        self.strict, self.what = strict, what
+    """Tells what values hold, and notes what it saw where: plain values, arrays, and how many items lists have.
+
+    Args:
+        strict: what cannot be read is refused.
+        what: the option that needs the identity, for the message.
+        used: places that answering changes, which are left out.
+    """
+
+    def __init__(self, strict: bool, what: str, used: Set[str] = frozenset()) -> None:
+        self.strict, self.what, self.used = strict, what, used
+        self.seen: dict[str, bytes] = {}
+
+    def note(self, at: str, digest: bytes) -> bytes:
+        self.seen[at] = _digest("seen", self.seen.get(at, b""), digest)
+        return _digest("used") if at in self.used else digest
 
     def parts(self, model: Any, *, weights: bool = True) -> dict[str, bytes]:
         """Return a digest per part of the model: of a module its weights and settings, of another object its state."""
@@ -82,16 +108,21 @@ class _Teller:
             around: identities of the objects that it was found in, so that a cycle ends.
         """
         if isinstance(value, _PLAIN):
-            return _digest(type(value).__qualname__, repr(value))
+            return self.note(at, _digest(type(value).__qualname__, repr(value)))
         if isinstance(value, Tensor):
-            return _tensor(value)
+            return self.note(at, _tensor(value))
+        if at in self.used:  # a plain value at one time
+            return _digest("used")
         if isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)
             if array.dtype.names:  # not the bytes between the fields
                 return _digest("record", *(self.tell(array[name], at, around) for name in array.dtype.names))
             if not array.dtype.hasobject:
-                return _digest("array", array.dtype.str, str(array.shape), np.ascontiguousarray(array).tobytes())
+                held = np.ascontiguousarray(array).tobytes()
+                return self.note(at, _digest("array", array.dtype.str, str(array.shape), held))
             value = array.tolist()
+        if isinstance(value, type) and _own(value) and id(value) not in around:
+            return self._class(value, at, (*around, id(value)))
         if isinstance(value, type | BuiltinFunctionType | ModuleType):
             module = getattr(value, "__module__", "")
             return _digest("name", f"{module}.{getattr(value, '__qualname__', value.__name__)}")
@@ -111,8 +142,12 @@ class _Teller:
             return self._function(value, inside)
         if isinstance(value, MethodType):
             return _digest("method", inside(value.__func__), inside(value.__self__, "__self__"))
+        if isinstance(value, Mapping | list | tuple | Set):
+            size = self.note(f"{at}#", _digest("size", str(len(value))))
+            if f"{at}#" in self.used:
+                return size
         if isinstance(value, Mapping):
-            pairs = sorted(inside(key, "key") + inside(item, key) for key, item in value.items())
+            pairs = sorted(inside(key, "key") + inside(item, key) for key, item in value.items() if key not in _WHERE)
             return _digest(type(value).__qualname__, *pairs)
         if isinstance(value, list | tuple):
             return _digest(type(value).__qualname__, *(inside(item, i) for i, item in enumerate(value)))
@@ -128,7 +163,7 @@ class _Teller:
                 raise ValueError(
                     f"Expected a model that can be told from others, to keep something for it ({self.what}), but "
                     f"`{at or type(value).__qualname__}` is {_short(value)}, which cannot be read: say which model it "
-                    f"is, identity='...', or leave out {self.what}."
+                    f"is (identity='...', or an attribute `identity` of the model), or leave out {self.what}."
                 ) from error
             return inside(type(value))
         if isinstance(made, str):
@@ -136,14 +171,35 @@ class _Teller:
         # Function, arguments, state, and iterators over items and pairs.
         function, arguments, state, items, pairs = (*made, None, None, None)[:5]
         if isinstance(state, dict):  # in any order
-            state = sorted(inside(key) + inside(item, key) for key, item in state.items())
-        whole = (inside(type(value)), inside(function), inside(arguments), inside(state))
-        return _digest("object", *whole, inside(list(items or ())), inside(list(pairs or ())))
+            state = sorted(
+                _digest("key", str(key)) + inside(item, key) for key, item in state.items() if key not in _WHERE
+            )
+        whole = (inside(type(value), "class"), inside(function, "call"), inside(arguments, "call with"))
+        parts = (inside(state, "state"), inside(list(items or ()), "items"), inside(list(pairs or ()), "pairs"))
+        return _digest("object", *whole, *parts)
+
+    def _class(self, value: type, at: str, around: tuple[int, ...]) -> bytes:
+        """Return a digest of a class's code and settings, and of those of its bases."""
+        held = {
+            name: getattr(part, "__func__", part) for name, part in vars(value).items() if name not in _OF_EVERY_CLASS
+        }
+        whole = (
+            name.encode() + self.tell([part.fget, part.fset] if isinstance(part, property) else part, at, around)
+            for name, part in sorted(held.items())
+            if isinstance(part, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict, property, FunctionType))
+        )
+        bases = (self.tell(base, at, around) for base in value.__bases__)
+        return _digest("class", f"{value.__module__}.{value.__qualname__}", *whole, *bases)
 
     def _function(self, function: FunctionType, inside: Callable[..., bytes]) -> bytes:
         code, cells = function.__code__, function.__closure__ or ()
         used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
-        plain = {n: v for n, v in used.items() if isinstance(v, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict))}
+        plain = {
+            name: value
+            for name, value in used.items()
+            if isinstance(value, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict))
+            or (isinstance(value, FunctionType | type) and _own(value))
+        }
         held = zip(code.co_freevars, cells, strict=True)
         return _digest(
             "function",
@@ -168,6 +224,15 @@ class _Teller:
                     path = f"{at}.{name}.{key}".strip(".")
                     told[f"{name} {key}"] = self.tell(value, path, (*around, id(part)))
         return told
+
+
+@lru_cache(maxsize=1024)
+def _own(value: type | FunctionType) -> bool:
+    """Return whether code is a user's own: no part of Python, an installed package, or crossguard."""
+    name = value.__module__ or ""
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    shipped = name.split(".")[0] in {"crossguard", "builtins", *sys.stdlib_module_names} - {"__main__"}
+    return not shipped and "site-packages" not in path
 
 
 def _content(cell: CellType) -> Any:

@@ -23,7 +23,7 @@ from crossguard.evaluate.captioning_attack import (
 from crossguard.evaluate.captioning_scores import score_captions, unavailable_metrics
 from crossguard.evaluate.captioning_tokens import choose_tokenizer
 from crossguard.evaluate.examples import Example, Item, spread_evenly
-from crossguard.evaluate.fingerprint import pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.fingerprint import pairs_fingerprint
 from crossguard.evaluate.statistics import (
     FEWEST_GROUPS,
     Estimate,
@@ -104,9 +104,8 @@ class Captioning(SampleTask):
         unavailable_metrics()  # raises now where pycocoevalcap is not there
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return the fingerprints of model and data, the beam search and the prompt."""
+        """Return the fingerprint of the data, the beam search and the prompt."""
         return {
-            "weights": weights_fingerprint(self.model),
             "content": pairs_fingerprint(self.data, progress=progress),
             "data_notes": list(self.data.notes),
             **{name: getattr(self, name) for name in ("beams", "min_length", "max_length")},

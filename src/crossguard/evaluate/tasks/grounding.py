@@ -16,7 +16,6 @@ from crossguard.checks import WrongKind
 from crossguard.data import PairBatch, ReferringExpressions
 from crossguard.evaluate.batches import in_order, preprocessed
 from crossguard.evaluate.examples import Example, Item, spread_evenly
-from crossguard.evaluate.fingerprint import weights_fingerprint
 from crossguard.evaluate.grounding_boxes import RIGHT, box_scores, choose, overlap
 from crossguard.evaluate.overlay import overlay
 from crossguard.evaluate.statistics import Estimate, Ratio
@@ -88,10 +87,9 @@ class Grounding(SampleTask):
             )
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return the fingerprints of model and data, and the layer."""
+        """Return the fingerprint of the data, and the layer."""
         self._check_layer()
         return {
-            "weights": weights_fingerprint(self.model),
             "content": expressions_fingerprint(self.data),
             "layer": self.layer,
         }

@@ -19,7 +19,7 @@ from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
 from crossguard.evaluate.examples import Example, Item, Picture, spread_evenly
 from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images
-from crossguard.evaluate.fingerprint import digest, pairs_fingerprint, weights_fingerprint
+from crossguard.evaluate.fingerprint import digest, pairs_fingerprint
 from crossguard.evaluate.gallery_attack import attack_gallery, set_stores
 from crossguard.evaluate.ranking import (
     ByDirection,
@@ -136,9 +136,8 @@ class Retrieval(Task):
             attack.check(self.model, self.data, threat)
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return the fingerprints of model and data, and how many candidates are re-ranked."""
+        """Return the fingerprint of the data, and how many candidates are re-ranked."""
         return {
-            "weights": weights_fingerprint(check_model(self.model)),
             "content": pairs_fingerprint(self.data, progress=progress),
             "data_notes": list(self.data.notes),
             "rerank": self.candidates,

@@ -17,7 +17,7 @@ from crossguard.attacks.victims import Plain
 from crossguard.certify.pixel_metrics import pixel_bounds
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
-from crossguard.evaluate.fingerprint import samples_fingerprint, weights_fingerprint
+from crossguard.evaluate.fingerprint import samples_fingerprint
 from crossguard.evaluate.statistics import Estimate, Ratio, attack_figures
 from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.task import Rows, SampleTask
@@ -119,9 +119,8 @@ class SamplesTask(SampleTask):
         )
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return the fingerprints of model and data."""
+        """Return the fingerprint of the data."""
         return {
-            "weights": weights_fingerprint(self.model),
             "content": samples_fingerprint(self.data),
             "data_notes": list(getattr(self.data, "notes", ())),
         }

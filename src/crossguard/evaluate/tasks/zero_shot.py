@@ -18,7 +18,6 @@ from crossguard.data import LabelledImages, MultiModalSamples
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.examples import Example, Item, spread_evenly
 from crossguard.evaluate.features import check_model
-from crossguard.evaluate.fingerprint import weights_fingerprint
 from crossguard.evaluate.task import Part, Rows
 from crossguard.evaluate.tasks.samples import Classification, Loaded, NamedAttack
 from crossguard.models import VisionLanguageModel
@@ -94,9 +93,8 @@ class ZeroShot(Classification):
         self.check_attack(attack, threat)
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
-        """Return the fingerprints of model and data."""
+        """Return the fingerprint of the data."""
         return {
-            "weights": weights_fingerprint(check_model(self.model)),
             "content": images_fingerprint(self.data),
             "data_notes": list(self.data.notes),
         }
