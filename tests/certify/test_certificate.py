@@ -6,12 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from certify_toys import KEEP, SIZES
+import torch
+from certify_toys import KEEP, SIZES, SignNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossguard.certify import JointMargins, Margins, certify, maximal_radii
 from crossguard.certify.arguments import KINDS
+from crossguard.report import certificate_view
 
 
 @pytest.fixture
@@ -124,3 +126,19 @@ def test_unknown_modalities_and_wrong_radii_are_refused(found):
         found.certified({"left": 7})
     with pytest.raises(ValueError, match="Unknown modality 'right'"):
         found.grid({"left": [0]})
+
+
+def test_answers_that_do_not_depend_on_what_is_kept_are_warned_of(found, sensors):
+    assert found.warnings == ()
+
+    class Always(SignNet):
+        def forward(self, inputs, kept=None):
+            return super().forward(inputs, kept) * 0 + torch.tensor([0.0, 1.0, 0.0])
+
+    stuck = certify(Always(), sensors, keep=KEEP, draws=100)
+    assert stuck.warnings == (
+        "every sample gets the label 'yes'",
+        "answers do not depend on what is kept: every sub-sample of a sample gets the same label",
+    )
+    assert stuck.summary()["warnings"] == list(stuck.warnings)
+    assert "Warning: every sample gets the label 'yes'." in certificate_view(stuck).note

@@ -53,14 +53,27 @@ def test_a_folder_with_a_design_answers_as_it_was_certified(watch, tmp_path, kin
         cg.predict(tmp_path / "model", data)
 
 
-def test_random_draws_have_no_design_to_save(watch, tmp_path):
+def test_settings_of_random_draws_are_kept_without_their_seed(watch, tmp_path):
     model, data = watch
-    found = certify(model, data, keep=dict.fromkeys(model.modalities, 3), draws=100)
-    with pytest.raises(ValueError, match="drawn at random"):
-        found.save_design(tmp_path)
-    fixed = certify(model, data, keep=dict.fromkeys(model.modalities, 3), design="fixed")
+    keep = dict.fromkeys(model.modalities, 3)
+    found = certify(model, data, keep=keep, draws=100, seed=77)
     with pytest.raises(ValueError, match="Expected the folder of a model"):
-        fixed.save_design(tmp_path / "nothing")
+        found.save_design(tmp_path / "nothing")
+    model.save_pretrained(tmp_path / "model")
+    found.save_design(tmp_path / "model")
+    assert "77" not in (tmp_path / "model" / "design.json").read_text()
+    drawn = cg.predict(tmp_path / "model", data, seed=5)
+    assert (drawn == cg.predict(model, data, keep=keep, draws=100, seed=5)).all()
+    assert (cg.predict(tmp_path / "model", data, draws=3) == -1).all()
+    for changes in ({"keep": keep}, {"noise": {"gyroscope": 1.0}}, {"fill": 0.5}):
+        with pytest.raises(ValueError, match=f"no `{next(iter(changes))}` beside a saved design"):
+            cg.predict(tmp_path / "model", data, **changes)
+    noisy = certify(model, data, keep={"accelerometer": 3}, noise={"gyroscope": 0.5}, draws=100)
+    noisy.save_design(tmp_path / "model")
+    assert (
+        cg.predict(tmp_path / "model", data, seed=1)
+        == cg.predict(model, data, keep={"accelerometer": 3}, noise={"gyroscope": 0.5}, draws=100, seed=1)
+    ).all()
 
 
 def test_it_answers_where_it_is_sure(sign_net, sensors):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
 
 from crossguard.certify import certify, certify_product, certify_segmentation, certify_votes
-from crossguard.certify.published import PublishedDesign, best_draws
+from crossguard.certify.ensemble import best_draws
+from crossguard.certify.published import PublishedDesign
 from crossguard.certify.thresholds import PublishedMargins
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossguard.certify import certify_segmentation, pixel_bounds
+from crossguard.certify import certify_segmentation, pixel_bounds, predict
 from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.sampling import most_likely
 from crossguard.data import MultiModalSamples
@@ -227,3 +227,47 @@ def test_values_may_be_stored_in_any_way(samples):
     expected, found = (certify_segmentation(TwoRegions(), s, **options) for s in (samples, as_doubles(samples)))
     for one, other in zip(expected.counts, found.counts, strict=True):
         assert (one.votes == other.votes).all()
+
+
+class AnySize(nn.Module):
+    """A picture, depth at half its size, and points that are no image at all."""
+
+    name, modalities, classes = "any-size", ("rgb", "depth", "points"), ("no", "yes")
+
+    def forward(self, inputs, kept=None):
+        assert kept["rgb"].shape[1:] == (6, 8)
+        assert kept["depth"].shape[1:] == (3, 4)
+        assert kept["points"].shape[1:] == (5,)
+        assert ((inputs["points"] == 0) | kept["points"][..., None]).all()
+        half = torch.nn.functional.avg_pool2d(inputs["depth"], 3, stride=1, padding=1)
+        depth = torch.nn.functional.interpolate(half, size=(6, 8))
+        score = depth + 0.01 * inputs["rgb"][:, :1] + 0.01 * inputs["points"].mean(dim=(1, 2))[:, None, None, None]
+        return torch.cat([-score, score], dim=1)
+
+
+@pytest.mark.parametrize("design", ["random", "fixed"])
+def test_modalities_may_have_sizes_of_their_own(design, tmp_path):
+    rng = np.random.default_rng(0)
+    truth = np.repeat((np.arange(8) >= 4).astype(int)[None, None], 6, axis=1).repeat(2, axis=0)
+    values = {
+        "rgb": rng.normal(size=(2, 3, 6, 8)).astype(np.float32),
+        "depth": (2.0 * truth[:, None, ::2, ::2] - 1).astype(np.float32),
+        "points": rng.normal(size=(2, 5, 3)).astype(np.float32),
+    }
+    scenes = MultiModalSamples("toy", "test", values, truth, AnySize.classes, np.arange(2))
+    keep = {"rgb": 10, "depth": 8, "points": 2}
+    draws = 200 if design == "random" else 40
+    options = {"keep": keep, "draws": draws, "design": design, "alpha": 0.01, "seed": 0, "folder": tmp_path}
+    found = certify_segmentation(AnySize(), scenes, **options)
+    assert found.counts[0].n == {"rgb": 48, "depth": 12, "points": 5}
+    assert found.counts[0].votes.shape == (6, 8, 2)
+    assert found.bounds([{}])[0].accuracy > 0.7
+    assert found.bounds([{"rgb": 40}])[0].accuracy < found.bounds([{}])[0].accuracy
+    again = certify_segmentation(AnySize(), scenes, **options)
+    assert (again.counts[1].votes == found.counts[1].votes).all()
+    if design == "random":
+        said = predict(AnySize(), scenes, keep=keep, draws=300, seed=2)
+        assert said.shape == truth.shape
+        assert (said[said >= 0] == np.stack([found.image(i, [{}]).label for i in range(2)])[said >= 0]).mean() > 0.95
+    with pytest.raises(ValueError, match=r"`keep\['depth'\]` <= 12"):
+        certify_segmentation(AnySize(), scenes, keep={**keep, "depth": 13}, draws=200)

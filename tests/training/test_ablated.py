@@ -152,8 +152,9 @@ def test_turning_keeps_lengths_and_is_shared_by_the_sensors():
 def test_wrong_arguments_are_refused(unchecked, samples):
     for keep, message in (
         ({"a": 3}, r"keep\['b'\]"),
-        ({"a": 3, "b": 9}, r"\[1, 8\], but got 9"),
-        ({"a": 0, "b": 2}, "but got 0"),
+        ({"a": 3, "b": 9}, r"\[0, 8\], but got 9"),
+        ({"a": -1, "b": 2}, "but got -1"),
+        ({"a": 0, "b": 0}, "nothing is kept of any"),
         ({"a": 3, "c": 2}, "Unknown modality"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -162,6 +163,34 @@ def test_wrong_arguments_are_refused(unchecked, samples):
         trained(samples.select([57, 58, 59]))
     with pytest.raises(FloatingPointError, match="lower `lr`"):
         trained(samples, lr=1e30)
+
+
+def test_a_modality_may_be_left_out_or_get_noise(samples, unchecked):
+    seen = []
+
+    class Watching(WatchNet):
+        def forward(self, inputs, kept=None):
+            seen.append((inputs, kept))
+            return super().forward(inputs, kept)
+
+    def watched(**options):
+        seen.clear()
+        model = Watching.for_samples(samples, width=8)
+        train_ablated(model, samples, steps=2, batch_size=16, **options)
+        return seen[-1]
+
+    _, kept = watched(keep={"a": 0, "b": 2})
+    assert kept["a"].sum() == 0
+    inputs, kept = watched(keep={"b": 2}, noise={"a": 5.0})
+    assert kept["a"].all()
+    assert (kept["b"].sum(dim=1) == 2).all()
+    stored = torch.from_numpy(samples.modalities["a"])
+    assert inputs["a"].std() == pytest.approx(float((stored.var() + 25) ** 0.5), rel=0.1)
+    for noise in ({"b": 1.0}, {"a": 0.0}, {"a": float("inf")}):
+        with pytest.raises(ValueError, match="finite sigma > 0"):
+            watched(keep={"b": 2}, noise=noise)
+    with pytest.raises(ValueError, match="Unknown modality"):
+        watched(keep={"b": 2}, noise={"c": 1.0})
 
 
 def test_values_may_be_stored_in_any_way(samples):

@@ -56,7 +56,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone():
     ("options", "message"),
     [
         ({"keep": {"rgb": 40}}, r"keep\['depth'\]"),
-        ({"keep": {"rgb": 40, "depth": 16 * 24 + 1}}, r"\[1, 384\]"),
+        ({"keep": {"rgb": 40, "depth": 16 * 24 + 1}}, r"\[0, 384\]"),
         ({"keep": {**KEEP, "dept": 1}}, "did you mean 'depth'"),
         ({"whole": 1.5}, r"`whole` in \[0, 1\]"),
         ({"class_weights": [1.0]}, "2 class weights"),

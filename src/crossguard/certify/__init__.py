@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from crossguard.certify.answers import predict
     from crossguard.certify.certificate import Certificate, Grid
     from crossguard.certify.classify import certify
+    from crossguard.certify.collective import CollectiveBound, certify_collective
     from crossguard.certify.early import EarlyDecision, certify_early
     from crossguard.certify.early_segment import EarlySegmentation, certify_segmentation_early
+    from crossguard.certify.lengths import VariedCertificate, certify_lengths
     from crossguard.certify.segment import SegmentationCertificate, certify_segmentation
     from crossguard.certify.smoothed import Smoothed
     from crossguard.certify.subsample import ablate, draw_masks
 
 __all__ = [
     "Certificate",
+    "CollectiveBound",
     "CountCertificate",
     "Counts",
     "EarlyDecision",
@@ -43,10 +46,13 @@ __all__ = [
     "Preflight",
     "SegmentationCertificate",
     "Smoothed",
+    "VariedCertificate",
     "ablate",
     "certify",
+    "certify_collective",
     "certify_counts",
     "certify_early",
+    "certify_lengths",
     "certify_product",
     "certify_segmentation",
     "certify_segmentation_early",
@@ -65,14 +71,18 @@ __all__ = [
 
 _NEED_TORCH = {
     "Certificate": "certificate",
+    "CollectiveBound": "collective",
     "EarlyDecision": "early",
     "EarlySegmentation": "early_segment",
     "Grid": "certificate",
     "ablate": "subsample",
     "SegmentationCertificate": "segment",
     "Smoothed": "smoothed",
+    "VariedCertificate": "lengths",
     "certify": "classify",
+    "certify_collective": "collective",
     "certify_early": "early",
+    "certify_lengths": "lengths",
     "certify_segmentation": "segment",
     "certify_segmentation_early": "early_segment",
     "draw_masks": "subsample",

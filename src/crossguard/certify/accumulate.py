@@ -87,7 +87,7 @@ def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
 
 def _checked(path: Path, empty: Counts, draws: int) -> Counts:
     found = Counts.load(path)
-    for name in ("n", "k", "scheme", "seed", "source"):
+    for name in ("n", "k", "noise", "scheme", "seed", "source"):
         if getattr(found, name) != getattr(empty, name):
             what = "model and data" if name == "source" else f"`{name}`"
             raise ValueError(

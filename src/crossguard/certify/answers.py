@@ -10,11 +10,12 @@ from jaxtyping import Int64
 
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import log_tail
-from crossguard.certify.design import Ablation, Design, design_for
+from crossguard.certify.design import Ablation, Design, design_for, is_rate, scheme_for
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.looks import choose_seed
 from crossguard.certify.sampling import class_votes, evaluation_mode, pixel_votes
 from crossguard.certify.saved_design import SavedDesign
+from crossguard.certify.segment import image_size
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
 from crossguard.data.samples import MultiModalSamples
@@ -33,7 +34,8 @@ def predict(
     model: MultiModalClassifier | MultiModalSegmenter | Path | str,
     samples: MultiModalSamples,
     *,
-    keep: Mapping[str, int] | None = None,
+    keep: Mapping[str, int | float] | None = None,
+    noise: Mapping[str, float | int] | None = None,
     draws: int | None = None,
     alpha: float | None = None,
     seed: int | None = None,
@@ -46,16 +48,18 @@ def predict(
     """Answer as the smoothed model that `certify` and `certify_segmentation` speak of, or abstain.
 
     From a folder that holds a model and a published design, it is the vote of that design: exactly what was certified,
-    for certain, as often as anybody asks. Otherwise sub-samples are drawn anew, and the label of most votes is given
-    only where a two-sided test is sure that it is the likeliest one (Cohen et al., ICML 2019): the answer is another
-    one than the smoothed model's with probability at most `alpha` per query. So an input that was certified with
-    `alpha` of its own keeps its label, or gets none, with the two alphas added.
+    for certain, as often as anybody asks. From one with the settings of random draws (`Certificate.save_design`) they
+    are made anew by these, and without any by the arguments. Then the label of most votes is given only where a
+    two-sided test is sure that it is the likeliest one (Cohen et al., ICML 2019): the answer is another one than the
+    smoothed model's with probability at most `alpha` per query. So an input that was certified with `alpha` of its own
+    keeps its label, or gets none, with the two alphas added.
 
     Args:
         model: a classifier or segmenter, or the folder of one.
         samples: what is asked about; labels are not used, but masks [samples, height, width] mark a segmentation.
         keep: elements kept of each modality, by its name.
-        draws: N; None takes 1,000, and 100 for segmentations.
+        noise: sigma of each other modality, as `certify`.
+        draws: N; None takes the saved number, or 1,000, and 100 for segmentations.
         alpha: probability of a wrong answer, per sample, all its pixels together; None takes 0.001.
         seed: of the masks; None: a fresh secret.
         scheme: "independent" or "joint", as `certify`.
@@ -68,27 +72,39 @@ def predict(
         int64 [samples], or [samples, height, width] for segmentations: class indices, -1 where it abstains.
 
     Raises:
-        ValueError: settings beside a saved design, which needs none; none without one; samples of another number of
+        ValueError: settings beside a saved design, which needs none (beside random draws `draws`, `alpha` and `seed`
+            may be given); none without one; samples of another number of
             elements than the design's; or what `certify` refuses.
     """
     asked, saved = _loaded(model, device) if isinstance(model, Path | str) else (model, None)
     values = input_arrays(asked, samples)
     options: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    if samples.labels.ndim == 3:
+        options["mask_size"] = image_size(values, samples)
     if saved is not None:
-        settings = {"keep": keep, "draws": draws, "alpha": alpha, "seed": seed, "fill": fill}
+        settings = {"keep": keep, "noise": noise, "fill": fill}
+        settings |= {"draws": draws, "alpha": alpha, "seed": seed} if saved.published else {}
         given = [name for name, value in settings.items() if value is not None]
         given += ["scheme"] if scheme != "independent" else []
         if given:
             raise ValueError(f"Expected no `{given[0]}` beside a saved design, which needs none.")
-        design = _published(asked, values, saved, options)
-        return _voted(asked, samples, values, design, saved.draws, progress=progress)[0]
-    if keep is None:
+        if saved.published:
+            design = _saved(asked, values, saved, saved.seed or 0, options)
+            return _voted(asked, samples, values, design, saved.draws, progress=progress)[0]
+        draws = saved.draws if draws is None else draws
+    elif keep is None and noise is None:
         raise ValueError("Expected `keep`, elements kept of each modality, or the folder of a model with a design.")
     alpha = probability(ALPHA if alpha is None else alpha)
     draws = whole_number((100 if samples.labels.ndim == 3 else 1000) if draws is None else draws, "draws", least=1)
     check_choice(scheme, ("independent", "joint"), "scheme")
+    scheme = scheme_for("random", scheme, rates=is_rate(keep or {}))
     chosen, secret = choose_seed(seed, ())
-    design = design_for(asked, values, keep=keep, scheme=scheme, seed=chosen, secret=secret, fill=fill, **options)
+    options["secret"] = secret
+    if saved is not None:
+        design = _saved(asked, values, saved, chosen, options)
+    else:
+        options |= {"keep": keep or {}, "noise": noise, "scheme": scheme, "fill": fill}
+        design = design_for(asked, values, seed=chosen, **options)
     label, top, second = _voted(asked, samples, values, design, draws, progress=progress)
     return np.where(sure(top, second, alpha / label[0].size), label, -1)
 
@@ -116,10 +132,11 @@ def sure(top: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."], alpha:
     return np.array(found, dtype=bool).reshape(top.shape)
 
 
-def _published(
+def _saved(
     model: MultiModalClassifier | MultiModalSegmenter,
     values: Mapping[str, np.ndarray],
     saved: SavedDesign,
+    seed: int,
     options: Mapping[str, Any],
 ) -> Design:
     design = design_for(
@@ -127,9 +144,10 @@ def _published(
         values,
         keep=saved.k,
         scheme=saved.design,  # type: ignore[arg-type]
-        seed=saved.seed,
+        seed=seed,
         fill=saved.fill,
-        published=saved.draws,
+        noise=saved.noise,
+        published=saved.draws if saved.published else 0,
         **options,
     )
     if dict(design.sizes) != dict(saved.n):

@@ -11,20 +11,20 @@ from jaxtyping import Int64
 from crossguard.checks import check_choice
 
 KINDS = ("substitution", "insertion", "deletion", "edit")
-Radii = Sequence[Sequence[int]] | Int64[np.ndarray, "radii modalities"]
+Radii = Sequence[Sequence[int | float]] | Int64[np.ndarray, "radii modalities"]
 Value = TypeVar("Value")
 MOST_VOTES = 2**53
 """More votes than anybody counts; up to here they are whole as float64 too, and sums of several labels fit int64."""
 
 
-def whole_number(value: SupportsIndex, name: str, *, least: int = 0) -> int:
+def whole_number(value: SupportsIndex | float, name: str, *, least: int = 0) -> int:
     """Return `value` as an int.
 
     Raises:
         ValueError: it is not a whole number >= `least`.
     """
     try:
-        number = operator.index(value)
+        number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):
@@ -32,7 +32,7 @@ def whole_number(value: SupportsIndex, name: str, *, least: int = 0) -> int:
     return number
 
 
-def sizes(n: Sequence[int], k: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def sizes(n: Sequence[int], k: Sequence[int | float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return `n` and `k` as tuples of ints, one entry per modality, with 0 <= k <= n and n >= 1.
 
     Raises:
@@ -49,7 +49,7 @@ def sizes(n: Sequence[int], k: Sequence[int]) -> tuple[tuple[int, ...], tuple[in
     return n, k
 
 
-def _tuple(values: Sequence[int], name: str, *, least: int) -> tuple[int, ...]:
+def _tuple(values: Sequence[int | float], name: str, *, least: int) -> tuple[int, ...]:
     try:
         items = tuple(values)
     except TypeError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from crossguard.certify.bounds import Bound, lead_bounds
 from crossguard.certify.counts import Counts
@@ -17,8 +17,9 @@ from crossguard.certify.ensemble import leads
 from crossguard.certify.frontier import maximal_radii, share_at_least
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.looks import alpha_of_look
+from crossguard.certify.noise import AnyMargins, NoisyMargins
 from crossguard.certify.saved_design import SavedDesign
-from crossguard.certify.thresholds import RadiusMargins, Scheme
+from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 
@@ -28,11 +29,11 @@ class Grid:
     """Certified accuracy at all combinations of radii.
 
     Attributes:
-        radii: the radii of each modality, by its name, in the order of the axes.
+        radii: the radii of each modality, by its name, in the order of the axes: elements, or L2 of noisy ones.
         accuracy: float64 [radii of the first modality, of the second, ...], in [0, 1].
     """
 
-    radii: Mapping[str, tuple[int, ...]]
+    radii: Mapping[str, tuple[float | int, ...]]
     accuracy: Float[np.ndarray, "*axes"]
 
 
@@ -71,8 +72,8 @@ class Certificate:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The names of the modalities, in the order of radius vectors."""
-        return tuple(self.counts.n)
+        """The names of the modalities, in the order of radius vectors: those under noise last."""
+        return self.counts.modalities
 
     @property
     def scheme(self) -> Scheme:
@@ -80,15 +81,14 @@ class Certificate:
         return self.counts.scheme
 
     def save_design(self, folder: Path | str) -> None:
-        """Keep the published design with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+        """Keep how sub-samples are drawn with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+
+        Of a published design that is the design itself; of random draws their number and settings, never the seed.
 
         Raises:
-            ValueError: it is of random draws, or there is no such folder.
+            ValueError: there is no such folder.
         """
-        counts = self.counts
-        if not self.deterministic:
-            raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
-        SavedDesign(self.scheme, counts.n, counts.k, counts.draws, counts.seed, self.fill).save(folder)
+        SavedDesign.of(self.counts, fill=self.fill, alpha=self.alpha).save(folder)
 
     @property
     def scope(self) -> str:
@@ -133,7 +133,7 @@ class Certificate:
         )
 
     @cached_property
-    def margins(self) -> RadiusMargins:
+    def margins(self) -> AnyMargins:
         """The margins that radii ask for."""
         return self.counts.margins(self.kinds)
 
@@ -141,6 +141,16 @@ class Certificate:
     def abstained(self) -> Bool[np.ndarray, " samples"]:
         """Samples of which nothing is certified, not even that the smoothed label is the likeliest."""
         return self.gaps < 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Signs that the figures say less than they seem to."""
+        found = []
+        if len(self.labels) > 1 and len(set(self.labels.tolist())) == 1:
+            found.append(f"every sample gets the label {self.samples.classes[self.labels[0]]!r}")
+        if self.counts.draws > 1 and (self.votes == self.counts.draws).all():
+            found.append("answers do not depend on what is kept: every sub-sample of a sample gets the same label")
+        return tuple(found)
 
     @property
     def abstention(self) -> float:
@@ -166,18 +176,19 @@ class Certificate:
         """
         return replace(self, samples=replace(self.samples, labels=labels))
 
-    def certified(self, radii: Mapping[str, int]) -> Bool[np.ndarray, " samples"]:
+    def certified(self, radii: Mapping[str, float | int]) -> Bool[np.ndarray, " samples"]:
         """Return which samples' labels no attacker within `radii` can change; whether they are right plays no part.
 
         Args:
-            radii: elements that may be edited, by modality; a modality that is not named is not attacked.
+            radii: elements that may be edited, by modality, and L2 distances of those under noise; a modality that is
+                not named is not attacked.
 
         Raises:
             ValueError: an unknown modality, or a radius that is not whole, negative or > n.
         """
         return self.gaps >= self.margins.at([self._vector(radii)])[0]
 
-    def accuracy(self, radii: Mapping[str, int] | None = None) -> float:
+    def accuracy(self, radii: Mapping[str, float | int] | None = None) -> float:
         """Return certified accuracy in [0, 1]: the share of judged samples with a right label certified at `radii`.
 
         Args:
@@ -193,38 +204,54 @@ class Certificate:
         """Share of judged samples whose smoothed label is right, certified or not, in [0, 1]."""
         return float(self._right.sum() / self._total)
 
-    def grid(self, radii: Mapping[str, Sequence[int]] | None = None) -> Grid:
+    def grid(self, radii: Mapping[str, Sequence[float | int]] | None = None) -> Grid:
         """Return certified accuracy at all combinations of radii.
 
         Args:
-            radii: the radii of each modality by name; None takes 0, 1, ... to the first that no sample is certified at.
+            radii: the radii of each modality by name; None takes 0, 1, ... to the first that no sample is certified
+                at, and of those under noise eighths of the largest that some sample is certified at.
 
         Raises:
             ValueError: a modality is missing or unknown, or a radius is not whole, negative or > n.
         """
         if radii is None:
-            sizes = self.counts.n.values()
-            radii = {m: range(min(r + 1, n) + 1) for m, r, n in zip(self.modalities, self._reach, sizes, strict=True)}
+            reach = dict(zip(self.modalities, self._reach, strict=True))
+            radii = {m: range(min(int(reach[m]) + 1, n) + 1) for m, n in self.counts.n.items()}
+            radii |= {m: tuple(np.linspace(0, reach[m], 9).tolist()) for m in self.counts.noise}
         for modality in radii:
-            lookup(self.counts.n, modality, what="modality in `radii`")
-        axes = {m: tuple(int(r) for r in lookup(radii, m, what="modality")) for m in self.modalities}
+            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
+        axes = {m: tuple(lookup(radii, m, what="modality")) for m in self.modalities}
         needed = self.margins.grid(list(axes.values()))
         return Grid(axes, share_at_least(self.gaps[self._right], needed, self._total))
 
-    def frontier(self, sample: int) -> Int64[np.ndarray, "points modalities"]:
-        """Return all maximal radius vectors at which one sample is certified; no row when it abstains."""
-        return maximal_radii(self.margins, float(self.gaps[sample]))
+    def frontier(self, sample: int) -> Shaped[np.ndarray, "points axes"]:
+        """Return all maximal radius vectors at which one sample is certified; no row when it abstains.
+
+        Beside noise they are float64, and the last entry is how far noisy modalities may be moved: eps in L2 of a
+        single one, of several s, the square root of sum_i (eps_i / sigma_i)^2.
+        """
+        gap = float(self.gaps[sample])
+        if isinstance(self.margins, NoisyMargins):
+            return self.margins.frontier(gap)
+        return maximal_radii(self.margins, gap)
 
     def radii(self) -> dict[str, float]:
         """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
-        averages = {}
-        for i, (modality, largest) in enumerate(zip(self.modalities, self._reach, strict=True)):
-            reach = np.searchsorted(self.margins.along(i, largest), self.gaps[self._right], side="right") - 1
-            averages[modality] = float(reach.clip(min=0).sum() / self._total)
-        return averages
+        gaps, samples = np.unique(self.gaps[self._right], return_counts=True)  # as many as there are counts
+        totals = np.zeros(len(self.modalities))
+        for gap, count in zip(gaps.tolist(), samples.tolist(), strict=True):
+            totals += count * np.maximum(self.margins.reach(gap), 0)
+        return dict(zip(self.modalities, (totals / self._total).tolist(), strict=True))
 
     def area(self) -> float:
-        """Return the area under the frontier: the average number of radius vectors a right label is certified at."""
+        """Return the area under the frontier: the average number of radius vectors a right label is certified at.
+
+        Beside noise, the average sum of the last entries of the frontier, over all certified radii of the others.
+        """
+        if isinstance(self.margins, NoisyMargins):
+            gaps, samples = np.unique(self.gaps[self._right], return_counts=True)
+            areas = [self.margins.frontier(gap)[:, -1].sum() for gap in gaps.tolist()]
+            return float(np.dot(areas, samples) / self._total)
         return float(self.grid().accuracy.sum())
 
     def rows(self) -> list[dict[str, Any]]:
@@ -235,6 +262,7 @@ class Certificate:
             "split": self.samples.split,
             "n": dict(self.counts.n),
             "k": dict(self.counts.k),
+            "noise": dict(self.counts.noise),
             "kind": dict(self.kinds),
             "scheme": self.scheme,
             "alpha": self.alpha,
@@ -266,6 +294,7 @@ class Certificate:
             "samples": len(self.samples),
             "n": dict(self.counts.n),
             "k": dict(self.counts.k),
+            "noise": dict(self.counts.noise),
             "kind": dict(self.kinds),
             "scheme": self.scheme,
             "draws": self.counts.draws,
@@ -280,6 +309,7 @@ class Certificate:
             "clean_accuracy": self.clean_accuracy,
             "certified_accuracy_unattacked": self.accuracy(),
             "abstention": self.abstention,
+            "warnings": list(self.warnings),
             "average_radius": self.radii(),
             "area": self.area(),
             "seconds": self.seconds,
@@ -293,10 +323,10 @@ class Certificate:
         return total
 
     @cached_property
-    def _reach(self) -> tuple[int, ...]:
+    def _reach(self) -> tuple[float | int, ...]:
         return tuple(max(0, r) for r in self.margins.reach(float(self.gaps.max())))
 
-    def _vector(self, radii: Mapping[str, int]) -> tuple[int, ...]:
+    def _vector(self, radii: Mapping[str, float | int]) -> tuple[float | int, ...]:
         for modality in radii:
-            lookup(self.counts.n, modality, what="modality in `radii`")
+            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
         return tuple(radii.get(m, 0) for m in self.modalities)

@@ -13,9 +13,10 @@ from crossguard.certify.accumulate import add_draws, looked_at, resume
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import Bound
 from crossguard.certify.certificate import Certificate
-from crossguard.certify.design import Ablation, Drawing, design_for, draws_of, kinds_of, scheme_for
+from crossguard.certify.design import Ablation, Drawing, design_for, draws_of, is_rate, kinds_of, scheme_for
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.looks import FIRST, choose_seed
+from crossguard.certify.noise import noise_levels
 from crossguard.certify.preflight import preflight
 from crossguard.certify.rehearsal import show_preflight
 from crossguard.certify.sampling import class_votes, evaluation_mode
@@ -36,7 +37,9 @@ def certify(
     model: MultiModalClassifier,
     samples: MultiModalSamples,
     *,
-    keep: Mapping[str, int],
+    keep: Mapping[str, int | float],
+    noise: Mapping[str, float | int] | None = None,
+    lengths: Mapping[str, int] | None = None,
     design: Drawing = "random",
     draws: int | None = None,
     alpha: float = 0.001,
@@ -63,7 +66,15 @@ def certify(
         model: the base classifier; used as it is, in evaluation mode, moved to `device`.
         samples: what to certify; labels are not used until accuracy is asked for.
         keep: elements kept of each modality, by its name. Elements are the second axis of a modality, or the pixels of
-            [samples, channels, height, width]. 0 leaves a modality out, and no edit of it matters.
+            [samples, channels, height, width]. 0 leaves a modality out, and no edit of it matters. Rates in (0, 1)
+            keep every element independently of the others (scheme "rate"): radii, of insertions and deletions too,
+            then do not depend on how many elements there are.
+        noise: sigma of each other modality, by its name, in the units of its values: it gets Gaussian noise N(0,
+            sigma^2) instead of being sub-sampled, and its radius is the L2 distance that an attacker may move it.
+            Alone it is randomized smoothing (Cohen et al., ICML 2019), beside `keep` both hold at once. Takes p_B <= 1
+            - p_A.
+        lengths: elements that all these samples have, by modality, where their arrays are padded; what lies behind is
+            never kept. For samples of different lengths see `certify_lengths`.
         design: "random" draws sub-samples anew for every sample. "fixed" and "product" publish N of them once for all:
             a balanced design, or all tuples of disjoint blocks; what answers then is exactly what is certified, and
             neither alpha nor a secret is needed. Substitutions only.
@@ -98,7 +109,8 @@ def certify(
         progress: shows sub-samples counted and the time left.
 
     Raises:
-        ValueError: `keep` or `kind` names other modalities than the model's, k > n, "drop" with a model that takes
+        ValueError: `keep`, `noise` or `kind` names other modalities than the model's, k > n, sigma <= 0, a modality
+            both in `keep` and `noise`, "drop" with a model that takes
             nothing packed, a kind of edit that is not proven for the model or design, draws that can only abstain (the
             message names the N needed), counts in `folder` that are not of this model and data, a `folder` for a model
             that cannot be told from others, or one that processes see differently.
@@ -106,10 +118,17 @@ def certify(
     folder = None if folder is None else Path(folder).expanduser()
     started = time.perf_counter()
     values = input_arrays(model, samples)
-    kinds, scheme = kinds_of(kind, model.modalities), scheme_for(design, scheme)
+    scheme, levels = scheme_for(design, scheme, noise, rates=is_rate(keep)), noise_levels(noise, keep, model.modalities)
+    counted = tuple(m for m in model.modalities if m not in levels)
+    kinds = kinds_of(kind, counted)
+    check_choice(bound, get_args(Bound), "bound")
+    if levels and bound == "gap":
+        raise ValueError("Expected bound 'majority' beside `noise`, but got 'gap', which is not proven there.")
+    bound = "majority" if levels else bound
     published, stem = design != "random", "" if scheme == "independent" else f"-{scheme}"
     paths = [None if folder is None else Path(folder) / f"{name}{stem}.npz" for name in ("votes", "selection")]
-    draws = draws_of(design, draws, keep, {m: element_count(array) for m, array in values.items()})
+    sizes = {m: (lengths or {}).get(m, element_count(values[m])) for m in counted}
+    draws = draws_of(design, draws, keep, sizes)
     if published:
         seed = seed or 0
     chosen_seed, secret = choose_seed(seed, [path for path in paths if path])
@@ -125,8 +144,9 @@ def certify(
         device=device,
         kinds=kinds,
         published=draws if published else 0,
+        noise=noise,
+        lengths=sizes,
     )
-    check_choice(bound, get_args(Bound), "bound")
     alpha, selecting = probability(alpha), whole_number(selection_draws, "selection_draws")
     if selecting and (bound == "gap" or published):
         what = "a published design" if published else 'the "gap" bound'
@@ -141,6 +161,7 @@ def certify(
         labels=len(model.classes),
         bound=bound,
         separate=selecting > 0,
+        noise=tuple(levels.values()),
     ).require()
     source = fingerprint(
         model_fingerprint(model, values, drawn, kept=folder is not None, identity=identity), values, drawn
@@ -170,7 +191,7 @@ def certify(
         counts=votes,
         selection=chosen if selecting else None,
         alpha=0.0 if published else alpha,
-        kinds=dict(zip(model.modalities, kinds, strict=True)),
+        kinds=dict(zip(counted, kinds, strict=True)) | dict.fromkeys(levels, "l2"),
         bound=bound,
         seconds=time.perf_counter() - started,
         ablation=drawn.ablation,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from crossguard.certify.arguments import sizes
-from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
+from crossguard.certify.noise import AnyMargins, margins_with_noise
+from crossguard.certify.thresholds import Scheme, margins_of
 from crossguard.checks import check_choice
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 
-FORMAT = 3
+FORMAT = 4
 Span = tuple[int, int]
 
 
@@ -29,10 +30,11 @@ class Counts:
         secret: the seed was drawn for these counts alone, and is told nowhere else.
         looks: numbers of draws at which certificates were given, ascending; more draws are paid for, see `looks`.
         n: number of elements of each modality, by its name.
-        k: number of elements kept of each modality, by its name.
+        k: number of elements kept of each modality, by its name; of the scheme "rate" the chance that one is kept.
         source: fingerprint of the model and the inputs; counts of different ones do not add.
         scheme: how sub-samples were drawn: "independent" of each other, k_i of each modality; "joint", the sum of all
             k_i of all elements together; "fixed" or "product", see `published`.
+        noise: sigma of each modality that is under noise instead of sub-sampled, by its name.
 
     Raises:
         ValueError: votes are negative, not whole, or do not add up to the number of draws; spans overlap; k > n; an
@@ -49,11 +51,12 @@ class Counts:
     spans: tuple[Span, ...]
     seed: int
     n: Mapping[str, int]
-    k: Mapping[str, int]
+    k: Mapping[str, int | float]
     source: str
     scheme: Scheme = "independent"
     secret: bool = False
     looks: tuple[int, ...] = ()
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.votes).dtype, np.integer):
@@ -62,7 +65,10 @@ class Counts:
         votes.setflags(write=False)
         object.__setattr__(self, "votes", votes)
         object.__setattr__(self, "spans", _joined(self.spans))
-        sizes(tuple(self.n.values()), tuple(self.k.values()))
+        if self.scheme == "rate":
+            margins_of("rate", tuple(self.n.values()), tuple(self.k.values()))
+        elif self.n or not self.noise:
+            sizes(tuple(self.n.values()), tuple(self.k.values()))
         check_choice(self.scheme, get_args(Scheme), "scheme")
         if tuple(self.n) != tuple(self.k):
             raise ValueError(f"Expected `k` of the modalities {tuple(self.n)}, but got {tuple(self.k)}.")
@@ -80,14 +86,20 @@ class Counts:
         """N, the number of draws that voted."""
         return sum(stop - start for start, stop in self.spans)
 
-    def margins(self, kinds: Mapping[str, str]) -> RadiusMargins:
+    def margins(self, kinds: Mapping[str, str]) -> AnyMargins:
         """Return the margins that radii ask for, under edits of these kinds by modality."""
         n, k = tuple(self.n.values()), tuple(self.k.values())
-        return margins_of(self.scheme, n, k, tuple(kinds[modality] for modality in self.n), draws=self.draws)
+        own, noise = tuple(kinds[modality] for modality in self.n), tuple(self.noise.values())
+        return margins_with_noise(self.scheme, n, k, own, noise=noise, draws=self.draws)
 
     def looked_at(self) -> "Counts":
         """Return the counts with a look at all these draws."""
         return self if self.draws in self.looks else replace(self, looks=(*self.looks, self.draws))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities in the order of radius vectors: the sub-sampled ones, then those under noise."""
+        return (*self.n, *self.noise)
 
     @property
     def told_seed(self) -> int | None:
@@ -100,7 +112,7 @@ class Counts:
         Raises:
             ValueError: the two do not belong together, or share a draw.
         """
-        for name in ("seed", "n", "k", "source", "scheme"):
+        for name in ("seed", "n", "k", "source", "scheme", "noise"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise ValueError(f"Expected counts of the same `{name}`, but got {mine!r} and {theirs!r}.")
@@ -132,6 +144,7 @@ class Counts:
             "scheme": self.scheme,
             "secret": self.secret,
             "looks": self.looks,
+            "noise": dict(self.noise),
         }
         write_atomically(path, npz_bytes(votes=self.votes, about=np.array(json.dumps(about))))
 
@@ -153,7 +166,7 @@ class Counts:
         if about["format"] != FORMAT:
             raise ValueError(f"Expected format {FORMAT}, but got {about['format']!r}.")
         spans = tuple((int(start), int(stop)) for start, stop in about["spans"])
-        same = {name: about[name] for name in ("seed", "n", "k", "source", "scheme", "secret")}
+        same = {name: about[name] for name in ("seed", "n", "k", "source", "scheme", "secret", "noise")}
         return cls(votes, spans, **same, looks=tuple(about["looks"]))
 
 

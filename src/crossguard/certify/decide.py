@@ -13,7 +13,8 @@ from crossguard.certify.arguments import probability, vote_counts
 from crossguard.certify.bounds import fewest_votes, log_p_values
 from crossguard.certify.families import holm_critical_counts
 from crossguard.certify.leaders import most_votes
-from crossguard.certify.thresholds import Scheme, margins_of
+from crossguard.certify.noise import margins_with_noise
+from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
 
 Correction = Literal["holm", "bonferroni"]
@@ -66,13 +67,14 @@ def certify_counts(
     counts: npt.ArrayLike,
     *,
     n: Sequence[int],
-    k: Sequence[int],
-    radii: Sequence[Sequence[int]],
+    k: Sequence[int | float],
+    radii: Sequence[Sequence[float | int]],
     alpha: float,
     kind: str | Sequence[str] = "substitution",
     scheme: Scheme = "independent",
     correction: Correction | None = None,
     selection: npt.ArrayLike | None = None,
+    noise: Sequence[float | int] = (),
 ) -> CountCertificate:
     """Turn the votes of one input into certified labels.
 
@@ -84,15 +86,16 @@ def certify_counts(
             classification, [height, width, labels] for a segmentation.
         n: number of elements of each modality.
         k: number of elements each sub-sample kept of each modality.
-        radii: radius vectors, one entry per modality.
+        radii: radius vectors, one entry per modality; those of noisy modalities last, in L2.
         alpha: probability of any wrong certificate among the elements, in (0, 0.5).
         kind: "substitution", "insertion", "deletion" or "edit" (any mix), one word or one per modality.
         scheme: how sub-samples were drawn: "independent", k_i of every modality, or "joint", the sum of all k_i of all
-            elements together (`joint_overlap`).
+            elements together (`joint_overlap`), or "rate", every element with probability k_i (`RateMargins`).
         correction: "holm" holds alpha for each radius vector taken alone; "bonferroni" for all of them at once; None
             takes "holm" for a single vector and "bonferroni" for several.
         selection: integers [..., labels] of separate draws that choose the label; None chooses by `counts` and pays
             for it in the p-value.
+        noise: sigma of each further modality, which had Gaussian noise instead of being sub-sampled.
 
     Raises:
         ValueError: k > n, r > n, counts that are negative, not integers or not of equal N, shapes that differ.
@@ -103,9 +106,9 @@ def certify_counts(
         (0, array([ True,  True, False]))
     """
     alpha = probability(alpha)
-    check_choice(scheme, ("independent", "joint"), "scheme")
+    check_choice(scheme, ("independent", "joint", "rate"), "scheme")
     votes, draws = vote_counts(counts)
-    thresholds = np.minimum(0.5 + margins_of(scheme, n, k, kind).at(radii) / 2, 1.0)
+    thresholds = np.minimum(0.5 + margins_with_noise(scheme, n, k, kind, noise=noise).at(radii) / 2, 1.0)
     correction = correction or ("holm" if len(thresholds) == 1 else "bonferroni")
     check_choice(correction, CORRECTIONS, "correction")
     if selection is None:

@@ -1,7 +1,7 @@
 """How sub-samples are drawn: `Design`, and the checks of what a caller asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from math import prod
@@ -13,7 +13,9 @@ from jaxtyping import Int64
 
 from crossguard.certify.arguments import edit_kinds, whole_number
 from crossguard.certify.counts import Counts
-from crossguard.certify.published import PublishedDesign, best_draws, block_counts
+from crossguard.certify.ensemble import best_draws, block_counts
+from crossguard.certify.noise import noise_levels
+from crossguard.certify.published import PublishedDesign
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice, lookup
@@ -24,6 +26,8 @@ from crossguard.threat import EditKind
 
 Ablation = Fill | Literal["drop"]
 Drawing = Literal["random", "fixed", "product"]
+ANY_NUMBER = 2**20
+"""Size that a model is told where elements are kept at a rate and places are withheld: no number says anything."""
 MOST_VALUES = 2**24
 """Numbers in one forward pass by default: 64 MiB of float32, and the model's own memory on top."""
 
@@ -33,22 +37,26 @@ class Design:
     """How sub-samples are drawn.
 
     Args:
-        keep: elements kept of each modality, by its name, in the model's order; of a joint scheme their sum counts.
-        sizes: elements of each modality, by its name.
+        keep: elements kept of each modality, by its name, in the model's order; of a joint scheme their sum counts, of
+            the scheme "rate" it is the chance that an element is kept.
+        sizes: elements of each of them, by its name.
+        noise: sigma of each modality that is under noise instead, by its name.
         seed: of the masks.
         secret: the seed was drawn for this certificate, and nobody else knows it.
         fill: what ablated elements become before the model sees them.
         packs: modalities whose ablated elements are dropped instead.
         position_free: of these, modalities of which the model is not told where elements stood.
-        scheme: "independent" keeps exactly k_i of modality i, "joint" the sum of all k_i of all elements together;
-            "fixed" and "product" are published designs, the same for all inputs.
+        scheme: "independent" keeps exactly k_i of modality i, "joint" the sum of all k_i of all elements together,
+            "rate" every element with a chance; "fixed" and "product" are published designs, the same for all inputs.
         published: N of a published design; 0 of random draws.
+        mask_size: height and width of what a segmenter gives, whatever those of the modalities are.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
     """
 
-    keep: Mapping[str, int]
+    keep: Mapping[str, int | float]
     sizes: Mapping[str, int]
+    noise: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     secret: bool = False
     fill: Fill = 0.0
@@ -56,29 +64,35 @@ class Design:
     position_free: tuple[str, ...] = ()
     scheme: Scheme = "independent"
     published: int = 0
+    mask_size: tuple[int, int] | None = None
     batch_size: int = 1
     device: torch.device | str = "cpu"
 
     @property
     def ablation(self) -> str:
         """What becomes of ablated elements, in words."""
-        dropped = f"{', '.join(self.packs)} dropped" if self.packs else ""
+        packed = [m for m in self.packs if m in self.sizes]
+        dropped = f"{', '.join(packed)} dropped" if packed else ""
         others = f"filled with {self.fill}" if set(self.sizes) - set(self.packs) else ""
         free = f"positions of {', '.join(self.position_free)} withheld" if self.position_free else ""
-        return ", ".join(part for part in (dropped, others, free) if part)
+        noisy = "; ".join(f"{m} under noise of sigma {sigma:g}" for m, sigma in self.noise.items())
+        return ", ".join(part for part in (dropped, others, free, noisy) if part)
 
     @cached_property
     def plan(self) -> PublishedDesign | None:
         """The published design; None of random draws."""
         if self.scheme not in ("fixed", "product"):
             return None
-        return PublishedDesign(self.scheme, self.sizes, self.keep, self.published, self.seed)
+        kept = {m: int(k) for m, k in self.keep.items()}
+        return PublishedDesign(self.scheme, self.sizes, kept, self.published, self.seed)
 
     def shown_size(self, modality: str) -> int | None:
         """Return the size that a model is told instead of n where places are withheld; None elsewhere."""
         if modality not in self.position_free:
             return None
-        return sum(self.keep.values()) if self.scheme == "joint" else max(1, self.keep[modality])
+        if self.scheme == "rate":
+            return ANY_NUMBER
+        return int(sum(self.keep.values()) if self.scheme == "joint" else max(1, self.keep[modality]))
 
     def names(self, values: Mapping[str, np.ndarray]) -> Int64[np.ndarray, " samples"]:
         """Return what the samples are called where masks are drawn: a hash of the seed and of what the model takes.
@@ -110,6 +124,7 @@ class Design:
             source=source,
             scheme=self.scheme,
             secret=self.secret,
+            noise=self.noise,
         )
 
     def file(self, name: str) -> str:
@@ -121,7 +136,7 @@ def design_for(
     model: MultiModalClassifier | MultiModalSegmenter,
     values: Mapping[str, np.ndarray],
     *,
-    keep: Mapping[str, int],
+    keep: Mapping[str, int | float],
     scheme: Scheme,
     seed: int,
     fill: Ablation | None,
@@ -130,6 +145,9 @@ def design_for(
     secret: bool = False,
     kinds: Sequence[str] = (),
     published: int = 0,
+    noise: Mapping[str, float | int] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    mask_size: tuple[int, int] | None = None,
 ) -> Design:
     """Check what a caller asked for.
 
@@ -143,8 +161,11 @@ def design_for(
         batch_size: sub-samples per forward pass; None: as many as make `MOST_VALUES` numbers, 4,096 at most.
         device: where masks are drawn and the model runs.
         secret: nobody else knows the seed.
-        kinds: kind of edit of each modality; none: substitutions.
+        kinds: kind of edit of each sub-sampled modality; none: substitutions.
         published: N of a published design.
+        noise: sigma by modality, of those that `keep` does not name.
+        lengths: elements that the samples have, by modality; those behind are padding.
+        mask_size: height and width of a segmenter's masks.
 
     Raises:
         ValueError: `keep` names other modalities than the model's, k > n, an unknown scheme, a fill that is no finite
@@ -152,7 +173,15 @@ def design_for(
             insertions or deletions in a modality of which the model may see where elements stand.
     """
     check_choice(scheme, get_args(Scheme), "scheme")
-    sizes = {m: element_count(array) for m, array in values.items()}
+    levels = noise_levels(noise, keep, tuple(values))
+    sizes = {m: element_count(array) for m, array in values.items() if m not in levels}
+    for modality, length in (lengths or {}).items():
+        size = lookup(sizes, modality, what="modality in `lengths`")
+        if not 1 <= length <= size:
+            raise ValueError(
+                f"Expected `lengths[{modality!r}]` in 1..{size}, the elements there are, but got {length}."
+            )
+        sizes[modality] = length
     packs: tuple[str, ...] = ()
     if fill in (None, "drop"):
         packs = packed_modalities(model)
@@ -166,11 +195,12 @@ def design_for(
         raise ValueError(f"Expected `fill` to be a finite number, 'mean' or 'drop', but got {fill!r}.")
     if batch_size is None:
         batch_size = max(1, min(4096, MOST_VALUES // sum(prod(array.shape[1:]) for array in values.values())))
-    free = tuple(m for m in position_free(model) if m in packs)
-    check_kinds(model, dict(zip(model.modalities, kinds, strict=True)) if kinds else {}, free)
+    free = tuple(m for m in position_free(model) if m in packs and m not in levels)
+    check_kinds(model, dict(zip(sizes, kinds, strict=True)) if kinds else {}, free)
     return Design(
-        keep=kept_counts(keep, sizes),
+        keep=kept_rates(keep, sizes) if scheme == "rate" else kept_counts(keep, sizes, noisy=bool(levels)),
         sizes=sizes,
+        noise=levels,
         seed=whole_number(seed, "seed"),
         secret=secret,
         fill=fill,
@@ -178,27 +208,36 @@ def design_for(
         position_free=free,
         scheme=scheme,
         published=published,
+        mask_size=mask_size,
         batch_size=whole_number(batch_size, "batch_size", least=1),
         device=device,
     )
 
 
-def scheme_for(design: Drawing, scheme: Scheme) -> Scheme:
-    """Return the scheme that a caller asked for by `design` and `scheme`.
+def scheme_for(
+    design: Drawing, scheme: Scheme, noise: Mapping[str, float | int] | None = None, *, rates: bool = False
+) -> Scheme:
+    """Return the scheme that a caller asked for by `design` and `scheme`; `rates`: `keep` holds chances.
 
     Raises:
-        ValueError: an unknown one, or the joint baseline of a published design.
+        ValueError: an unknown one, or the joint baseline of a published design, or noise beside it.
     """
     check_choice(design, get_args(Drawing), "design")
+    if rates and (design != "random" or scheme not in ("independent", "rate")):
+        raise ValueError("Expected whole numbers in `keep`, but got rates, which random draws alone may have.")
     if design == "random":
-        return scheme
+        return "rate" if rates else scheme
+    if noise:
+        raise ValueError(
+            "Expected no `noise` beside a published design: what it certifies needs draws that are random."
+        )
     if scheme != "independent":
         raise ValueError(f"Expected scheme 'independent' with a published design, but got {scheme!r}.")
     return design
 
 
 def draws_of(
-    design: Drawing, draws: int | None, keep: Mapping[str, int], sizes: Mapping[str, int], *, usual: int = 1000
+    design: Drawing, draws: int | None, keep: Mapping[str, int | float], sizes: Mapping[str, int], *, usual: int = 1000
 ) -> int:
     """Return N: what was asked for, or what suits the design.
 
@@ -264,8 +303,30 @@ def packed_modalities(model: MultiModalClassifier | MultiModalSegmenter) -> tupl
     return tuple(model.packs)
 
 
-def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return `keep` in the order of `sizes`.
+def kept_rates(keep: Mapping[str, int | float], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return the chances of `keep` in the order of `sizes`.
+
+    Raises:
+        ValueError: a modality is missing or unknown, or a chance that is not in (0, 1).
+    """
+    for modality in keep:
+        lookup(sizes, modality, what="modality in `keep`")
+    for modality in sizes:
+        rate = keep.get(modality)
+        if not isinstance(rate, float) or not 0 < rate < 1:
+            raise ValueError(
+                f"Expected `keep[{modality!r}]` to be a rate in (0, 1), as others of `keep` are, but got {rate!r}."
+            )
+    return {m: float(keep[m]) for m in sizes}
+
+
+def is_rate(keep: Mapping[str, int | float]) -> bool:
+    """Return whether elements are kept at a rate: some entry is a float."""
+    return any(isinstance(k, float) for k in keep.values())
+
+
+def kept_counts(keep: Mapping[str, int | float], sizes: Mapping[str, int], *, noisy: bool = False) -> dict[str, int]:
+    """Return `keep` in the order of `sizes`; beside noise it may be empty.
 
     Raises:
         ValueError: a modality is missing or unknown, a number is not in [0, size], or nothing is kept of any.
@@ -281,7 +342,7 @@ def kept_counts(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, 
             raise ValueError(
                 f"Expected `keep[{modality!r}]` <= {size}, the number of elements, but got {keep[modality]}."
             )
-    if not any(kept.values()):
+    if not any(kept.values()) and not noisy:
         raise ValueError("Expected `keep` >= 1 for some modality, but nothing is kept of any.")
     return kept
 

@@ -1,12 +1,11 @@
 """Early stopping: draw in rounds, stop each sample as soon as a required radius is decided, and pay for every look.
 
-alpha is shared equally by the rounds, whose sizes are fixed before anything is drawn. A sample is certified in the
-first round whose p-value is at most alpha / rounds; by the union bound a wrong certificate has probability at most
-alpha, whatever is looked at in between. Giving a sample up early costs certificates, never the guarantee.
+Sizes of the rounds, and the votes that certify in each, are fixed before anything is drawn, so that a wrong certificate
+in any of them has probability at most alpha (`spending`). Giving a sample up early costs certificates, never the
+guarantee.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +17,13 @@ from jaxtyping import Bool, Int64
 
 from crossguard.certify.accumulate import add_draws, resume
 from crossguard.certify.arguments import probability, whole_number
-from crossguard.certify.bounds import clopper_pearson, log_p_values
+from crossguard.certify.bounds import clopper_pearson
 from crossguard.certify.design import Ablation, Design, design_for, kinds_of
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.looks import choose_seed
-from crossguard.certify.preflight import draws_to_reach
 from crossguard.certify.sampling import class_votes, evaluation_mode
+from crossguard.certify.spending import Rounds, plan_rounds
 from crossguard.certify.thresholds import Scheme, margins_of
 from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
@@ -121,9 +120,9 @@ def certify_early(
     )
     names = design.names(values)
     margin = required_margin(design, kinds, radii)
-    schedule = rounds_for(margin, whole_number(draws, "draws", least=1), probability(alpha))
+    schedule = plan_rounds(0.5 + margin / 2, whole_number(draws, "draws", least=1), probability(alpha))
     weights = model_fingerprint(model, values, design, kept=folder is not None, identity=identity)
-    total = len(samples) * schedule[-1]
+    total = len(samples) * schedule.draws[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
 
         def vote(ids: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -159,29 +158,6 @@ def required_margin(design: Design, kinds: tuple[str, ...], radii: Mapping[str, 
     return margin
 
 
-def rounds_for(margin: float, draws: int, alpha: float) -> tuple[int, ...]:
-    """Return total draws at the end of each round: from a little more than unanimous votes need, doubling to `draws`.
-
-    Raises:
-        ValueError: `draws` unanimous votes do not reach the margin; the message names the number that would.
-    """
-    for count in range(1, 64):
-        first = math.ceil(1.25 * draws_to_reach(margin, alpha / count))
-        sizes = [size for i in range(count) if (size := first * 2**i) < draws]
-        if len(sizes) < count:
-            return _require((*sizes, draws), margin, alpha)
-    raise ValueError(f"Expected `draws` that some rounds reach, but got {draws}.")
-
-
-def _require(rounds: tuple[int, ...], margin: float, alpha: float) -> tuple[int, ...]:
-    needed = draws_to_reach(margin, alpha / len(rounds))
-    if rounds[-1] < needed:
-        raise ValueError(
-            f"Expected enough draws for these radii, but {rounds[-1]} can only abstain: draw at least {needed}."
-        )
-    return rounds
-
-
 def decide_in_rounds(
     vote: Callable[[np.ndarray, int, int], np.ndarray],
     samples: int,
@@ -189,7 +165,7 @@ def decide_in_rounds(
     *,
     threshold: float,
     alpha: float,
-    rounds: tuple[int, ...],
+    rounds: Rounds,
 ) -> EarlyDecision:
     """Draw round by round for the samples that are not decided yet.
 
@@ -199,19 +175,21 @@ def decide_in_rounds(
         labels: number of labels.
         threshold: tau, what p_A must exceed.
         alpha: per sample.
-        rounds: total draws at the end of each round, ascending, fixed before.
+        rounds: of `plan_rounds`.
     """
     votes = np.zeros((samples, labels), dtype=np.int64)
     certified, draws = np.zeros(samples, dtype=bool), np.zeros(samples, dtype=np.int64)
     open_ids, start = np.arange(samples), 0
-    for stop in rounds:
+    for number, (stop, fewest) in enumerate(zip(rounds.draws, rounds.votes, strict=True)):
         votes[open_ids] += vote(open_ids, start, stop)
         draws[open_ids] = stop
         _, top = most_votes(votes[open_ids])
-        sure = log_p_values(top, stop, threshold) <= math.log(alpha / len(rounds))
+        sure = top >= fewest
         certified[open_ids[sure]] = True
-        hopeless = clopper_pearson(top, stop, GIVE_UP / len(rounds), side="upper") < threshold
+        later = [needed - more + stop for more, needed in zip(rounds.draws, rounds.votes, strict=True)][number + 1 :]
+        hopeless = clopper_pearson(top, stop, GIVE_UP / len(rounds.draws), side="upper") < threshold
+        hopeless |= top < min(later, default=0)  # not even unanimous votes would do
         open_ids, start = open_ids[~sure & ~hopeless], stop
         if not len(open_ids):
             break
-    return EarlyDecision(most_votes(votes)[0], certified, draws, rounds, alpha)
+    return EarlyDecision(most_votes(votes)[0], certified, draws, rounds.draws, alpha)

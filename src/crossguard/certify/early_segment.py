@@ -1,9 +1,10 @@
 """Early stopping for segmentations: draw in rounds, stop an image when nearly all of its pixels are decided.
 
-alpha is shared equally by the rounds, as in `early`. At the end of a round the whole image is looked at: Holm's
-step-down over all its pixels at alpha / rounds. The image stops when at most a given share of its pixels is neither
-certified nor without hope, and what is certified at that look is what is claimed. So counts are all the state there
-is: they are the counts of `certify_segmentation`, and a call that was interrupted goes on in the round it was in.
+Every round has a share of alpha, the last nearly all of it (`doubling_rounds`). At the end of a round the whole image
+is looked at: Holm's step-down over all its pixels at that share. The image stops when at most a given share of its
+pixels is neither certified nor without hope, and what is certified at that look is what is claimed. So counts are all
+the state there is: they are the counts of `certify_segmentation`, and a call that was interrupted goes on in the round
+it was in.
 """
 
 from collections.abc import Mapping
@@ -21,10 +22,11 @@ from crossguard.certify.bounds import clopper_pearson
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import CountCertificate, certify_counts
 from crossguard.certify.design import design_for, kinds_of
-from crossguard.certify.early import GIVE_UP, required_margin, rounds_for
+from crossguard.certify.early import GIVE_UP, required_margin
 from crossguard.certify.looks import choose_seed
 from crossguard.certify.sampling import evaluation_mode, pixel_votes
 from crossguard.certify.segment import counted_before, image_files, image_size
+from crossguard.certify.spending import doubling_rounds
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
@@ -119,24 +121,25 @@ def certify_segmentation_early(
         batch_size=batch_size,
         device=device,
         kinds=kinds,
+        mask_size=(height, width),
     )
     names = design.names(values)
     margin = required_margin(design, kinds, radii)
     level = probability(alpha) / (height * width)
-    rounds = rounds_for(margin, whole_number(draws, "draws", least=1), level)
+    rounds, shares = doubling_rounds(margin, whole_number(draws, "draws", least=1), level)
     vector = [radii.get(m, 0) for m in design.sizes]
-    look = partial(_look, vector=vector, kinds=kinds, alpha=alpha / len(rounds), threshold=0.5 + margin / 2)
+    look = partial(_look, vector=vector, kinds=kinds, threshold=0.5 + margin / 2)
     found, spent = [], []
     total = len(samples) * rounds[-1]
     with evaluation_mode(model, device), (progress or Silent()).task("certify early", total=total) as task:
         for i, (place, counts) in enumerate(counted_before(model, values, design, folder, rounds[-1], identity)):
             task.advance(counts.draws)
             vote = partial(pixel_votes, model=model, values=values, names=names, image=i, design=design, task=task)
-            for stop in rounds:
+            for stop, share in zip(rounds, shares, strict=True):
                 if stop < counts.draws:
                     continue  # this round did not stop the image, or there would be no more draws
                 counts = add_draws(counts, vote, (0, stop), path=place, least=design.batch_size)
-                certificate, still_open = look(counts, give_up=GIVE_UP / len(rounds))
+                certificate, still_open = look(counts, alpha=alpha * share, give_up=GIVE_UP / len(rounds))
                 if still_open <= undecided:
                     break
             found.append(certificate)

@@ -9,7 +9,8 @@ every attack within r where
 No alpha, no secret and no sampling error; it holds for all radii and all elements (pixels) at once. Substitutions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +130,24 @@ def touched_by_blocks(
 def tuple_count(blocks: tuple[int, ...]) -> int:
     """Return how many tuples of one block per modality there are."""
     return int(np.prod([m or 1 for m in blocks], dtype=object))
+
+
+def block_counts(n: Mapping[str, int], k: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the number of blocks of each modality, ceil(n / k), and 0 where nothing is kept."""
+    return tuple(ceil(size / k[m]) if k[m] else 0 for m, size in n.items())
+
+
+def best_draws(n: Mapping[str, int], k: Mapping[str, int], most: int) -> int:
+    """Return the N of a "fixed" design, `most` / 2 < N <= `most`, that wastes least: the largest among equals.
+
+    N k / n should lie at or just below a whole number, since an attacker takes the elements that most draws hold.
+    """
+    kept = [(size, k[m]) for m, size in n.items() if k[m]]
+
+    def waste(draws: int) -> float:
+        return sum(ceil(draws * keep / size) * size / (draws * keep) for size, keep in kept)
+
+    return min(range(most, most // 2, -1), key=lambda draws: round(waste(draws), 12))
 
 
 def _stands(

@@ -11,6 +11,7 @@ import torch
 
 from crossguard.certify.design import Design
 from crossguard.certify.sampling import class_logits, evaluation_mode, most_likely, pixel_logits, sub_samples
+from crossguard.certify.thresholds import Scheme
 from crossguard.models.identity import model_identity
 
 PROBES = 16
@@ -45,14 +46,15 @@ def model_fingerprint(
 
 def _answers(model: Any, values: Mapping[str, np.ndarray], design: Design, segments: bool) -> Iterator[torch.Tensor]:
     """Give the labels of a few sub-samples of the first inputs, of segmentations those of the middle pixel."""
-    probing = replace(design, seed=0, scheme="independent", published=0)
+    scheme: Scheme = "rate" if design.scheme == "rate" else "independent"
+    probing = replace(design, seed=0, scheme=scheme, published=0)
     inputs = min(2 if segments else 4, len(next(iter(values.values()))))
     names, draw = np.arange(inputs), torch.arange(PROBES // 4, device=design.device)
     with evaluation_mode(model, design.device), torch.no_grad():
         for i in range(inputs):
             shown, kept = sub_samples(values, names, names[i : i + 1], torch.zeros_like(draw), draw, probing)
             if segments:
-                labels = most_likely(pixel_logits(model, shown, kept))
+                labels = most_likely(pixel_logits(model, shown, kept, size=design.mask_size))
                 yield labels[:, labels.shape[1] // 2, labels.shape[2] // 2].cpu()
             else:
                 yield class_logits(model, shown, kept).argmax(dim=1).cpu()

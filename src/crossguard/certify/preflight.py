@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Shaped
 
 from crossguard.certify.arguments import probability, whole_number
 from crossguard.certify.bounds import Bound, fewest_votes, gap_bounds, lead_bounds, log_p_values, settled
+from crossguard.certify.ensemble import best_draws, block_counts, tuple_count
 from crossguard.certify.frontier import maximal_radii
-from crossguard.certify.thresholds import RadiusMargins, Scheme, margins_of
+from crossguard.certify.noise import NoisyMargins, margins_with_noise
+from crossguard.certify.thresholds import Margins, PublishedMargins, RadiusMargins, Scheme
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,13 @@ class Preflight:
         fewest_votes: the smallest count for a label that certifies anything, draws + 1 when none does.
         fewest_draws: the smallest N with which anything can be certified.
         gap: the largest lower bound on p_A - p_B that N draws can give; 0 or less when they can only abstain.
-        reach: per modality, the largest certifiable radius when no other one is attacked; -1 when none is.
-        frontier: int64 [points, modalities], all maximal certifiable radius vectors.
+        reach: per modality, the largest certifiable radius when no other one is attacked; -1 when none is. Of a noisy
+            modality it is in L2.
+        frontier: int64 [points, modalities], all maximal certifiable radius vectors; beside noise float64, see
+            `NoisyMargins.frontier`.
+        published: what unanimous votes of published designs reach for certain, as (design, N, reach): the balanced one
+            with the N up to `draws` that wastes least, and the product of blocks; none beside other kinds than
+            substitutions, or noise.
         seconds: expected time of the draws, from a few forward passes that were timed; None where none was.
     """
 
@@ -35,9 +42,10 @@ class Preflight:
     fewest_votes: int
     fewest_draws: int
     gap: float
-    reach: tuple[int, ...]
-    frontier: Int64[np.ndarray, "points modalities"]
+    reach: tuple[float | int, ...]
+    frontier: Shaped[np.ndarray, "points modalities"]
     seconds: float | None = None
+    published: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
 
     @property
     def possible(self) -> bool:
@@ -61,20 +69,24 @@ class Preflight:
     def __str__(self) -> str:
         if not self.possible:
             return f"{self.draws} draws can only abstain: {self.fewest_draws} are needed (alpha {self.alpha:g})"
-        reach = ", ".join(map(str, self.reach))
+        reach = ", ".join(f"{r:.3g}" if isinstance(r, float) else str(r) for r in self.reach)
         time = "" if self.seconds is None else f"; about {_duration(self.seconds)}"
         if not self.alpha:
             return f"{self.draws} published draws; unanimous votes reach radius {reach} for certain{time}"
+        beside = "".join(
+            f"; {design} with N = {draws}: {', '.join(map(str, radii))} for certain"
+            for design, draws, radii in self.published
+        )
         return (
             f"{self.draws} draws, alpha {self.alpha:g}: at least {self.fewest_votes} votes for a certificate; "
-            f"unanimous votes reach radius {reach} (one modality attacked at a time){time}"
+            f"unanimous votes reach radius {reach} (one modality attacked at a time){beside}{time}"
         )
 
 
 def preflight(
     *,
     n: Sequence[int],
-    k: Sequence[int],
+    k: Sequence[int | float],
     draws: int,
     alpha: float,
     kind: str | Sequence[str] = "substitution",
@@ -83,6 +95,7 @@ def preflight(
     labels: int = 2,
     bound: Bound = "majority",
     separate: bool = False,
+    noise: Sequence[float | int] = (),
 ) -> Preflight:
     """Say what a setting can certify at best.
 
@@ -98,13 +111,15 @@ def preflight(
         labels: number of labels; only the "gap" bound depends on it.
         bound: "majority" (p_B <= 1 - p_A), "gap" (a bound for every label), or "both": the better of the two.
         separate: the label is chosen by separate draws.
+        noise: sigma of each further modality, which is under noise.
 
     Raises:
         ValueError: k > n, alpha outside (0, 0.5), or numbers that are not whole.
     """
     draws, elements = whole_number(draws, "draws", least=1), whole_number(elements, "elements", least=1)
-    margins = margins_of(scheme, n, k, kind, draws=draws)
+    margins = margins_with_noise(scheme, n, k, kind, noise=noise, draws=draws)
     if scheme in ("fixed", "product"):
+        assert isinstance(margins, RadiusMargins)
         return _published(margins, draws)
     level = probability(alpha) / elements
     gap = best_gap(draws, level, labels=labels, bound=bound, separate=separate)
@@ -116,9 +131,30 @@ def preflight(
         fewest_votes=sure,
         fewest_draws=draws_to_reach(0.0, level, labels=labels, bound=bound, separate=separate),
         gap=gap,
-        reach=margins.reach(gap) if sure <= draws else (-1,) * len(margins.n),
-        frontier=maximal_radii(margins, gap if sure <= draws else -1.0),
+        reach=margins.reach(gap if sure <= draws else -1.0),
+        frontier=_frontier(margins, gap if sure <= draws else -1.0),
+        published=_beside(margins, draws) if scheme == "independent" and isinstance(margins, Margins) else (),
     )
+
+
+def _beside(margins: Margins, draws: int) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+    """Return what published designs of the same n and k reach, the balanced one with at most as many draws."""
+    if set(margins.kinds) != {"substitution"} or not any(margins.k):
+        return ()
+    named, kept = ({str(i): size for i, size in enumerate(sizes)} for sizes in (margins.n, margins.k))
+    sizes = {"fixed": best_draws(named, kept, draws), "product": tuple_count(block_counts(named, kept))}
+    return tuple(
+        (
+            design,
+            size,
+            PublishedMargins(margins.n, margins.k, draws=size, product=design == "product").reach(1.0),
+        )
+        for design, size in sizes.items()
+    )
+
+
+def _frontier(margins: RadiusMargins | NoisyMargins, gap: float) -> np.ndarray:
+    return margins.frontier(gap) if isinstance(margins, NoisyMargins) else maximal_radii(margins, gap)
 
 
 def _published(margins: RadiusMargins, draws: int) -> Preflight:

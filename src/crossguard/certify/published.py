@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from crossguard.certify.arguments import sizes, whole_number
-from crossguard.certify.ensemble import tuple_count
+from crossguard.certify.ensemble import block_counts, tuple_count
 from crossguard.certify.subsample import mixed
 from crossguard.checks import check_choice
 
@@ -102,11 +102,6 @@ class PublishedDesign:
         }
 
 
-def block_counts(n: Mapping[str, int], k: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the number of blocks of each modality, ceil(n / k), and 0 where nothing is kept."""
-    return tuple(ceil(size / k[m]) if k[m] else 0 for m, size in n.items())
-
-
 def balanced(n: int, k: int, draws: int, *, seed: int, stream: int) -> Int64[np.ndarray, "draws kept"]:
     """Return draws of k different elements of n, each element in floor or ceil of draws * k / n of them.
 
@@ -136,19 +131,6 @@ def partition(n: int, blocks: int, *, seed: int, stream: int) -> Int64[np.ndarra
     for index, part in enumerate(np.array_split(np.argsort(_keys(n, seed, stream, 0), kind="stable"), max(1, blocks))):
         block[part] = index if blocks else -1
     return block
-
-
-def best_draws(n: Mapping[str, int], k: Mapping[str, int], most: int) -> int:
-    """Return the N of a "fixed" design, `most` / 2 < N <= `most`, that wastes least: the largest among equals.
-
-    N k / n should lie at or just below a whole number, since an attacker takes the elements that most draws hold.
-    """
-    kept = [(size, k[m]) for m, size in n.items() if k[m]]
-
-    def waste(draws: int) -> float:
-        return sum(ceil(draws * keep / size) * size / (draws * keep) for size, keep in kept)
-
-    return min(range(most, most // 2, -1), key=lambda draws: round(waste(draws), 12))
 
 
 def degree_range(n: int, k: int, draws: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from crossguard.certify.counts import Span
 from crossguard.certify.design import Design
-from crossguard.certify.subsample import ablate_elements, draw_masks
+from crossguard.certify.subsample import ablate_elements, draw_masks, gaussian, rate_masks
 from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, Packed, PackingClassifier
 from crossguard.models.inputs import input_tensor
@@ -73,12 +73,12 @@ def pixel_votes(
     task: Task,
 ) -> Int64[np.ndarray, "height width labels"]:
     """Return the votes of the draws of `span` for every pixel of one image; memory does not grow with their number."""
-    labels, shape = len(model.classes), next(iter(values.values())).shape[2:]
+    labels, shape = len(model.classes), design.mask_size or next(iter(values.values())).shape[2:]
     votes = torch.zeros(labels, *shape, dtype=torch.int64, device=design.device)
     for start in range(span[0], span[1], design.batch_size):
         draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
         inputs, kept = sub_samples(values, names, np.array([image]), torch.zeros_like(draw), draw, design)
-        predicted = most_likely(pixel_logits(model, inputs, kept))
+        predicted = most_likely(pixel_logits(model, inputs, kept, size=design.mask_size))
         for label in range(1, labels):
             votes[label] += (predicted == label).sum(dim=0, dtype=torch.int32)
         task.advance(len(draw))
@@ -86,16 +86,28 @@ def pixel_votes(
     return np.ascontiguousarray(votes.permute(1, 2, 0).cpu().numpy())
 
 
-def pixel_logits(model: MultiModalSegmenter, inputs: Inputs, kept: Masks) -> Float[Tensor, "rows labels height width"]:
+def pixel_logits(
+    model: MultiModalSegmenter, inputs: Inputs, kept: Masks, *, size: tuple[int, int] | None = None
+) -> Float[Tensor, "rows labels height width"]:
     """Ask a segmenter about sub-samples.
+
+    Args:
+        model: the base segmenter.
+        inputs: of each modality, images of any size or [rows, elements, ...].
+        kept: masks [rows, elements].
+        size: height and width of the masks; None: of the first modality.
 
     Raises:
         ValueError: logits of another shape, or not finite.
     """
     images = cast(dict[str, Tensor], inputs)
-    rows, _, height, width = next(iter(images.values())).shape
-    logits = model(images, {modality: mask.reshape(-1, height, width) for modality, mask in kept.items()})
-    _check_logits(logits, (rows, len(model.classes), height, width))
+    first = next(iter(images.values())).shape
+    shown = {
+        modality: mask.unflatten(1, images[modality].shape[2:]) if images[modality].ndim == 4 else mask
+        for modality, mask in kept.items()
+    }
+    logits = model(images, shown)
+    _check_logits(logits, (first[0], len(model.classes), *(size or first[2:])))
     return logits
 
 
@@ -134,15 +146,18 @@ def sub_samples(
     """
     first, last = int(position[0]), int(position[-1]) + 1
     chosen, row = ids[first:last], position - first
-    masks = draw_design(torch.from_numpy(names[chosen]).to(position.device)[row], draw, design)
+    called = torch.from_numpy(names[chosen]).to(position.device)[row]
+    masks = draw_design(called, draw, design)
     inputs: Inputs = {}
     kept: Masks = {}
     for modality, mask in masks.items():
-        if mask.shape[1] != element_count(values[modality]):
+        padding = element_count(values[modality]) - mask.shape[1]
+        if padding < 0:
             raise RuntimeError(
-                f"Expected masks of the {element_count(values[modality])} elements of {modality!r}, but got "
+                f"Expected masks of at most {element_count(values[modality])} elements of {modality!r}, but got "
                 f"{mask.shape[1]}."
             )
+        mask = nn.functional.pad(mask, (0, padding)) if padding else mask
         picked = values[modality][chosen[0] : chosen[0] + 1] if len(chosen) == 1 else values[modality][chosen]
         whole = input_tensor(picked, design.device)
         if modality in design.packs:
@@ -153,7 +168,16 @@ def sub_samples(
         rows = whole[row] if len(chosen) > 1 else whole.expand(len(row), *whole.shape[1:])
         inputs[modality] = ablate_elements(rows, mask, fill=design.fill)
         kept[modality] = mask
-    return inputs, kept
+    for i, (modality, sigma) in enumerate(design.noise.items()):
+        whole = input_tensor(values[modality][chosen], design.device)[row]
+        noisy = whole + sigma * gaussian(design.seed, called, i, draw, whole.shape[1:])
+        every = torch.ones(len(row), element_count(values[modality]), dtype=torch.bool, device=row.device)
+        if modality in design.packs:
+            elements = noisy.flatten(2).transpose(1, 2) if noisy.ndim == 4 else noisy
+            inputs[modality] = pack_kept(elements, torch.arange(len(row), device=row.device), every, shown_size=None)
+        else:
+            inputs[modality], kept[modality] = noisy, every
+    return {modality: inputs[modality] for modality in values}, kept
 
 
 def pack_kept(
@@ -187,10 +211,16 @@ def draw_design(
     """Draw masks of samples, and check them: k and n of the certificate are counted here."""
     sizes, keep = tuple(design.sizes.values()), tuple(design.keep.values())
     if design.scheme == "joint":
-        mask = draw_masks(seed=design.seed, inputs=names, modality=_JOINT, draws=draw, n=sum(sizes), k=sum(keep))
-        return dict(zip(design.sizes, _checked(mask, sum(sizes), sum(keep)).split(sizes, dim=1), strict=True))
+        total = sum(map(int, keep))
+        mask = draw_masks(seed=design.seed, inputs=names, modality=_JOINT, draws=draw, n=sum(sizes), k=total)
+        return dict(zip(design.sizes, _checked(mask, sum(sizes), total).split(sizes, dim=1), strict=True))
+    if design.scheme == "rate":
+        return {
+            modality: rate_masks(design.seed, names, modality=i, draws=draw, n=n, rate=float(design.keep[modality]))
+            for i, (modality, n) in enumerate(design.sizes.items())
+        }
     masks = {}
-    for i, (modality, n, k) in enumerate(zip(design.sizes, sizes, keep, strict=True)):
+    for i, (modality, n, k) in enumerate(zip(design.sizes, sizes, map(int, keep), strict=True)):
         if design.plan is not None:
             mask = design.plan.masks(modality, draw)
         else:

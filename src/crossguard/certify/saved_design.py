@@ -1,38 +1,55 @@
-"""A published design kept in the folder of its model, so that what is deployed is one folder."""
+"""How sub-samples are drawn, kept in the folder of the model, so that what is deployed is one folder."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from crossguard.certify.counts import Counts
 from crossguard.certify.design import Ablation
+from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
 from crossguard.models.storage import DESIGN
 from crossguard.runs import write_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class SavedDesign:
-    """A published design beside a model, with all that its votes depend on.
+    """A design beside a model, with all that its votes depend on.
 
     Args:
-        design: "fixed" or "product".
+        design: the scheme: "fixed" or "product" of a published design, "independent" or "joint" of random draws.
         n: elements of each modality, by its name.
         k: elements kept of each.
         draws: N.
-        seed: of the design; public.
+        seed: of a published design, for everybody to know; None of random draws, which are made anew.
         fill: what ablated elements become, as `certify` takes it.
+        noise: sigma of each modality under noise.
+        alpha: of the certificates that were given; 0 of a published design.
     """
 
     design: str
     n: Mapping[str, int]
-    k: Mapping[str, int]
+    k: Mapping[str, int | float]
     draws: int
-    seed: int
+    seed: int | None
     fill: Ablation | None = None
+    noise: Mapping[str, float] = field(default_factory=dict)
+    alpha: float = 0.0
+
+    @property
+    def published(self) -> bool:
+        """Whether all that it says holds for certain."""
+        return self.design in ("fixed", "product")
+
+    @classmethod
+    def of(cls, counts: Counts, *, fill: Ablation | None, alpha: float) -> "SavedDesign":
+        """Return the design that counts are of."""
+        seed = counts.seed if counts.scheme in ("fixed", "product") else None
+        return cls(counts.scheme, counts.n, counts.k, counts.draws, seed, fill, counts.noise, alpha)
 
     def save(self, folder: Path | str) -> None:
         """Write `design.json` into the folder of the model.
@@ -57,7 +74,7 @@ class SavedDesign:
             if held.pop("format") != FORMAT:
                 raise ValueError("another format")
             found = cls(**held)
-            check_choice(found.design, ("fixed", "product"), "design")
+            check_choice(found.design, get_args(Scheme), "design")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"Expected a design in {path}, but it could not be read: {error}") from error
         return found

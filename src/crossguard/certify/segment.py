@@ -21,6 +21,7 @@ from crossguard.certify.ensemble import leads
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.looks import FIRST, alpha_of_look, choose_seed
+from crossguard.certify.noise import noise_levels
 from crossguard.certify.pixel_metrics import PixelBounds, pixel_bounds_over
 from crossguard.certify.preflight import preflight
 from crossguard.certify.rehearsal import show_preflight
@@ -72,15 +73,14 @@ class SegmentationCertificate:
         return self.scheme in ("fixed", "product")
 
     def save_design(self, folder: Path | str) -> None:
-        """Keep the published design with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+        """Keep how sub-samples are drawn with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+
+        Of a published design that is the design itself; of random draws their number and settings, never the seed.
 
         Raises:
-            ValueError: it is of random draws, or there is no such folder.
+            ValueError: there is no such folder.
         """
-        counts = self.counts[0]
-        if not self.deterministic:
-            raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
-        SavedDesign(self.scheme, counts.n, counts.k, counts.draws, counts.seed, self.fill).save(folder)
+        SavedDesign.of(self.counts[0], fill=self.fill, alpha=self.alpha).save(folder)
 
     def level(self, index: int) -> float:
         """Return the part of alpha that this look at an image's counts has: all of it where they are looked at once."""
@@ -88,13 +88,14 @@ class SegmentationCertificate:
         return alpha_of_look(self.alpha, counts.looks, counts.draws) if counts.looks else self.alpha
 
     def image(
-        self, index: int, radii: Sequence[Mapping[str, int]], *, correction: Correction | None = None
+        self, index: int, radii: Sequence[Mapping[str, float | int]], *, correction: Correction | None = None
     ) -> CountCertificate:
         """Return labels and certified pixels of one image at each of `radii`.
 
         Args:
             index: of the image.
-            radii: elements that may be edited, by modality; a modality that is not named is not attacked.
+            radii: elements that may be edited, by modality, and L2 distances of noisy ones; a modality that is not
+                named is not attacked.
             correction: "holm" holds alpha for one radius vector, "bonferroni" for all of them at once; None takes
                 "holm" for a single vector and "bonferroni" for several.
 
@@ -104,8 +105,8 @@ class SegmentationCertificate:
         counts = self.counts[index]
         for row in radii:
             for modality in row:
-                lookup(counts.n, modality, what="modality in `radii`")
-        vectors = [[row.get(m, 0) for m in counts.n] for row in radii]
+                lookup(dict.fromkeys(counts.modalities), modality, what="modality in `radii`")
+        vectors = [[row.get(m, 0) for m in counts.modalities] for row in radii]
         if self.deterministic:
             return self._published(index, vectors)
         return certify_counts(
@@ -114,12 +115,13 @@ class SegmentationCertificate:
             k=tuple(counts.k.values()),
             radii=vectors,
             alpha=self.level(index),
-            kind=tuple(self.kinds.values()),
+            kind=tuple(self.kinds[m] for m in counts.n),
             scheme=counts.scheme,
             correction=correction,
+            noise=tuple(counts.noise.values()),
         )
 
-    def _published(self, index: int, vectors: Sequence[Sequence[int]]) -> CountCertificate:
+    def _published(self, index: int, vectors: Sequence[Sequence[float | int]]) -> CountCertificate:
         counts = self.counts[index]
         needed = counts.margins(self.kinds).at(vectors) * counts.draws
         label, top = most_votes(counts.votes)
@@ -136,7 +138,7 @@ class SegmentationCertificate:
 
     def bounds(
         self,
-        radii: Sequence[Mapping[str, int]],
+        radii: Sequence[Mapping[str, float | int]],
         *,
         positive: int = 1,
         correction: Correction | None = None,
@@ -184,14 +186,14 @@ class SegmentationCertificate:
         0 where a pixel is wrong or abstains. For all radii at once ("bonferroni").
         """
         margins = self.counts[0].margins(self.kinds)
-        totals, judged = np.zeros(len(margins.n)), 0
+        totals, judged = np.zeros(len(self.counts[0].modalities)), 0
         for i, truth in enumerate(self.samples.labels):
             judged += int((truth >= 0).sum())
             right = (most_votes(self.counts[i].votes)[0] == truth) & (truth >= 0)
             gaps, pixels = np.unique(self.gaps(i)[right], return_counts=True)  # as many as there are counts
             for gap, count in zip(gaps.tolist(), pixels.tolist(), strict=True):
                 totals += count * np.maximum(margins.reach(gap), 0)
-        return dict(zip(self.counts[0].n, (totals / max(1, judged)).tolist(), strict=True))
+        return dict(zip(self.counts[0].modalities, (totals / max(1, judged)).tolist(), strict=True))
 
     def summary(self, *, positive: int = 1) -> dict[str, Any]:
         """Return the settings and the main figures, as plain JSON values; those of no attack hold for all radii too.
@@ -213,6 +215,7 @@ class SegmentationCertificate:
             "pixels": int(judged.sum()),
             "n": dict(counts.n),
             "k": dict(counts.k),
+            "noise": dict(counts.noise),
             "kind": dict(self.kinds),
             "scheme": self.scheme,
             "draws": counts.draws,
@@ -237,6 +240,7 @@ def certify_segmentation(
     samples: MultiModalSamples,
     *,
     keep: Mapping[str, int],
+    noise: Mapping[str, float | int] | None = None,
     design: Drawing = "random",
     draws: int | None = None,
     alpha: float = 0.001,
@@ -254,8 +258,10 @@ def certify_segmentation(
 
     Args:
         model: the base segmenter; used in evaluation mode, moved to `device`.
-        samples: images with masks [samples, height, width].
+        samples: with masks [samples, height, width]. A modality's elements are its pixels, or the second axis of what
+            is no image (points); it may have a size of its own.
         keep: elements kept of each modality, by its name.
+        noise: sigma of each other modality, which gets Gaussian noise instead, as `certify`.
         design: "random", or a published one, "fixed" or "product", as `certify`.
         draws: N, sub-samples per image; None takes 100 at random, and what suits the design as `certify`.
         alpha: probability that any pixel of an image is wrongly certified, per image.
@@ -278,9 +284,11 @@ def certify_segmentation(
     started = time.perf_counter()
     values = input_arrays(model, samples)
     height, width = image_size(values, samples)
-    kinds, scheme = kinds_of(kind, model.modalities), scheme_for(design, scheme)
+    scheme, levels = scheme_for(design, scheme, noise), noise_levels(noise, keep, model.modalities)
+    counted = tuple(m for m in model.modalities if m not in levels)
+    kinds = kinds_of(kind, counted)
     published = design != "random"
-    draws = draws_of(design, draws, keep, {m: element_count(array) for m, array in values.items()}, usual=100)
+    draws = draws_of(design, draws, keep, {m: element_count(values[m]) for m in counted}, usual=100)
     if published:
         seed = seed or 0
     chosen, secret = choose_seed(seed, image_files(folder, scheme))
@@ -296,6 +304,8 @@ def certify_segmentation(
         device=device,
         kinds=kinds,
         published=draws if published else 0,
+        noise=noise,
+        mask_size=(height, width),
     )
     names = drawn.names(values)
     found = preflight(
@@ -306,6 +316,7 @@ def certify_segmentation(
         kind=kinds,
         scheme=scheme,
         elements=height * width,
+        noise=tuple(levels.values()),
     ).require()
     before = counted_before(model, values, drawn, folder, draws, identity)
     total, done = len(samples) * draws, sum(earlier.draws for _, earlier in before)
@@ -322,7 +333,7 @@ def certify_segmentation(
         samples=samples,
         counts=tuple(counts),
         alpha=0.0 if published else alpha,
-        kinds=dict(zip(model.modalities, kinds, strict=True)),
+        kinds=dict(zip(counted, kinds, strict=True)) | dict.fromkeys(levels, "l2"),
         seconds=time.perf_counter() - started,
         ablation=drawn.ablation,
         fill=fill,
@@ -352,12 +363,12 @@ def counted_before(
             a `folder` for a model that cannot be told from others.
     """
     weights = model_fingerprint(model, values, design, kept=folder is not None, identity=identity, segments=True)
-    images, _, *size = next(iter(values.values())).shape
+    assert design.mask_size is not None
     found = []
-    for i in range(images):
+    for i in range(len(next(iter(values.values())))):
         place = None if folder is None else Path(folder) / design.file(f"image-{i:05d}")
         image = {m: array[i : i + 1] for m, array in values.items()}
-        empty = design.no_votes((*size, len(model.classes)), fingerprint(weights, image, design))
+        empty = design.no_votes((*design.mask_size, len(model.classes)), fingerprint(weights, image, design))
         found.append((place, resume(place, empty, draws)))
     return found
 
@@ -371,15 +382,18 @@ def image_files(folder: Path | str | None, scheme: Scheme) -> list[Path]:
 
 
 def image_size(values: Mapping[str, np.ndarray], samples: MultiModalSamples) -> tuple[int, int]:
-    """Return height and width of the samples' masks.
+    """Return height and width of the samples' masks; modalities may have other sizes.
 
     Raises:
-        ValueError: labels that are no masks, or a modality of another size.
+        ValueError: labels that are no masks, or a modality that has no elements.
     """
     if samples.labels.ndim != 3:
         raise ValueError(f"Expected masks [samples, height, width], but got labels of shape {samples.labels.shape}.")
-    height, width = samples.labels.shape[1:]
     for m, array in values.items():
-        if array.ndim != 4 or array.shape[2:] != (height, width):
-            raise ValueError(f"Expected {m!r} [samples, channels, {height}, {width}], as masks, but got {array.shape}.")
-    return height, width
+        if array.ndim < 3:
+            raise ValueError(
+                f"Expected {m!r} [samples, channels, height, width] or [samples, elements, numbers], but got "
+                f"{array.shape}."
+            )
+    height, width = samples.labels.shape[1:]
+    return int(height), int(width)

@@ -73,7 +73,7 @@ class Smoothed:
         row = torch.arange(len(ids), device=ids.device).repeat_interleave(self.passes)
         design = self._design(inputs)
         masks = {
-            m: even_masks(ids, n=design.sizes[m], k=design.keep[m], draws=self.passes, seed=self.seed, stream=i)
+            m: even_masks(ids, n=design.sizes[m], k=int(design.keep[m]), draws=self.passes, seed=self.seed, stream=i)
             for i, m in enumerate(self.modalities)
         }
         with evaluation_mode(self.module, ids.device):

@@ -5,16 +5,20 @@ Masks come from a counter, not from a stream: every (seed, input, modality, draw
 is drawn in, on the device, or on which process draws it.
 """
 
+from collections.abc import Sequence
+from math import prod
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from crossguard.certify.arguments import whole_number
 
 Fill = float | Literal["mean"]
 
+_NOISE = 2**29  # stream of the noise, out of the way of other streams of the same seed
+_RATE = 2**28  # stream of masks at a rate
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's constants as signed 64-bit integers, whose products wrap
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
@@ -69,6 +73,48 @@ def draw_masks(
         unfinished = missing > 0
         rows, used, missing = rows[unfinished], used[unfinished], missing[unfinished]
     return chosen if few == k else ~chosen
+
+
+def rate_masks(
+    seed: int,
+    inputs: Int64[Tensor, " rows"],
+    *,
+    modality: int,
+    draws: Int64[Tensor, " rows"],
+    n: int,
+    rate: float,
+) -> Bool[Tensor, "rows n"]:
+    """Return masks that keep every element independently of the others, with probability `rate` in (0, 1).
+
+    Args:
+        seed: of the certification.
+        inputs: what the inputs are called.
+        modality: position of the modality.
+        draws: index of the draw of each row.
+        n: number of elements.
+        rate: chance that an element is kept, to within 2^-62.
+    """
+    state = mixed(seed, inputs, inputs.new_full(inputs.shape, _RATE + modality), draws)
+    bits = _mix(state[:, None] + (torch.arange(n, device=inputs.device) + 1) * _GOLDEN)
+    return (bits & (2**62 - 1)) < int(rate * 2**62)
+
+
+def gaussian(
+    seed: int, names: Int64[Tensor, " rows"], modality: int, draw: Int64[Tensor, " rows"], shape: Sequence[int]
+) -> Float[Tensor, "rows ..."]:
+    """Return standard normal noise of each (input, draw), whatever the batch: float32 [rows, *shape].
+
+    Args:
+        seed: of the certification.
+        names: what the inputs are called.
+        modality: position of the modality among the noisy ones.
+        draw: index of the draw of each row.
+        shape: of one sample.
+    """
+    state = mixed(seed, names, names.new_full(names.shape, _NOISE + modality), draw)
+    bits = _mix(state[:, None] + (torch.arange(prod(shape), device=names.device) + 1) * _GOLDEN)
+    uniform = ((bits >> 11) & (2**53 - 1)).double().add_(0.5).mul_(2.0**-53)
+    return torch.special.ndtri(uniform).float().reshape(len(names), *shape)
 
 
 def mixed(seed: int, *parts: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:

@@ -56,7 +56,7 @@ class RadiusMargins(ABC):
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
 
-    def grid(self, axes: Sequence[Sequence[int]]) -> Float[np.ndarray, "*axes"]:
+    def grid(self, axes: Sequence[Sequence[int | float]]) -> Float[np.ndarray, "*axes"]:
         """Return the margins of all combinations of the radii of each modality, [len(axes[0]), len(axes[1]), ...].
 
         Raises:
@@ -65,6 +65,10 @@ class RadiusMargins(ABC):
         shape = tuple(len(axis) for axis in axes)
         vectors = np.stack(np.meshgrid(*[np.asarray(axis, dtype=np.int64) for axis in axes], indexing="ij"), axis=-1)
         return self.at(vectors.reshape(-1, len(shape))).reshape(shape)
+
+    def slack(self, radii: Radii) -> Log:
+        """Return what the sums of logarithms that a radius vector takes can have lost, relatively."""
+        return ROUNDING + ULP * np.array([sum(row) for row in radii], dtype=np.float64)
 
     def along(self, modality: int, largest: int) -> Float[np.ndarray, " radii"]:
         """Return the margins of radii 0, 1, ..., `largest` of one modality when no other one is attacked."""
@@ -113,6 +117,14 @@ class Margins(RadiusMargins):
         Raises:
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
+        return self.logs(radii)[2]
+
+    def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
+        """Return log 1/rho and log a of each radius vector, and its margin.
+
+        Raises:
+            ValueError: as `at`.
+        """
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
         clean, grown = np.zeros(len(vectors)), np.zeros(len(vectors))
         for n, k, kind, r in zip(self.n, self.k, self.kinds, vectors.T, strict=True):
@@ -123,7 +135,7 @@ class Margins(RadiusMargins):
             clean += left
             if kind == "deletion":
                 grown += left  # the sub-samples are as many fewer
-        return _margin(grown, clean, vectors.sum(axis=1))
+        return grown, clean, _margin(grown, clean, vectors.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,14 @@ class JointMargins(RadiusMargins):
         Raises:
             ValueError: a vector of another length, a radius that is not whole or > n.
         """
+        return self.logs(radii)[2]
+
+    def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
+        """Return log 1/rho and log a of each radius vector, and its margin.
+
+        Raises:
+            ValueError: as `at`.
+        """
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
         n, k = sum(self.n), sum(self.k)
         added, deleted = (vectors[:, [kind == own for own in self.kinds]].sum(axis=1) for kind in KINDS[1:3])
@@ -161,8 +181,61 @@ class JointMargins(RadiusMargins):
             _along(_inserted, n, k, np.maximum(growth, 0)),
             _along(_removed, n, k, np.maximum(-growth, 0)),
         )
-        gone = vectors.sum(axis=1) - added
-        return _margin(grown, _along(_removed, n, k, gone), vectors.sum(axis=1))
+        gone = _along(_removed, n, k, vectors.sum(axis=1) - added)
+        return grown, gone, _margin(grown, gone, vectors.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class RateMargins(RadiusMargins):
+    """Margins of radius vectors where every element is kept independently of the others, with probability k_i.
+
+    With s insertions, d deletions and m substitutions, a = prod (1 - p)^(d + m) and b = prod (1 - p)^(s + m): they do
+    not depend on n, so one radius holds for texts of any length.
+
+    Args:
+        n: number of elements of each modality.
+        k: p of each modality, in (0, 1).
+        kind: kind of edit, one word for all modalities or one per modality.
+
+    Raises:
+        ValueError: p outside (0, 1), an unknown kind, or lengths that differ.
+
+    Example:
+        >>> RateMargins((9,), (0.25,), "insertion").at([(0,), (1,), (2,)]).round(4)
+        array([0.    , 0.3333, 0.7778])
+    """
+
+    k: Sequence[float]  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        n, _ = sizes(self.n, (0,) * len(self.n))
+        if len(self.k) != len(n) or not all(0 < p < 1 for p in self.k):
+            raise ValueError(f"Expected rates in (0, 1), one per modality ({len(n)}), but got {tuple(self.k)}.")
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "k", tuple(map(float, self.k)))
+        object.__setattr__(self, "kinds", edit_kinds(self.kind, len(n)))
+
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
+        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
+
+        Raises:
+            ValueError: a vector of another length, a radius that is not whole or > n.
+        """
+        return self.logs(radii)[2]
+
+    def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
+        """Return log 1/rho and log a of each radius vector, and its margin.
+
+        Raises:
+            ValueError: as `at`.
+        """
+        vectors = radius_vectors(radii, tuple(self.n), self.kinds)
+        clean, grown = np.zeros(len(vectors)), np.zeros(len(vectors))
+        for p, kind, r in zip(self.k, self.kinds, vectors.T, strict=True):
+            path = r * np.log1p(-p)
+            clean += 0 if kind == "insertion" else path
+            grown += path if kind == "deletion" else -path if kind == "insertion" else 0
+        return grown, clean, _margin(grown, clean, vectors.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -213,16 +286,22 @@ class PublishedMargins(RadiusMargins):
         return 2 * np.minimum(touched, self.draws) / self.draws
 
 
-Scheme = Literal["independent", "joint", "fixed", "product"]
+Scheme = Literal["independent", "joint", "rate", "fixed", "product"]
 
 
 def margins_of(
-    scheme: Scheme, n: Sequence[int], k: Sequence[int], kind: str | Sequence[str] = "substitution", *, draws: int = 0
+    scheme: Scheme,
+    n: Sequence[int],
+    k: Sequence[int | float],
+    kind: str | Sequence[str] = "substitution",
+    *,
+    draws: int = 0,
 ) -> RadiusMargins:
     """Return the margins of a scheme of sub-sampling.
 
     Args:
-        scheme: "independent" (`Margins`), "joint" (`JointMargins`), or of a published design (`PublishedMargins`).
+        scheme: "independent" (`Margins`), "joint" (`JointMargins`), "rate" (`RateMargins`), or of a published design
+            (`PublishedMargins`).
         n: as the classes.
         k: as the classes.
         kind: as the classes.
@@ -232,11 +311,14 @@ def margins_of(
         ValueError: an unknown scheme, or as the classes.
     """
     check_choice(scheme, get_args(Scheme), "scheme")
+    if scheme == "rate":
+        return RateMargins(n, k, kind)
+    kept = sizes(n, k)[1]  # refuses what is not whole
     if scheme == "joint":
-        return JointMargins(n, k, kind)
+        return JointMargins(n, kept, kind)
     if scheme == "independent":
-        return Margins(n, k, kind)
-    return PublishedMargins(n, k, kind, draws=draws, product=scheme == "product")
+        return Margins(n, kept, kind)
+    return PublishedMargins(n, kept, kind, draws=draws, product=scheme == "product")
 
 
 def _along(path: Callable[[int, int, int], Log], n: int, k: int, r: Int64[np.ndarray, " radii"]) -> Log:

@@ -20,7 +20,7 @@ from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Kept, Model, check_keep, random_kept, run_steps
+from crossguard.training.ablated_loop import Kept, Model, counted_and_noisy, random_kept, run_steps, with_noise
 
 Inputs = dict[str, Float[Tensor, "samples elements ..."]]
 Augment = Callable[[Inputs, torch.Generator], Inputs]
@@ -32,6 +32,7 @@ def train_ablated(
     samples: MultiModalSamples,
     *,
     keep: Mapping[str, int],
+    noise: Mapping[str, float | int] | None = None,
     steps: int = 1500,
     batch_size: int = 256,
     lr: float = 3e-3,
@@ -50,6 +51,7 @@ def train_ablated(
         model: a module that meets `MultiModalClassifier`; trained in place, returned in evaluation mode on `device`.
         samples: training samples; those labelled -1 are left out.
         keep: elements kept of each modality, by its name.
+        noise: sigma of each other modality, which gets Gaussian noise instead, as `certify`.
         steps: optimiser steps (AdamW, one cycle of the learning rate).
         batch_size: samples per step, drawn with replacement.
         lr: largest learning rate.
@@ -65,13 +67,13 @@ def train_ablated(
         progress: shows steps, loss and the share of right sub-samples.
 
     Raises:
-        ValueError: `keep` does not name the model's modalities, or keeps less than 1 or more than there are; no labels.
+        ValueError: `keep` does not name the model's modalities, keeps nothing of any or more than there are; no labels.
         FloatingPointError: the loss is not finite.
     """
     classifier = cast(MultiModalClassifier, model)
     batch_size = check_whole(batch_size, "batch_size", least=1)
     sizes = {m: element_count(lookup(samples.modalities, m, what="modality")) for m in classifier.modalities}
-    kept_counts = check_keep(keep, sizes)
+    kept_counts, levels = counted_and_noisy(keep, noise, sizes)
     judged = np.flatnonzero(samples.labels >= 0)
     if not len(judged):
         raise ValueError("Expected samples with labels, but got none.")
@@ -82,7 +84,7 @@ def train_ablated(
     def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(labels), (batch_size,), generator=generator, device=device)
         batch = {m: values[rows] for m, values in inputs.items()}
-        batch = augment(batch, generator) if augment else batch
+        batch = with_noise(augment(batch, generator) if augment else batch, levels, generator)
         logits = classifier(batch, random_kept(batch_size, sizes, kept_counts, joint=joint, generator=generator))
         right = (logits.argmax(dim=1) == labels[rows]).float().mean()
         return nn.functional.cross_entropy(logits, labels[rows]), right

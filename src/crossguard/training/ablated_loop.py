@@ -1,5 +1,6 @@
 """What training on ablated inputs has in common, whatever the model labels: masks, and the course of the steps."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,14 +41,16 @@ def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, i
     """Return `keep` in the order of `sizes`.
 
     Raises:
-        ValueError: other names than those of `sizes`, or a number that is not in [1, size].
+        ValueError: other names than those of `sizes`, a number that is not in [0, size], or nothing kept of any.
     """
     for modality in keep:
         lookup(sizes, modality, what="modality in `keep`")
     for modality, size in sizes.items():
         k = keep.get(modality)
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= size:
-            raise ValueError(f"Expected `keep[{modality!r}]` to be a whole number in [1, {size}], but got {k!r}.")
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 0 <= k <= size:
+            raise ValueError(f"Expected `keep[{modality!r}]` to be a whole number in [0, {size}], but got {k!r}.")
+    if not any(keep.values()):
+        raise ValueError("Expected `keep` >= 1 for some modality, but nothing is kept of any.")
     return {modality: int(keep[modality]) for modality in sizes}
 
 
@@ -60,10 +63,51 @@ def random_masks(
     return torch.zeros_like(keys, dtype=torch.bool).scatter_(1, chosen, True)
 
 
+def counted_and_noisy(
+    keep: Mapping[str, int], noise: Mapping[str, float | int] | None, sizes: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Return what is kept of sub-sampled modalities, and sigma of those that get noise instead.
+
+    Raises:
+        ValueError: a modality in both or in none, numbers out of range, or a sigma that is not finite and > 0.
+    """
+    levels = {m: float(sigma) for m, sigma in (noise or {}).items()}
+    for modality, sigma in levels.items():
+        lookup(sizes, modality, what="modality in `noise`")
+        if modality in keep or not 0 < sigma < math.inf:
+            raise ValueError(
+                f"Expected `noise[{modality!r}]` to be a finite sigma > 0 of a modality that `keep` does not name, but "
+                f"got {sigma!r} and `keep` of {', '.join(keep) or 'none'}."
+            )
+    counted = {m: size for m, size in sizes.items() if m not in levels}
+    return (check_keep(keep, counted) if counted or keep else {}), levels
+
+
+def with_noise(values: dict[str, Tensor], levels: Mapping[str, float], generator: torch.Generator) -> dict[str, Tensor]:
+    """Return the values with noise on the noisy modalities."""
+    drawn = {
+        m: torch.randn(values[m].shape, generator=generator, device=values[m].device) * sigma
+        for m, sigma in levels.items()
+    }
+    return {m: value + drawn[m] if m in drawn else value for m, value in values.items()}
+
+
 def random_kept(
     samples: int, sizes: Mapping[str, int], keep: Mapping[str, int], *, joint: bool, generator: torch.Generator
 ) -> dict[str, Bool[Tensor, "samples _"]]:
-    """Return masks of every modality: k_i of its elements, or jointly the sum of all k_i of all elements together."""
+    """Return masks of every modality: k_i of its elements, or jointly the sum of all k_i of all elements together.
+
+    Of a modality that `keep` does not name, all elements.
+    """
+    every = {
+        m: torch.ones(samples, size, dtype=torch.bool, device=generator.device)
+        for m, size in sizes.items()
+        if m not in keep
+    }
+    if every:
+        counted = {m: size for m, size in sizes.items() if m in keep}
+        drawn = random_kept(samples, counted, keep, joint=joint, generator=generator) if counted else {}
+        return {m: every[m] if m in every else drawn[m] for m in sizes}
     if joint:
         together = random_masks(samples, sum(sizes.values()), sum(keep.values()), generator=generator)
         return dict(zip(sizes, together.split(tuple(sizes.values()), dim=1), strict=True))

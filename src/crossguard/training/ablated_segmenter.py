@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crossguard.checks import check_whole, lookup
-from crossguard.data.samples import MultiModalSamples
+from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Kept, Model, check_keep, random_kept, run_steps
+from crossguard.training.ablated_loop import Kept, Model, counted_and_noisy, random_kept, run_steps, with_noise
 
 Images = dict[str, Float[Tensor, "images channels height width"]]
 AugmentImages = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
@@ -27,6 +27,7 @@ def train_ablated_segmenter(
     samples: MultiModalSamples,
     *,
     keep: Mapping[str, int],
+    noise: Mapping[str, float | int] | None = None,
     steps: int = 1000,
     batch_size: int = 8,
     lr: float = 2e-3,
@@ -50,6 +51,7 @@ def train_ablated_segmenter(
         samples: training samples with masks; pixels of -1 are not judged, images without others left out. Batches are
             moved to `device` one by one.
         keep: pixels kept of each modality, by its name.
+        noise: sigma of each other modality, which gets Gaussian noise instead, as `certify_segmentation`.
         steps: optimiser steps (AdamW, one cycle of the learning rate).
         batch_size: images per step, drawn with replacement.
         lr: largest learning rate.
@@ -76,9 +78,8 @@ def train_ablated_segmenter(
     if samples.labels.ndim != 3 or not (samples.labels >= 0).any():
         raise ValueError(f"Expected masks [samples, height, width] with labels, but got {samples.labels.shape}.")
     judged = np.flatnonzero((samples.labels >= 0).any(axis=(1, 2)))
-    height, width = samples.labels.shape[1:]
-    sizes = dict.fromkeys(segmenter.modalities, height * width)
-    kept_counts = check_keep(keep, sizes)
+    sizes = {m: element_count(array) for m, array in values.items()}
+    kept_counts, levels = counted_and_noisy(keep, noise, sizes)
     if not 0 <= whole <= 1:
         raise ValueError(f"Expected `whole` in [0, 1], but got {whole}.")
     if class_weights is not None and len(class_weights) != len(segmenter.classes):
@@ -91,9 +92,13 @@ def train_ablated_segmenter(
         batch = {m: input_tensor(array[rows], device) for m, array in values.items()}
         labels = torch.from_numpy(samples.labels[rows]).to(device)
         batch, labels = augment(batch, labels, generator) if augment else (batch, labels)
+        batch = with_noise(batch, levels, generator)
         complete = torch.rand(batch_size, 1, generator=generator, device=device) < whole
         masks = random_kept(batch_size, sizes, kept_counts, joint=joint, generator=generator)
-        kept = {m: (mask | complete).unflatten(1, (height, width)) for m, mask in masks.items()}
+        kept = {
+            m: (mask | complete).unflatten(1, values[m].shape[2:]) if values[m].ndim == 4 else mask | complete
+            for m, mask in masks.items()
+        }
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=half):
             logits = segmenter(batch, kept)
         right = (logits.argmax(dim=1) == labels)[labels >= 0].float().mean()
