@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command_line import invoke, said, unstyled
@@ -12,7 +13,7 @@ from crossguard.cli.options import as_overrides
 from crossguard.recipes import read_recipe
 from shared import write_annotations
 
-VERBS = ["demo", "evaluate", "train", "certify", "augment", "study", "report", "list", "validate"]
+VERBS = ["demo", "evaluate", "train", "certify", "predict", "augment", "study", "report", "list", "validate"]
 
 
 def plain(result):
@@ -161,6 +162,27 @@ def test_certify_trains_resumes_and_reports(tmp_path):
     table = json.loads(invoke(*arguments, "--json").stdout)
     assert table
     assert (run / "rows.jsonl").read_text().splitlines() == rows
+    # What was certified answers from the run's model folder, which holds the settings of the draws.
+    asked = ("predict", run / "model", "watch", "--max-samples", 6, "-q", "--queries", 10)
+    found = json.loads(invoke(*asked, "--json", "--out", tmp_path / "labels.npz").stdout)
+    assert found["total_error"] == pytest.approx(0.001 + 10 * 0.001)
+    assert sum(found["answers"].values()) + found["abstained"] == found["samples"] == 6
+    assert np.load(tmp_path / "labels.npz")["labels"].tolist() == found["labels"]
+    text = plain(invoke(*asked, "--alpha", 0.01))
+    assert "at most 0.101" in text
+    assert "over 10 queries" in text
+    assert "Expected the folder" in plain(invoke("predict", tmp_path / "none", "watch", code=2))
+
+
+def test_predictions_of_a_published_design_have_no_error(tmp_path):
+    run = tmp_path / "watch"
+    few = ("--max-samples", 4, "-q", "train.steps=5", "design=fixed", "draws=60", "baseline=false")
+    invoke("certify", "watch-certify", "--run", run, *few)
+    found = json.loads(invoke("predict", run / "model", "watch", "--max-samples", 4, "-q", "--json").stdout)
+    assert found["total_error"] == 0
+    assert found["abstained"] == 0
+    assert found["design"] == "fixed"
+    assert "needs none" in plain(invoke("predict", run / "model", "watch", "--alpha", 0.1, "-q", code=2))
 
 
 def test_draws_that_can_only_abstain_are_refused_with_the_number_needed(tmp_path):

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossguard.certify import Counts, certify_counts
+from crossguard.certify import Counts, certify_counts, preflight, segment
 from crossguard.data.roads import write_roads
 from crossguard.models import MODELS, load_model
-from crossguard.models.road_net import RoadNet
 from crossguard.progress import Silent
 from crossguard.recipes import CertifyRecipe, RecipeError, open_run, perform_certify, read_recipe, shipped_recipes
+from crossguard.recipes.choose_keep import try_keeps
 from crossguard.report import certificate_table, report_runs
 from crossguard.report.maps import ABSTAIN, label_map
 from files import write_features, write_potholes, write_ravdess
+from shared import write_annotations
 
 ROADS = [
     "keep={rgb: 60, depth: 20}",
@@ -72,6 +73,15 @@ def features(folder):
     return [f"data.options={{file: {file}}}", "keep={video_au: 2, audio_mfcc: 2}", "curve.steps=1"]
 
 
+def words(folder):
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    values = {m: rng.normal(size=(80, n, 3)) + 2.0 * labels[:, None, None] for m, n in (("video", 9), ("sound", 16))}
+    split = np.where(np.arange(80) % 4 == 3, "test", "train")
+    np.savez(folder / "words.npz", labels=labels, split=split, classes=np.array(["bin", "lay"]), **values)
+    return [f"data.options={{file: {folder / 'words.npz'}}}", "keep={video: 1, sound: 2}", "train.model={}"]
+
+
 SMALL = {
     "watch-certify": watch,
     "watch-bounds": bounds,
@@ -82,6 +92,7 @@ SMALL = {
     "ravdess-certify": ravdess,
     "ravdess-certify-better": ravdess,
     "ravdess-features-certify": features,
+    "words-certify": words,
 }
 TRAINED = [
     name
@@ -96,7 +107,15 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def small(name, folder, *more):
-    overrides = ["train.steps=2", "draws=70", f"run={folder / 'run'}", "device=cpu", *SMALL[name](folder), *more]
+    overrides = [
+        "train.steps=2",
+        "draws=70",
+        "draw_seed=0",
+        f"run={folder / 'run'}",
+        "device=cpu",
+        *SMALL[name](folder),
+        *more,
+    ]
     return read_recipe(name, overrides)
 
 
@@ -114,6 +133,7 @@ def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
     (row,) = certificate_table([run.path])
     assert row["model"] == recipe.model
     assert (row["keep"], row["draws"]) == (list(recipe.keep.values()), 70)
+    assert row["unit"] == ("pixel" if found.samples.labels.ndim == 3 else "element")
     assert (row["curve"]["baseline"] is not None) == (row["baseline"] is not None) == recipe.baseline
     images = found.samples.labels.ndim == 3
     assert set(row["curve"]["certified"]) == (
@@ -121,7 +141,7 @@ def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
     )
     lines = [json.loads(line) for line in (run.path / "rows.jsonl").read_text().splitlines()]
     sections = Counter(line["section"] for line in lines if line["section"].startswith("certificate/"))
-    assert list(sections.values()) == [len(found.samples)] * (1 + recipe.baseline)
+    assert list(sections.values()) == [len(found.samples)] * (1 + recipe.baseline + len(recipe.beside))
     assert len(list((run.path / "maps").rglob("*.png"))) == (5 * len(found.samples) if images else 0)
     assert report_runs([run.path], tmp_path / "page.html").stat().st_size > 5_000
 
@@ -131,7 +151,7 @@ def test_a_finished_certification_is_taken_up_without_drawing(tmp_path, monkeypa
     first, run = carry_out(recipe)
     files = ("rows.jsonl", "summary.json", "maps/road-net/image-00001-certified.png")
     before = [(run.path / name).read_bytes() for name in files]
-    monkeypatch.setattr(RoadNet, "forward", lambda *_, **__: pytest.fail("a sub-sample was drawn again"))
+    monkeypatch.setattr(segment, "pixel_votes", lambda *_, **__: pytest.fail("a sub-sample was drawn again"))
     again, _ = carry_out(recipe)
     assert [(run.path / name).read_bytes() for name in files] == before
     for one, other in zip(first.certificate.counts, again.certificate.counts, strict=True):
@@ -262,7 +282,7 @@ def test_missing_and_broken_files_are_told_before_any_training(name, file, chang
     ("changes", "message"),
     [
         (["curve={}"], "curve: expected `direction` and `steps`, or `vectors`"),
-        (["curve=null", "radii=null"], "recipe: expected `radii`, `curve`, or both"),
+        (["curve=null", "radii=null"], "recipe: expected `radii`, `curve`, or both, or `early`"),
         (["correction=hom"], "correction: .*'holm' or 'bonferroni'"),
         (["train.augment=flip"], "train.augment"),
     ],
@@ -287,6 +307,131 @@ def test_vectors_and_a_grid_may_be_given_as_lists(tmp_path):
     assert row["curve"]["radii"] == ((0, 0), (0, 1))
     assert row["radii"] == [[0, 1], [0]]
     assert row["baseline"] is row["curve"]["baseline"] is None
+
+
+@pytest.mark.parametrize("name", ["pothole-certify", "ravdess-features-certify"])
+def test_published_designs_are_drawn_into_the_same_curve(name, tmp_path):
+    large = [] if name == "ravdess-features-certify" else ["keep={rgb: 400, disparity: 400}"]  # so that tuples are few
+    found, run = carry_out(small(name, tmp_path, "beside=[fixed, product]", "draws=90", *large))
+    (row,) = certificate_table([run.path])
+    assert [name.partition(", N")[0] for name in row["curve"]["designs"]] == [
+        "published, balanced",
+        "published, product",
+    ]
+    for label, own in zip(row["curve"]["designs"], found.others.values(), strict=True):
+        draws = own.counts[0].draws if isinstance(own.counts, tuple) else own.counts.draws
+        assert label.endswith(f", N = {draws}")
+        assert own.deterministic
+        curve = [dict(zip(row["modalities"], vector, strict=True)) for vector in row["curve"]["radii"]]
+        if found.samples.labels.ndim == 3:
+            expected = [bounds.accuracy for bounds in own.bounds(curve)]
+        else:
+            expected = [own.accuracy(vector) for vector in curve]
+        assert list(row["curve"]["designs"][label]["accuracy"]) == expected
+    page = report_runs([run.path], tmp_path / "page.html").read_text()
+    assert 'class="curve design-1"' in page
+    assert "published, product, N = " in page
+    (tmp_path / "other").mkdir()
+    alone = carry_out(small(name, tmp_path / "other", "design=product", "beside=[]", *large))[0].certificate
+    assert alone.deterministic
+
+
+def test_a_modality_under_noise_is_certified_in_l2(tmp_path):
+    changes = ["keep={video_au: 4}", "noise={audio_mfcc: 0.5}", "baseline=false", "bound=both"]
+    changes.append("radii={video_au: 1, audio_mfcc: 0.4}")
+    curve = "curve={direction: {video_au: 1, audio_mfcc: 0.1}, steps: 2}"
+    found, run = carry_out(small("ravdess-features-certify", tmp_path, *changes, curve))
+    (row,) = certificate_table([run.path])
+    assert row["noise"] == {"audio_mfcc": 0.5}
+    assert row["kinds"] == ["substitution", "l2"]
+    assert row["radii"][1] == pytest.approx([0.04 * i for i in range(11)])
+    assert row["curve"]["radii"][2] == (2, 0.2)
+    assert row["curve"]["certified"]["accuracy"][1] == found.certificate.accuracy({"video_au": 1, "audio_mfcc": 0.1})
+    assert "sigma = 0.5 (moved in L2)" in report_runs([run.path], tmp_path / "page.html").read_text()
+
+
+def test_a_two_tower_model_is_certified_over_patches_and_words_by_recipe(tiny_clip, toy_pairs, tmp_path):
+    tiny_clip.save_pretrained(tmp_path / "model")
+    data = write_annotations(toy_pairs, tmp_path / "toy.json")
+    changes = [
+        f"model={tmp_path / 'model'}",
+        "data.name=json",
+        f"data.options={json.dumps(data['options'])}",
+        "gallery.classes=6",
+        "keep={image: 2, text: 1}",
+        "draws=60",
+        "alpha=0.01",
+        "curve={vectors: [{image: 0}, {image: 1, text: 1}]}",
+        "attack.draws=2",
+        "attack.options={rounds: 1, steps: 1}",
+        f"run={tmp_path / 'run'}",
+        "device=cpu",
+    ]
+    found, run = carry_out(read_recipe("emoji-gallery-certify", changes))
+    (row,) = certificate_table([run.path])
+    assert row["kinds"] == ["substitution", "edit"]
+    assert row["samples"] == len(found.samples) <= 6
+    certified, attacked = row["curve"]["certified"]["accuracy"], row["curve"]["attacked"]["accuracy"]
+    assert all(low <= high for low, high in zip(certified, attacked, strict=True))
+    with pytest.raises(RecipeError, match="no `train` with `gallery`"):
+        read_recipe("emoji-gallery-certify", ["train={data: {name: watch}, steps: 1}"])
+
+
+def test_other_numbers_of_kept_elements_are_tried_without_looking_at_the_judged_data(tmp_path):
+    recipe = small("words-certify", tmp_path, "train.steps=200", "draws=400", "alpha=0.01")
+    trials = try_keeps(recipe)
+    assert [trial.keep for trial in trials][:3] == [
+        {"video": 1, "sound": 1},
+        {"video": 1, "sound": 2},
+        {"video": 2, "sound": 4},
+    ]
+    for trial in trials:
+        assert trial.reach == preflight(n=(9, 16), k=tuple(trial.keep.values()), draws=400, alpha=0.01).reach
+        assert 0.4 < trial.right <= 1
+        shares = list(trial.certified.values())
+        assert shares == sorted(shares, reverse=True)
+    assert trials[-1].right > trials[0].right
+    assert not (tmp_path / "run").exists()
+    scenes = try_keeps(small("pothole-certify", tmp_path))
+    assert all(trial.right is None for trial in scenes)
+
+
+@pytest.mark.parametrize("name", ["pothole-certify", "words-certify"])
+def test_early_stopping_decides_at_one_radius_vector(name, tmp_path):
+    modality = {"pothole-certify": "rgb", "words-certify": "video"}[name]
+    more = ["curve=null", "baseline=false", "maps=null", "beside=[]", "draws=400", "train.steps=20", "alpha=0.01"]
+    recipe = small(name, tmp_path, *more, f"early={{{modality}: 1}}")
+    found, run = carry_out(recipe)
+    (row,) = certificate_table([run.path])
+    early = found.certificate
+    assert early.draws.max() <= 400
+    assert row["curve"]["radii"] == ((1, 0),)
+    right = (early.labels == found.samples.labels) & early.certified
+    assert row["curve"]["certified"]["accuracy"][0] == pytest.approx(right.sum() / (found.samples.labels >= 0).sum())
+    assert row["draws"] == 400
+    assert f"{early.draws.mean():.0f} draws" in row["note"]
+    assert f"{100 * early.saved:.0f} % saved" in row["note"]
+    assert row["note"] in report_runs([run.path], tmp_path / "page.html").read_text()
+    again, _ = carry_out(recipe)
+    assert (again.certificate.draws == early.draws).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["early={video_au: 1}"], "`early` without curve, baseline"),
+        (["noise={audio_mfcc: 0.5}", "bound=both"], "got it in both"),
+        (["noise={audio_mfcc: -1}"], "greater than 0"),
+        (["keep={video_au: 2}", "noise={audio_mfcc: 0.5}", "beside=[fixed]"], "needs random draws"),
+        (["keep={video_au: 2}", "noise={audio_mfcc: 0.5}", "bound=gap"], "not proven"),
+        (["beside=[random]"], "each design once"),
+        (["keep={}"], "expected `keep`, `noise`, or both"),
+        (["radii={video_au: 0.5}"], "whole number of elements"),
+    ],
+)
+def test_noise_and_designs_that_do_not_fit_are_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        carry_out(small("ravdess-features-certify", tmp_path, *changes))
 
 
 def test_a_trained_folder_is_certified_as_it_is(tmp_path):

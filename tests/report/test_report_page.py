@@ -126,8 +126,8 @@ def test_a_page_of_certificates_alone():
     assert "An attack bounds" not in page.text
     assert "N = 1,000" in page.text
     assert "alpha = 0.001 (per sample, all radii at once)" in page.text
-    assert "accelerometer: k = 12 of n = 64 elements kept, threat: substitution" in page.text
-    assert "gyroscope: k = 8 of n = 32 elements kept, threat: insertion" in page.text
+    assert "accelerometer k = 12 of 64 elements (substitution)" in page.text
+    assert "gyroscope k = 8 of 32 elements (insertion)" in page.text
     assert page.count("rect", class_="cell") == 12
     assert "r = (2, 5): 5.0 % right and certified" in page.words
     assert "r = (0, 0): 95.0 % right and certified" in page.words

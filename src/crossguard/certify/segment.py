@@ -157,7 +157,7 @@ class SegmentationCertificate:
 
     def image_bounds(
         self,
-        radii: Sequence[Mapping[str, int]],
+        radii: Sequence[Mapping[str, int | float]],
         *,
         positive: int = 1,
         correction: Correction | None = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from crossguard import __version__
-from crossguard.cli import augment, certify, demo, evaluate, listing, report, study, train, validate
+from crossguard.cli import augment, certify, demo, evaluate, listing, predict, report, study, train, validate
 
 app = typer.Typer(
     name="crossguard",
@@ -36,7 +36,7 @@ def _top(
     pass
 
 
-for _verb in (demo, evaluate, train, certify, augment, study, report, listing, validate):
+for _verb in (demo, evaluate, train, certify, predict, augment, study, report, listing, validate):
     _verb.register(app)
 
 __all__ = ["app"]

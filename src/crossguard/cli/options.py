@@ -23,7 +23,12 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress bars; on
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out bad rows, missing files and images that do not decode; say which.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure a few samples and print what the rest would cost.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print what it would cost (certify: what other `keep` would do); carry nothing out."
+    ),
+]
 Imports = Annotated[
     list[str] | None,
     typer.Option("--import", metavar="FILE.py|MODULE", help="Import parts of your own first; may be given again."),

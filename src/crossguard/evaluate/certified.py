@@ -10,7 +10,7 @@ from crossguard.certify.pixel_metrics import PixelBounds
 from crossguard.checks import lookup
 from crossguard.evaluate.statistics import Estimate, Ratio
 
-Radii = Mapping[str, int]
+Radii = Mapping[str, int | float]
 
 
 def certified_ratios(

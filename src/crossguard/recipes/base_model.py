@@ -55,26 +55,37 @@ def base_model(
     folder = run.path / ("model-joint" if joint else "model")
     checkpoint = run.path / ("checkpoint-joint" if joint else "checkpoint")
     if not folder.is_dir():
-        trained = _train(
-            recipe.train, recipe, row.fresh, kind, joint=joint, device=device, folder=checkpoint, progress=progress
-        )
+        training = read_samples(recipe.train.data.completed(recipe.data), None)
+        made: dict[str, Any] = {"joint": joint, "device": device, "folder": checkpoint, "progress": progress}
+        trained = train_base(recipe.train, recipe, row.fresh, training, **made)
         trained.save_pretrained(folder)
     shutil.rmtree(checkpoint, ignore_errors=True)
     return load_model(folder, device=device)
 
 
-def _train(
+def train_base(
     plan: AblatedTraining,
     recipe: CertifyRecipe,
     fresh: Any,
-    kind: str,
+    training: MultiModalSamples,
     *,
-    joint: bool,
+    joint: bool = False,
     device: str,
-    folder: Path,
-    progress: Reporter,
+    folder: Path | None = None,
+    progress: Reporter | None = None,
 ) -> Any:
-    training = read_samples(plan.data.completed(recipe.data), None)
+    """Return a model that is trained on ablated inputs as a plan says.
+
+    Args:
+        plan: the recipe's, or a changed one.
+        recipe: what is certified.
+        fresh: makes an untrained model of the training data.
+        training: samples of one label each, or of masks.
+        joint: train for the baseline, on joint sub-samples.
+        device: where to train.
+        folder: where a training that is interrupted goes on.
+        progress: shows the training.
+    """
     model = fresh(training, seed=recipe.seed, **plan.model)
     common: dict[str, Any] = {
         "keep": plan.keep or recipe.keep,
@@ -85,7 +96,9 @@ def _train(
         "folder": folder,
         **plan.options,
     }
-    if kind == "segmenter":
+    if recipe.noise and not set(recipe.noise) & set(common["keep"]):
+        common["noise"] = recipe.noise
+    if training.labels.ndim == 3:
         augment_images = flip_and_tint if plan.augment is not None else None
         return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
     augment = turn_sensors if plan.augment is not None else None

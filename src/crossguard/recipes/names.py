@@ -1,6 +1,6 @@
 """Check what a recipe names, and all else about it that can be known before its data are read."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -177,8 +177,10 @@ def _augment(recipe: AugmentRecipe) -> Iterator[str]:
 
 
 def _certify(recipe: CertifyRecipe) -> Iterator[str]:
-    yield from _data(recipe.data, "data", "samples")
-    named = {
+    yield from _data(recipe.data, "data", "samples" if recipe.gallery is None else "pairs")
+    own = {**recipe.keep, **recipe.noise}
+    named: dict[str, Sequence[Mapping[str, Any]]] = {
+        "early": [recipe.early or {}],
         "radii": [recipe.radii or {}],
         "curve": [] if recipe.curve is None else recipe.curve.build(),
         "maps.radii": [] if recipe.maps is None else [recipe.maps.radii],
@@ -186,12 +188,11 @@ def _certify(recipe: CertifyRecipe) -> Iterator[str]:
         "train.keep": [] if recipe.train is None else [recipe.train.keep or {}],
     }
     for key, vectors in named.items():
-        for name in sorted({name for vector in vectors for name in vector} - recipe.keep.keys()):
-            yield f"{key}: unknown modality {name!r}; {nearest(name, recipe.keep)} (`keep`)"
-    if not recipe.keep:
-        yield "keep: expected a number of elements for each modality, but got none"
+        for name in sorted({name for vector in vectors for name in vector} - own.keys()):
+            yield f"{key}: unknown modality {name!r}; {nearest(name, own)} (`keep`{', `noise`' * bool(recipe.noise)})"
     if recipe.train is None:
-        yield from _model(recipe.model, "classifier", "segmenter")
+        kinds = ("vision-language",) if recipe.gallery is not None else ("classifier", "segmenter")
+        yield from _model(recipe.model, *kinds)
         return
     yield from _data(recipe.train.data.completed(recipe.data), "train.data", "samples")
     yield from _row(MODELS, recipe.model, "model")
@@ -203,8 +204,8 @@ def _certify(recipe: CertifyRecipe) -> Iterator[str]:
         yield f"model: expected one that can be trained from nothing ({known}), but got {recipe.model!r}"
         return
     masks = row.kind == "segmenter"
-    own = {"samples", "seed"}
-    yield from _options(row.fresh, recipe.train.model, "train", what="`train.model`", own=own, name="model")
+    given = {"samples", "seed"}
+    yield from _options(row.fresh, recipe.train.model, "train", what="`train.model`", own=given, name="model")
     loop: Callable[..., Any] = train_ablated_segmenter if masks else train_ablated
     yield from _options(loop, recipe.train.options, "train", what="`train.options`", own=SET_BY_RECIPE)
     fits = "flip-and-tint" if masks else "turn-sensors"

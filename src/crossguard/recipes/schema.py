@@ -40,6 +40,7 @@ Count = Annotated[int, Field(ge=0, le=_MOST)]
 Positive = Annotated[int, Field(gt=0, le=_MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Place = Annotated[str, AfterValidator(_expanded)]
+Drawing = Literal["random", "fixed", "product"]
 Options = Annotated[dict[str, Any], BeforeValidator(_numbers)]
 
 
@@ -243,7 +244,7 @@ class AblatedTraining(_Section):
     ]
     steps: Positive
     keep: Annotated[
-        dict[str, Positive] | None, Field(description="elements kept in training; default: as the certificate")
+        dict[str, Count] | None, Field(description="elements kept in training; default: as the certificate")
     ] = None
     augment: Annotated[
         Literal["turn-sensors", "flip-and-tint"] | None,
@@ -258,14 +259,18 @@ class AblatedTraining(_Section):
     options: Annotated[Options, Field(description="batch_size, lr, weight_decay, ...")] = Field(default_factory=dict)
 
 
+Radius = Count | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Elements, or an L2 distance of a modality under noise."""
+
+
 class Curve(_Section):
     """Radius vectors that a curve is drawn along: 0, 1, ... `steps` times `direction`, or a list of them."""
 
     direction: Annotated[
-        dict[str, Count], Field(description="radii of one step: {rgb: 1, depth: 2} is r_2 = 2 r_1")
+        dict[str, Radius], Field(description="radii of one step: {rgb: 1, depth: 2} is r_2 = 2 r_1")
     ] = Field(default_factory=dict)
     steps: Annotated[Count, Field(description="steps of the curve, after the first at radius 0")] = 0
-    vectors: Annotated[list[dict[str, Count]], Field(description="the radii one by one")] = Field(default_factory=list)
+    vectors: Annotated[list[dict[str, Radius]], Field(description="the radii one by one")] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Curve":
@@ -273,16 +278,17 @@ class Curve(_Section):
             raise ValueError("expected `direction` and `steps`, or `vectors`")
         return self
 
-    def build(self) -> list[dict[str, int]]:
+    def build(self) -> list[dict[str, int | float]]:
         """Return the radius vectors."""
-        along = [{m: step * r for m, r in self.direction.items()} for step in range(self.steps + 1)]
-        return [dict(vector) for vector in self.vectors] or along
+        if self.vectors:
+            return [dict(vector) for vector in self.vectors]
+        return [{m: step * r for m, r in self.direction.items()} for step in range(self.steps + 1)]
 
 
 class Maps(_Section):
     """Pictures of a segmentation: truth, prediction, and what is certified."""
 
-    radii: Annotated[dict[str, Count], Field(description="the radii that certified pixels withstand")]
+    radii: Annotated[dict[str, Radius], Field(description="the radii that certified pixels withstand")]
     shown: Annotated[Positive, Field(description="images that the report shows; the run folder has all")] = 4
 
 
@@ -300,27 +306,64 @@ class SparseBeside(_Section):
     batch_size: Annotated[Positive, Field(description="samples attacked together")] = 32
 
 
+class Gallery(_Section):
+    """A two-tower model as a choice among a fixed gallery, patch by patch and word by word."""
+
+    classes: Annotated[int, Field(ge=2, description="entries of the gallery, and samples that are asked")] = 24
+    modalities: Annotated[list[Literal["image", "text"]], Field(min_length=1, description="what is asked with")] = [
+        "image",
+        "text",
+    ]
+
+
 class CertifyRecipe(_Recipe):
     """Certify a classifier or a segmenter by independent sub-sampling of every modality."""
 
     verb: Literal["certify"]
     model: Annotated[Place, Field(description="a folder, or a family of the table together with `train`")]
     train: AblatedTraining | None = None
+    gallery: Annotated[
+        Gallery | None,
+        Field(description="data of pairs: a two-tower model (CLIP, SigLIP, BLIP) chooses a concept"),
+    ] = None
     data: Data
-    keep: Annotated[dict[str, Positive], Field(description="elements kept of each modality")]
-    draws: Positive = 1000
+    keep: Annotated[dict[str, Count], Field(description="elements kept of each modality; 0 leaves one out")] = Field(
+        default_factory=dict
+    )
+    noise: Annotated[
+        dict[str, Annotated[Number, Field(gt=0)]],
+        Field(description="sigma of modalities under Gaussian noise instead, whose radii are L2 distances"),
+    ] = Field(default_factory=dict)
+    design: Annotated[
+        Drawing, Field(description="random draws, or a published design that certifies without any chance of error")
+    ] = "random"
+    beside: Annotated[
+        list[Drawing], Field(description="other designs that are drawn into the same curve, by the same model")
+    ] = Field(default_factory=list)
+    draws: Annotated[
+        Positive, Field(description="N; the most of a fixed design; of a product as many as there are tuples")
+    ] = 1000
+    draw_seed: Annotated[
+        Seed | None, Field(description="of the sub-samples, for experiments; default: a secret one")
+    ] = None
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
-    kind: Annotated[EditKind, Field(description="the attacker's kind of edit")] = "substitution"
+    kind: Annotated[
+        EditKind | dict[str, EditKind], Field(description="the attacker's kind of edit, one for all or by modality")
+    ] = "substitution"
     radii: Annotated[
-        dict[str, Count] | None,
+        dict[str, Radius] | None,
         Field(description="largest radius of each modality on the grid; default: the radii of the curve"),
     ] = None
     curve: Curve | None = None
+    early: Annotated[
+        dict[str, Count] | None,
+        Field(description="decide at these radii alone, with as few draws as each sample takes, at most `draws`"),
+    ] = None
     baseline: Annotated[
         bool, Field(description="also certify by sub-sampling all modalities together (randomized ablation)")
     ] = False
     bound: Annotated[
-        Literal["majority", "gap"],
+        Literal["both", "majority", "gap"],
         Field(description="classification: what is taken of the other labels; gap is better where votes spread"),
     ] = "majority"
     correction: Annotated[
@@ -336,13 +379,41 @@ class CertifyRecipe(_Recipe):
 
     @model_validator(mode="after")
     def _some_radii(self) -> "CertifyRecipe":
-        if self.radii is None and self.curve is None:
-            raise ValueError("expected `radii`, `curve`, or both")
+        if self.gallery is not None and self.train is not None:
+            raise ValueError("expected no `train` with `gallery`, whose model is loaded")
+        if self.early is not None:
+            beside = {
+                "radii": self.radii,
+                "curve": self.curve,
+                "noise": self.noise,
+                "beside": self.beside,
+                "baseline": self.baseline,
+                "attack": self.attack,
+                "maps": self.maps,
+            }
+            given = [name for name, value in beside.items() if value]
+            if given or self.design != "random":
+                raise ValueError(f"expected `early` without {', '.join(given) or 'a published `design`'}")
+        elif self.radii is None and self.curve is None:
+            raise ValueError("expected `radii`, `curve`, or both, or `early`")
+        if not self.keep and not self.noise:
+            raise ValueError("expected `keep`, `noise`, or both")
+        if self.noise and (self.design != "random" or self.beside):
+            raise ValueError("expected no published `design` and none `beside` with `noise`, which needs random draws")
+        if self.noise and self.bound == "gap":
+            raise ValueError("expected bound 'majority' or 'both' with `noise`, beside which 'gap' is not proven")
+        if len({self.design, *self.beside}) <= len(self.beside):
+            raise ValueError("expected each design once in `design` and `beside`")
+        if self.beside and self.curve is None:
+            raise ValueError("expected a `curve` with `beside`")
         if self.attack is not None:
             known = [] if self.curve is None else self.curve.build()
             if not known or any(vector not in known for vector in self.attack.vectors):
                 raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
-            if self.kind not in ("substitution", "edit"):
+            if self.noise or self.design != "random":
+                raise ValueError("expected no `noise` and no published `design` with `attack`")
+            kinds = {self.kind} if isinstance(self.kind, str) else set(self.kind.values())
+            if kinds - {"substitution", "edit"}:
                 raise ValueError("expected kind 'substitution' or 'edit' with `attack`, which substitutes elements")
         return self
 

@@ -2,7 +2,7 @@
 
 from crossguard.evaluate.examples import Example, Item
 from crossguard.evaluate.statistics import Estimate
-from crossguard.report.certificates import certificate_entry, certificate_view, segmentation_view
+from crossguard.report.certificates import certificate_entry, certificate_view, early_view, segmentation_view
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
     certificate_table,
@@ -26,6 +26,7 @@ __all__ = [
     "certificate_entry",
     "certificate_table",
     "certificate_view",
+    "early_view",
     "print_certificates",
     "print_results",
     "render_report",

@@ -8,14 +8,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crossguard.certify import Certificate, SegmentationCertificate
+from crossguard.certify import (
+    Certificate,
+    EarlyDecision,
+    EarlySegmentation,
+    PixelBounds,
+    SegmentationCertificate,
+    pixel_bounds,
+)
 from crossguard.certify.decide import SCOPES, Correction
+from crossguard.data import MultiModalSamples
 from crossguard.evaluate.certified import certified_ratios, differences_along, figures_along, smoothed_figures
 from crossguard.evaluate.statistics import Estimate, read_figure, told_along
 from crossguard.report.views import CertificateView, CurveView, MapsView
 from crossguard.runs import RunFolder, safe_name
 
-Radii = Mapping[str, int]
+Radii = Mapping[str, int | float]
 Values = tuple[float | None, ...]
 PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
 
@@ -24,9 +32,10 @@ def certificate_view(
     certificate: Certificate,
     *,
     label: str | None = None,
-    radii: Mapping[str, Sequence[int]] | None = None,
+    radii: Mapping[str, Sequence[int | float]] | None = None,
     curve: Sequence[Radii] = (),
     baseline: Certificate | None = None,
+    designs: Mapping[str, Certificate] | None = None,
 ) -> CertificateView:
     """Return what a report shows of a classifier's certificate.
 
@@ -38,6 +47,7 @@ def certificate_view(
         radii: the grid's radii by modality; default: 0, 1, ... to the first that no sample is certified at.
         curve: radius vectors of the curve; none draws no curve.
         baseline: the certificate by joint sub-sampling of the same samples.
+        designs: certificates of the same samples by other designs, by their names; drawn into the curve.
     """
     grid = certificate.grid(radii)
     names = certificate.modalities
@@ -53,8 +63,8 @@ def certificate_view(
         split=figures["split"],
         samples=figures["samples"],
         modalities=shown,
-        elements=tuple(figures["n"][name] for name in shown),
-        keep=tuple(figures["k"][name] for name in shown),
+        elements=tuple(figures["n"].get(name, 0) for name in shown),
+        keep=tuple(figures["k"].get(name, 0) for name in shown),
         kinds=tuple(figures["kind"][name] for name in shown),
         radii=tuple(grid.radii[name] for name in shown),
         accuracy=_first_two(grid.accuracy),
@@ -64,13 +74,18 @@ def certificate_view(
         clean_accuracy=figures["clean_accuracy"],
         abstention=figures["abstention"],
         baseline=None if baseline is None else _first_two(baseline.grid(grid.radii).accuracy),
-        note=f"Not attacked in this figure: {', '.join(others)}." if others else "",
+        note=_note(others, certificate.warnings),
+        noise={m: sigma for m, sigma in figures["noise"].items() if m in shown},
         curve=None
         if not curve
         else CurveView(
             radii=tuple(tuple(vector.get(m, 0) for m in shown) for vector in curve),
             certified={"accuracy": tuple(certificate.accuracy(vector) for vector in curve)},
             baseline=None if baseline is None else {"accuracy": tuple(baseline.accuracy(vector) for vector in curve)},
+            designs={
+                name: {"accuracy": tuple(other.accuracy(vector) for vector in curve)}
+                for name, other in (designs or {}).items()
+            },
         ),
         figures=_figures(certificate, baseline, vectors, curve),
     )
@@ -79,12 +94,13 @@ def certificate_view(
 def segmentation_view(
     certificate: SegmentationCertificate,
     *,
-    radii: Mapping[str, Sequence[int]],
+    radii: Mapping[str, Sequence[int | float]],
     curve: Sequence[Radii] = (),
     correction: Correction = "bonferroni",
     positive: int = 1,
     label: str | None = None,
     baseline: SegmentationCertificate | None = None,
+    designs: Mapping[str, SegmentationCertificate] | None = None,
 ) -> CertificateView:
     """Return what a report shows of a segmenter's certificate, of one or two modalities.
 
@@ -96,11 +112,12 @@ def segmentation_view(
         positive: the class that recall, precision, F-score and IoU are of.
         label: name in tables; default: the model's.
         baseline: the certificate by joint sub-sampling of the same images.
+        designs: certificates of the same images by other designs, by their names; drawn into the curve.
 
     Raises:
         ValueError: more than two modalities, or radii that are not in [0, n].
     """
-    names = tuple(certificate.kinds)
+    names = certificate.counts[0].modalities
     grid = [dict(zip(names, vector, strict=True)) for vector in product(*(radii[m] for m in names))]
     counts, samples = certificate.counts[0], certificate.samples
 
@@ -120,14 +137,15 @@ def segmentation_view(
         split=samples.split,
         samples=len(samples),
         modalities=names,
-        elements=tuple(counts.n.values()),
-        keep=tuple(counts.k.values()),
-        kinds=tuple(certificate.kinds.values()),
+        elements=tuple(counts.n.get(m, 0) for m in names),
+        keep=tuple(counts.k.get(m, 0) for m in names),
+        kinds=tuple(certificate.kinds[m] for m in names),
         radii=tuple(tuple(radii[m]) for m in names),
         accuracy=accuracy,
         draws=counts.draws,
         alpha=certificate.alpha,
-        scope=SCOPES[correction],
+        scope=SCOPES["published" if certificate.deterministic else correction],
+        noise=dict(counts.noise),
         clean_accuracy=right / judged,
         abstention=1 - certified / judged,
         baseline=None if other is None else other[0],
@@ -137,6 +155,7 @@ def segmentation_view(
             radii=tuple(tuple(vector.get(m, 0) for m in names) for vector in curve),
             certified=metrics,
             baseline=None if other is None else other[1],
+            designs={name: bounds(design)[1] for name, design in (designs or {}).items()},
         ),
         positive=str(samples.classes[positive]),
         figures=_figures(certificate, baseline, grid, curve, correction=correction, positive=positive),
@@ -167,6 +186,61 @@ def _figures(
     return found | {
         name: {"accuracy": (figure,)} for name, figure in smoothed_figures(own, correction=correction).items()
     }
+
+
+def early_view(
+    found: EarlyDecision | EarlySegmentation,
+    samples: MultiModalSamples,
+    *,
+    label: str,
+    n: Mapping[str, int],
+    k: Mapping[str, int],
+    kinds: Mapping[str, str],
+    radii: Radii,
+    positive: int | None = None,
+) -> CertificateView:
+    """Return what a report shows of labels that were decided at one radius vector, of one or two modalities.
+
+    Args:
+        found: the decisions.
+        samples: what they are about.
+        label: name in tables.
+        n: elements, by modality.
+        k: elements kept.
+        kinds: kind of edit.
+        radii: that they were decided at.
+        positive: the class that recall, precision, F-score and IoU of a segmentation are of.
+    """
+    names = tuple(n)[:2]
+    vector, judged = tuple(radii.get(m, 0) for m in names), samples.labels >= 0
+    right = (found.labels == samples.labels) & judged
+    metrics: dict[str, Values] = {"accuracy": (float((right & found.certified).sum() / judged.sum()),)}
+    if positive is not None:
+        total = PixelBounds()
+        for own, sure, truth in zip(found.labels, found.certified, samples.labels, strict=True):
+            total = total + pixel_bounds(own, sure, truth, positive=positive)
+        metrics = {metric: (_defined(getattr(total, metric)),) for metric in PIXEL_METRICS}
+    return CertificateView(
+        label=label,
+        data=samples.name,
+        split=samples.split,
+        samples=len(samples),
+        modalities=names,
+        elements=tuple(n[m] for m in names),
+        keep=tuple(k[m] for m in names),
+        kinds=tuple(kinds[m] for m in names),
+        radii=tuple((r,) for r in vector),
+        accuracy=np.array(metrics["accuracy"], dtype=np.float64).reshape([1] * len(names)),
+        draws=found.rounds[-1],
+        alpha=found.alpha,
+        scope=SCOPES["holm"],
+        clean_accuracy=float(right.sum() / judged.sum()),
+        abstention=float(1 - found.certified[judged].mean()),
+        note=f"Stopped early at these radii: {found.draws.mean():.0f} draws a sample on average, "
+        f"{100 * found.saved:.0f} % saved.",
+        curve=CurveView(radii=(vector,), certified=metrics),
+        positive="" if positive is None else str(samples.classes[positive]),
+    )
 
 
 def certificate_entry(view: CertificateView) -> dict[str, Any]:
@@ -230,6 +304,7 @@ def _read_curve(curve: Mapping[str, Any]) -> CurveView:
         radii=tuple(tuple(vector) for vector in curve["radii"]),
         certified=values(curve["certified"]),
         baseline=None if curve["baseline"] is None else values(curve["baseline"]),
+        designs={name: values(metrics) for name, metrics in curve.get("designs", {}).items()},
         attacked=None if curve.get("attacked") is None else values(curve["attacked"]),
     )
 
@@ -253,6 +328,11 @@ def _read_maps(maps: Mapping[str, Any], label: str, folder: Path) -> MapsView:
 
 def _map_file(folder: Path, label: str, name: str, panel: str) -> Path:
     return folder / "maps" / safe_name(label) / f"{safe_name(name)}-{safe_name(panel)}.png"
+
+
+def _note(unattacked: Sequence[str], warnings: Sequence[str]) -> str:
+    parts = [f"Not attacked in this figure: {', '.join(unattacked)}."] if unattacked else []
+    return " ".join([*parts, *(f"Warning: {warning}." for warning in warnings)])
 
 
 def _first_two(grid: np.ndarray) -> np.ndarray:

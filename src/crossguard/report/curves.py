@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from crossguard.report.figures import Label
+from crossguard.report.figures import Label, radius_text
 from crossguard.report.views import CertificateView, CurveView
 
 METRIC_NAMES = {
@@ -30,12 +30,14 @@ class Line:
     """One line, cut where its metric is not defined.
 
     Args:
-        name: "certified", "baseline" or "attacked".
+        name: "certified", "baseline", "attacked", or "design" of other designs.
+        title: what it is called.
         pieces: the points of each uncut piece, as SVG's "x,y x,y ...".
         dots: its points.
     """
 
     name: str
+    title: str
     pieces: tuple[str, ...]
     dots: tuple[Dot, ...]
 
@@ -96,17 +98,19 @@ def along(curve: CurveView, modalities: Sequence[str]) -> tuple[str, tuple[str, 
         >>> along(curve, ("rgb", "depth"))
         ('r edited elements of rgb, 2 r of depth', ('0', '2', '4'))
     """
-    direction = _direction(curve.radii)
+    whole = [tuple(int(r) for r in vector) for vector in curve.radii if all(isinstance(r, int) for r in vector)]
+    direction = _direction(whole) if len(whole) == len(curve.radii) else None
     if direction is None:
-        return f"edited elements of {', '.join(modalities)}", tuple(
-            "(" + ", ".join(map(str, vector)) + ")" for vector in curve.radii
+        what = "edited elements" if len(whole) == len(curve.radii) else "radii"
+        return f"{what} of {', '.join(modalities)}", tuple(
+            "(" + ", ".join(map(radius_text, vector)) + ")" for vector in curve.radii
         )
     first = next(axis for axis, share in enumerate(direction) if share)
     parts = [
         f"{'r' if share == 1 else f'{share} r'} of {m}" for m, share in zip(modalities, direction, strict=True) if share
     ]
     parts[0] = parts[0].replace(" of ", " edited elements of ", 1)
-    return ", ".join(parts), tuple(str(vector[first] // direction[first]) for vector in curve.radii)
+    return ", ".join(parts), tuple(str(vector[first] // direction[first]) for vector in whole)
 
 
 def _direction(vectors: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
@@ -138,11 +142,12 @@ def _chart(
     curve: CurveView, modalities: Sequence[str], metric: str, *, of_pixels: bool, width: float, height: float
 ) -> CurveChart:
     left, right, top, base = 34.0, width - 10, 26.0, height - 46
-    name, texts = along(curve, modalities)
+    across, texts = along(curve, modalities)
     step = (right - left) / max(1, len(texts) - 1)
     places = [round(left + i * step, 2) for i in range(len(texts))]
 
-    def line(title: str, values: Sequence[float | None], *, bridged: bool = False) -> Line:
+    def line(name: str, values: Sequence[float | None], *, title: str = "", bridged: bool = False) -> Line:
+        title = title or name
         dots = [
             None
             if value is None
@@ -155,9 +160,10 @@ def _chart(
                 pieces += [] if bridged else [[]]
             else:
                 pieces[-1].append(f"{dot.x},{dot.y}")
-        return Line(title, tuple(" ".join(piece) for piece in pieces if piece), tuple(dot for dot in dots if dot))
+        return Line(name, title, tuple(" ".join(piece) for piece in pieces if piece), tuple(dot for dot in dots if dot))
 
     lines = [] if curve.baseline is None else [line("baseline", curve.baseline[metric])]
+    lines += [line(f"design-{i}", of[metric], title=name) for i, (name, of) in enumerate(curve.designs.items())]
     lines.append(line("certified", curve.certified[metric]))
     if curve.attacked is not None:
         # Radii that were not attacked lie between others that were.
@@ -177,5 +183,5 @@ def _chart(
             for value in (0, 25, 50, 75, 100)
         ),
         across=tuple(Label(places[i], base + 18, (texts[i],)) for i in range(0, len(texts), every)),
-        across_name=name,
+        across_name=across,
     )

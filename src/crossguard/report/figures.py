@@ -150,7 +150,8 @@ def heat_map(
     for y, row in enumerate(reversed(picked_rows)):
         for x, column in enumerate(picked_columns):
             share = float(values[row, column])
-            at = f"r = {columns[column]}" if single else f"r = ({rows[row]}, {columns[column]})"
+            at = ", ".join(map(radius_text, (columns[column],) if single else (rows[row], columns[column])))
+            at = at if single else f"({at})"
             figure = view.figure(what, at=row * values.shape[1] + column)
             within = "" if figure is None else f" ({spread(figure)})"
             cells.append(
@@ -159,18 +160,18 @@ def heat_map(
                     y=round(top + y * tall, 2),
                     strength=round(share, 4),
                     text=f"{100 * share:.0f}" if cell >= 22 and tall >= 16 else "",
-                    tip=f"{at}: {100 * share:.1f} %{within} right and certified",
+                    tip=f"r = {at}: {100 * share:.1f} %{within} right and certified",
                 )
             )
     bottom = top + len(picked_rows) * tall
     every_column, every_row = _stride(cell, 24.0, len(picked_columns)), _stride(tall, 14.0, len(picked_rows))
     across = tuple(
-        Label(round(left + (x + 0.5) * cell, 2), bottom + 16, (str(columns[column]),))
+        Label(round(left + (x + 0.5) * cell, 2), bottom + 16, (radius_text(columns[column]),))
         for x, column in enumerate(picked_columns)
         if x % every_column == 0
     )
     up = tuple(
-        Label(left - 8, round(bottom - (y + 0.5) * tall, 2), (str(rows[row]),))
+        Label(left - 8, round(bottom - (y + 0.5) * tall, 2), (radius_text(rows[row]),))
         for y, row in enumerate(picked_rows)
         if y % every_row == 0 and not single
     )
@@ -182,10 +183,20 @@ def heat_map(
         cells=tuple(cells),
         across=across,
         up=up,
-        across_name=f"{view.modalities[-1]}: edited elements",
-        up_name="" if single else f"{view.modalities[0]}: edited elements",
+        across_name=_axis(view, -1),
+        up_name="" if single else _axis(view, 0),
         middle=(round(left + len(picked_columns) * cell / 2, 2), round((top + bottom) / 2, 2)),
     )
+
+
+def radius_text(r: float | int) -> str:
+    """Return a radius: elements, or an L2 distance to three figures."""
+    return str(r) if isinstance(r, int) else f"{r:.3g}"
+
+
+def _axis(view: CertificateView, place: int) -> str:
+    modality = view.modalities[place]
+    return f"{modality}: {'moved in L2' if modality in view.noise else 'edited elements'}"
 
 
 def _spread(count: int) -> list[int]:

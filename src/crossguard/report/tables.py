@@ -10,6 +10,7 @@ from rich.text import Text
 from crossguard.checks import visible
 from crossguard.evaluate.statistics import Estimate, intervals_of, told, told_along, values_of
 from crossguard.report.curves import along, metric_name
+from crossguard.report.figures import radius_text
 from crossguard.report.sections import FigureTable
 from crossguard.report.views import CertificateView, ResultView
 from crossguard.report.words import column_name, rests_on, spread
@@ -85,6 +86,8 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "elements": list(view.elements),
             "keep": list(view.keep),
             "kinds": list(view.kinds),
+            "unit": "pixel" if view.of_pixels else "element",
+            "noise": dict(view.noise),
             "draws": view.draws,
             "alpha": view.alpha,
             "scope": view.scope,
@@ -105,7 +108,6 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
 
 def certificate_heading(view: CertificateView) -> str:
     """Return what the certificate's table shows, and the numbers it rests on, in three lines."""
-    kept = ", ".join(f"{m} k = {k} of {n}" for m, k, n in zip(view.modalities, view.keep, view.elements, strict=True))
     what = metric_name("accuracy", of_pixels=view.of_pixels).lower()
     down = f", of {view.modalities[0]} down" if len(view.modalities) > 1 else ""
     shown = f"{what} in percent; r of {view.modalities[-1]} across{down}"
@@ -115,7 +117,7 @@ def certificate_heading(view: CertificateView) -> str:
         shown += "; beside: randomized ablation, the baseline" if view.curve.baseline is not None else ""
     return (
         f"{view.label}: {shown}\n"
-        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {kept}\n"
+        f"N = {view.draws}, alpha = {view.alpha:g} ({view.scope}); {', '.join(view.drawn)}\n"
         f"without guarantee: smoothed {100 * view.clean_accuracy:.1f}{_beside(view.figure('clean'))}"
         + (
             ""
@@ -123,6 +125,7 @@ def certificate_heading(view: CertificateView) -> str:
             else f", base model on whole inputs {100 * view.whole_accuracy:.1f}{_beside(view.figure('whole'))}"
         )
         + (f"; n / groups {rests}" if (rests := rests_on([view.figure("grid")])) else "")
+        + (f"\n{view.note}" if view.note else "")
     )
 
 
@@ -141,15 +144,19 @@ def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
     curve = view.curve
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("r", justify="right")
+    beside = [(name, metric) for metric in ("accuracy", "iou") for name in curve.designs if metric in curve.certified]
     for metric in curve.certified:
         table.add_column(metric.replace("_", "-"), justify="right", no_wrap=True)
+    for name, metric in beside:
+        table.add_column(f"{metric},\n{name}".replace(", ", ",\n"), justify="right")
     _, texts = along(curve, view.modalities)
     for row in _spread(len(texts), most):
         cells = []
         for metric, values in curve.certified.items():
-            beside = "" if curve.baseline is None else f" [dim]{_percent(curve.baseline[metric][row]):>5}[/dim]"
+            baseline = "" if curve.baseline is None else f" [dim]{_percent(curve.baseline[metric][row]):>5}[/dim]"
             within = " ".join(_range(view.figure(what, metric, row)) for what in ("certified", "baseline")).strip()
-            cells.append(_percent(values[row]) + beside + (f"\n[dim]{within}[/dim]" if within else ""))
+            cells.append(_percent(values[row]) + baseline + (f"\n[dim]{within}[/dim]" if within else ""))
+        cells += [_percent(curve.designs[name][metric][row]) for name, metric in beside]
         table.add_row(texts[row], *cells)
     return table
 
@@ -168,14 +175,14 @@ def certificate_rich(view: CertificateView, *, most: int = 10) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("r", justify="right")
     for column in across:
-        table.add_column(str(view.radii[-1][column]), justify="right", no_wrap=True)
+        table.add_column(radius_text(view.radii[-1][column]), justify="right", no_wrap=True)
     for row in down:
         cells = [
             f"{100 * grid[row, column]:.1f}" + (f"\n[dim]{within}[/dim]" if within else "")
             for column in across
             for within in [_range(view.figure("grid", at=row * grid.shape[1] + column))]
         ]
-        table.add_row("" if single else str(rows[row]), *cells)
+        table.add_row("" if single else radius_text(rows[row]), *cells)
     return table
 
 

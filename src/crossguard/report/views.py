@@ -105,30 +105,31 @@ class CurveView:
         certified: by metric ("accuracy", for segmentations also "recall", "precision", "f_score", "iou") one value per
             radius vector, in [0, 1]; None where it is not defined, as recall without a positive pixel.
         baseline: the same for joint sub-sampling of all modalities, or None.
+        designs: the same by other designs of the same model ("published, balanced"), by their names.
         attacked: the same metrics of the smoothed model under sparse attacks within the radii, upper bounds; None at
             radii that were not attacked, and None altogether where none were.
+
+    Radii of elements are whole numbers, those of modalities under noise L2 distances.
 
     Raises:
         ValueError: no radius vector or metric, other metrics in the baseline or under attack, lengths that differ, a
             value outside [0, 1].
     """
 
-    radii: tuple[tuple[int, ...], ...]
+    radii: tuple[tuple[int | float, ...], ...]
     certified: Mapping[str, tuple[float | None, ...]]
     baseline: Mapping[str, tuple[float | None, ...]] | None = None
     attacked: Mapping[str, tuple[float | None, ...]] | None = None
+    designs: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.radii or not self.certified:
             raise ValueError("Expected a curve of at least one radius vector and one metric.")
-        for what, metrics in (("a baseline", self.baseline), ("attacked figures", self.attacked)):
+        beside = {"a baseline": self.baseline, "attacked figures": self.attacked, **self.designs}
+        for what, metrics in beside.items():
             if metrics is not None and set(metrics) != set(self.certified):
                 raise ValueError(f"Expected {what} of {list(self.certified)}, but got {list(metrics)}.")
-        for values in (
-            *self.certified.values(),
-            *(self.baseline or {}).values(),
-            *(self.attacked or {}).values(),
-        ):
+        for values in [*self.certified.values(), *(v for other in beside.values() for v in (other or {}).values())]:
             if len(values) != len(self.radii) or not all(value is None or 0 <= value <= 1 for value in values):
                 raise ValueError(f"Expected {len(self.radii)} values in [0, 1] for a curve, but got {values}.")
 
@@ -160,9 +161,9 @@ class CertificateView:
         split: its split.
         samples: number of samples.
         modalities: names of the axes.
-        elements: n, basic elements per modality.
-        keep: k, elements kept per modality.
-        kinds: kind of edit per modality ("substitution", ...).
+        elements: n, basic elements per modality; 0 of one under noise.
+        keep: k, elements kept per modality, or the chance that one is kept; 0 of one under noise.
+        kinds: kind of edit per modality ("substitution", ...); "l2" of one under noise.
         radii: per modality the radii of the grid, ascending.
         accuracy: float [radii of the first (, of the second)], certified accuracy in [0, 1]; of a segmentation
             certified pixel accuracy.
@@ -176,6 +177,7 @@ class CertificateView:
         curve: metrics along a line of radius vectors, or None.
         positive: the class that recall, precision, F-score and IoU are of, where it is a segmentation; else "".
         maps: certified maps of some images of a segmentation, or None.
+        noise: sigma of modalities under noise, by their names.
         whole_accuracy: accuracy of the base model on whole inputs, without sub-sampling or guarantee, in [0, 1]; None
             where it was not measured.
         figures: the same with their intervals, in percent, by what they are and metric: "grid" and "grid baseline" (one
@@ -194,9 +196,9 @@ class CertificateView:
     samples: int
     modalities: tuple[str, ...]
     elements: tuple[int, ...]
-    keep: tuple[int, ...]
+    keep: tuple[int | float, ...]
     kinds: tuple[str, ...]
-    radii: tuple[tuple[int, ...], ...]
+    radii: tuple[tuple[int | float, ...], ...]
     accuracy: Float[np.ndarray, "*axes"]
     draws: int
     alpha: float
@@ -210,6 +212,7 @@ class CertificateView:
     maps: MapsView | None = None
     whole_accuracy: float | None = None
     figures: Mapping[str, Mapping[str, Sequence[Estimate | None]]] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
@@ -237,6 +240,20 @@ class CertificateView:
     def every_figure(self) -> list[Estimate | None]:
         """All of `figures`, one after the other."""
         return [figure for metrics in self.figures.values() for along in metrics.values() for figure in along]
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Per modality, how its part of a sub-sample is drawn and what an attacker may do, in words."""
+        sizes = zip(self.modalities, self.keep, self.elements, self.kinds, strict=True)
+        unit = "pixels" if self.of_pixels else "elements"
+        return tuple(
+            f"{m} sigma = {self.noise[m]:g} (moved in L2)"
+            if m in self.noise
+            else f"{m} k = {k} of {n} {unit} ({kind})"
+            if isinstance(k, int)
+            else f"{m} {unit} kept with probability {k:g} ({kind})"
+            for m, k, n, kind in sizes
+        )
 
     @property
     def of_pixels(self) -> bool:
