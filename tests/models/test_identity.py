@@ -218,6 +218,28 @@ def test_counters_beside_a_state_do_not_hide_it():
     assert told_of(3) != told_of(3, x + 1e-9)
 
 
+def test_a_tokenizer_is_the_same_after_use(tiny_clip):
+    before = model_identity(tiny_clip, strict=True)
+    tiny_clip.encode_text(["a red circle", "a blue square on the left of a green one"])
+    assert model_identity(tiny_clip, strict=True) == before
+
+
+def test_counters_inside_an_object_hide_nothing_beside_them():
+    class Tree:
+        def __init__(self, leaf):
+            self.leaf, self.calls = leaf, 0
+
+        def __call__(self):
+            self.calls += 1
+
+    def told_of(leaf):
+        module = nn.Module()
+        module.forest = [Tree(leaf)]
+        return model_identity(module, strict=True, probe=lambda: [module.forest[0]()] and [torch.zeros(1)])
+
+    assert told_of(1) == told_of(1) != told_of(2)
+
+
 def test_an_object_may_hold_itself():
     loop: list[Any] = [1]
     loop.append(loop)

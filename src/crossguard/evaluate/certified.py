@@ -37,7 +37,7 @@ def certified_ratios(
         images = certificate.image_bounds(radii, positive=positive, correction=correction)
         return [pixel_ratios([bounds[place] for bounds in images], groups) for place in range(len(radii))]
     for modality in {m for vector in radii for m in vector}:
-        lookup(certificate.counts.n, modality, what="modality in `radii`")
+        lookup(dict.fromkeys(certificate.counts.modalities), modality, what="modality in `radii`")
     judged = certificate.samples.labels >= 0
     right = judged & (certificate.labels == certificate.samples.labels)
     needed = certificate.margins.at([[vector.get(m, 0) for m in certificate.modalities] for vector in radii])

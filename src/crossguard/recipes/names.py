@@ -1,6 +1,6 @@
 """Check what a recipe names, and all else about it that can be known before its data are read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
