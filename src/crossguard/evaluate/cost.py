@@ -17,6 +17,7 @@ from crossguard.evaluate.features import check_model, on_device
 from crossguard.evaluate.ranking import candidates_of
 from crossguard.evaluate.task import check_budgets
 from crossguard.models import FusionModel, VisionLanguageModel
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter, Silent
 from crossguard.threat import ThreatModel
 
@@ -92,6 +93,7 @@ def spell(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+@plain_torch()
 def estimate_cost(
     model: VisionLanguageModel,
     pairs: OneToManyPairs,

@@ -21,6 +21,7 @@ from crossguard.evaluate.fingerprint import samples_fingerprint
 from crossguard.evaluate.statistics import Estimate, Ratio
 from crossguard.models.identity import model_identity
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 from crossguard.threat import Elements, ThreatModel
@@ -129,6 +130,7 @@ class Envelope:
         return [pixel_bounds(label, sure, truth, positive=positive) for label, truth in pairs]
 
 
+@plain_torch()
 def sparse_envelope(
     victim: Smoothed,
     samples: MultiModalSamples,

@@ -9,6 +9,7 @@ from crossguard.data.samples import MultiModalSamples
 from crossguard.evaluate.statistics import Ratio
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
+from crossguard.models.plain_torch import plain_torch
 
 
 def label_accuracy(
@@ -33,6 +34,7 @@ def label_accuracy(
     return float(right.part.sum() / right.whole.sum())
 
 
+@plain_torch()
 @torch.no_grad()
 def label_ratio(
     model: MultiModalClassifier | MultiModalSegmenter,

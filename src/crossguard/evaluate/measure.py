@@ -22,6 +22,7 @@ from crossguard.evaluate.statistics import read_estimates
 from crossguard.evaluate.store import open_store, refuse_differences
 from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
 from crossguard.evaluate.tasks import TASKS, told_task
+from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.progress import Reporter, shown
 from crossguard.runs import RunFolder, as_read_back
 from crossguard.threat import ThreatModel
@@ -30,6 +31,7 @@ RESULTS = "results"
 """Where the summary of a run holds what was measured, by section."""
 
 
+@plain_torch()
 def evaluate(
     model: Any,
     data: Any,
@@ -219,6 +221,7 @@ def _measured(
 ) -> Result:
     if not isinstance(task.model, nn.Module):
         raise WrongKind(f"Expected the model to be a torch.nn.Module, but got {type(task.model).__name__}.")
+    check_weights(task.model)
     with on_device(task.model, device) as where, frozen(task.model), ExitStack() as stack:
         facts = {"weights": weights_fingerprint(task.model, kept=run is not None), **task.facts(progress)}
         parts = [_part(task, one, facts, run, seed, stack) for one in wanted]

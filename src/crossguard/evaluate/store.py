@@ -43,7 +43,14 @@ class Store:
         manifest = folder / "settings.json"
         wanted = as_read_back(settings)
         if manifest.exists():
-            refuse_differences(json.loads(manifest.read_text()), wanted, where=folder)
+            try:
+                there = json.loads(manifest.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"Expected the settings of an evaluation in {manifest}, but got: {error}. Remove {folder} to "
+                    "attack again."
+                ) from error
+            refuse_differences(there, wanted, where=folder)
         else:
             write_json(manifest, wanted)
 

@@ -10,9 +10,12 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from crossguard.attacks.base import Adversarial
+from crossguard.attacks.base import Adversarial, patch_grid
+from crossguard.attacks.budget import beyond_budget
 from crossguard.data import PairBatch
 from crossguard.evaluate.store import Store
+from crossguard.models import Captioner, VisionLanguageModel
+from crossguard.threat import Elements, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class StoredBatch:
     def pixels(self) -> Float[Tensor, "images 3 height width"]:
         """The pictures as float32 in [0, 1]."""
         return torch.from_numpy(self.grey).float() / 255
+
+    def beyond_budget(self, model: VisionLanguageModel | Captioner, batch: PairBatch, threat: ThreatModel) -> str:
+        """Return how this leaves a threat, seen from the clean batch; "" if it does not."""
+        grid = patch_grid(model) if isinstance(threat.get("image"), Elements) else None
+        return beyond_budget(batch.pixels.cpu(), self.pixels, batch.texts, self.texts, threat, grid=grid)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as plain arrays, to be stored."""

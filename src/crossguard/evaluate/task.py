@@ -264,6 +264,10 @@ class SampleTask(Task):
     def attack(self, batch: Any, clean: Any, attack: Any, threat: ThreatModel, seed: int) -> Arrays:
         """Attack a batch whose clean answers are known."""
 
+    def beyond_budget(self, batch: Any, found: Arrays, threat: ThreatModel) -> str:
+        """Return how what was stored for a batch leaves the threat; "" if it does not. It is then attacked again."""
+        return ""
+
     @abstractmethod
     def rows_of(self, batch: Any, clean: Any, robust: Any, found: Arrays | None) -> list[dict[str, Any]]:
         """Return one row per sample with its `index`; `robust` and `found` are None without attack."""
@@ -285,7 +289,7 @@ class SampleTask(Task):
                     robust = found = None
                     if part.attack is not None and part.threat is not None:
                         found = part.store.read(number, ids)
-                        if found is None:
+                        if found is None or self.beyond_budget(batch, found, part.threat):
                             found = self.attack(batch, clean, part.attack, part.threat, asked.seed)
                             part.store.write(number, ids, found)
                         robust = self.answer(batch, found)

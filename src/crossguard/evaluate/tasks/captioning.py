@@ -167,6 +167,10 @@ class Captioning(SampleTask):
         pixels = attack_captions(self.model, batch, attack, threat=threat, seed=seed, objective=self.objective, own=own)
         return StoredBatch.from_pixels(batch, pixels).arrays()
 
+    def beyond_budget(self, batch: PairBatch, found: Arrays, threat: ThreatModel) -> str:
+        """Return how a stored batch leaves the threat."""
+        return StoredBatch.of_arrays(found).beyond_budget(self.model, batch, threat)
+
     def rows_of(
         self,
         batch: PairBatch,

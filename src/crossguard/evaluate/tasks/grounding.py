@@ -167,6 +167,10 @@ class Grounding(SampleTask):
         """Attack images with all their expressions, each expression under its own image."""
         return StoredBatch.from_attack(batch, attack(self.model, batch, threat=threat, seed=seed)).arrays()
 
+    def beyond_budget(self, batch: PairBatch, found: Arrays, threat: ThreatModel) -> str:
+        """Return how a stored batch leaves the threat."""
+        return StoredBatch.of_arrays(found).beyond_budget(self.model, batch, threat)
+
     def rows_of(
         self,
         batch: PairBatch,

@@ -37,6 +37,7 @@ from crossguard.evaluate.statistics import Ratio
 from crossguard.evaluate.store import Store
 from crossguard.evaluate.stored_batch import StoredBatch, stored_pixels
 from crossguard.evaluate.task import Asked, Part, Rows, Task, check_budgets
+from crossguard.models.unseen import cut_texts
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
 
@@ -260,8 +261,9 @@ class Retrieval(Task):
             return {name: self._as_attacked(kept, clean) for name, kept in set_stores(part.store).items()}
         with asked.progress.task(title, total=len(self.data.images)) as task:
             for number, ids in enumerate(self.batches):
-                if part.store.read(number, ids) is None:
-                    batch = pair_batch(self.model, self.data, ids)
+                stored = part.store.read(number, ids)
+                batch = pair_batch(self.model, self.data, ids)
+                if stored is None or StoredBatch.of_arrays(stored).beyond_budget(self.model, batch, part.threat):
                     found = attack(self.model, batch.to(asked.device), threat=part.threat, seed=asked.seed)
                     part.store.write(number, ids, StoredBatch.from_attack(batch, found).arrays())
                 task.advance(len(ids))
@@ -357,6 +359,14 @@ class Retrieval(Task):
             few_words = partial(warn_of_few_words, attack, self.data.texts, self.model)
             found = found + self._once(f"words {attack.name}", few_words)
         return found
+
+    def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
+        """Return how many texts are cut."""
+        cut = self._once("cut", lambda: cut_texts(self.model, self.data.texts))
+        if not cut:
+            return []
+        reads = f"{self.model.context_length} tokens that the model reads"
+        return [f"{len(cut)} of {len(self.data.texts)} texts are longer than the {reads}, and are cut."]
 
     def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
         """Return queries of each direction, evenly spaced among those that are right without attack."""
