@@ -28,7 +28,7 @@ class VariedCertificate:
     """
 
     samples: MultiModalSamples
-    parts: tuple[tuple[Int64[np.ndarray, " chosen"], Certificate], ...]
+    parts: tuple[tuple[Int64[np.ndarray, " _"], Certificate], ...]
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " samples"]:
