@@ -44,10 +44,10 @@ def batch_for(model, toy_pairs, toy_batch):
     )
 
 
-@torch.no_grad()
 CLASS_ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square", "auto-attack")
 
 
+@torch.no_grad()
 def harm(model, batch, pixels, texts, name, options):
     """What the attack says it raises, for the whole batch."""
     if name == "adaptive":
