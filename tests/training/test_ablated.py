@@ -89,6 +89,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(samples, tmp_path):
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     with pytest.raises(ValueError, match="`lr` is 0.01 there and 0.02 now"):
         trained(samples, lr=0.02, **options)
+    with pytest.raises(ValueError, match=r"`noise\.b` is missing there and 0.5 now"):
+        trained(samples, keep={"a": KEEP["a"]}, noise={"b": 0.5}, **options)
 
 
 def test_masks_keep_exactly_k_of_n_uniformly():

@@ -20,7 +20,15 @@ from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Kept, Model, counted_and_noisy, random_kept, run_steps, with_noise
+from crossguard.training.ablated_loop import (
+    Kept,
+    Model,
+    counted_and_noisy,
+    outcome_settings,
+    random_kept,
+    run_steps,
+    with_noise,
+)
 
 Inputs = dict[str, Float[Tensor, "samples elements ..."]]
 Augment = Callable[[Inputs, torch.Generator], Inputs]
@@ -102,14 +110,15 @@ def train_ablated(
         kept=Kept(
             folder,
             checkpoint_every,
-            {
-                "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
-                "data": f"{samples.name} {samples.split}",
-                "keep": kept_counts,
-                "batch_size": batch_size,
-                "joint": joint,
-                "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
-            },
+            outcome_settings(
+                model,
+                samples,
+                augment,
+                keep=kept_counts,
+                noise=levels,
+                batch_size=batch_size,
+                joint=joint,
+            ),
         ),
     )
 

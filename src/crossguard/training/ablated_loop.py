@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from crossguard.checks import check_range, check_whole, lookup
+from crossguard.data.samples import MultiModalSamples
 from crossguard.models.plain_torch import check_weights
 from crossguard.progress import Reporter, Silent
 from crossguard.runs import tidy
@@ -35,6 +36,25 @@ class Kept:
     folder: Path | str | None
     every: int
     settings: Mapping[str, Any]
+
+
+def outcome_settings(
+    model: nn.Module, samples: MultiModalSamples, augment: object | None, **values: Any
+) -> dict[str, Any]:
+    """Return what decides the outcome of a training as JSON values: model, data and augmentation by name.
+
+    Args:
+        model: what is trained.
+        samples: what it is trained on.
+        augment: changes batches; None: nothing does.
+        values: further settings, JSON values already.
+    """
+    return {
+        "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
+        "data": f"{samples.name} {samples.split}",
+        "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
+        **values,
+    }
 
 
 def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:

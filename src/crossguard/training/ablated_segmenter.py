@@ -15,7 +15,15 @@ from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_tensor
 from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import Kept, Model, counted_and_noisy, random_kept, run_steps, with_noise
+from crossguard.training.ablated_loop import (
+    Kept,
+    Model,
+    counted_and_noisy,
+    outcome_settings,
+    random_kept,
+    run_steps,
+    with_noise,
+)
 
 Images = dict[str, Float[Tensor, "images channels height width"]]
 AugmentImages = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
@@ -117,16 +125,17 @@ def train_ablated_segmenter(
         kept=Kept(
             folder,
             checkpoint_every,
-            {
-                "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
-                "data": f"{samples.name} {samples.split}",
-                "keep": kept_counts,
-                "batch_size": batch_size,
-                "joint": joint,
-                "whole": whole,
-                "class_weights": None if class_weights is None else [float(weight) for weight in class_weights],
-                "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
-            },
+            outcome_settings(
+                model,
+                samples,
+                augment,
+                keep=kept_counts,
+                noise=levels,
+                batch_size=batch_size,
+                joint=joint,
+                whole=whole,
+                class_weights=None if class_weights is None else [float(weight) for weight in class_weights],
+            ),
         ),
     )
 
