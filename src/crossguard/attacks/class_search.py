@@ -1,5 +1,6 @@
 """The parts of AutoAttack (Croce & Hein, ICML 2020) on any class scores: each attacks what those before left."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -158,7 +159,38 @@ class CrossEntropyPart:
 
 
 @dataclass(frozen=True)
-class TargetedPart:
+class _OverTargets(ABC):
+    """What is tried towards one wrong class after another.
+
+    Args:
+        steps: gradient steps of each target and restart.
+        targets: wrong classes, those of the highest clean scores first.
+        restarts: starts of each target.
+    """
+
+    steps: int = 100
+    targets: int = 9
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, targets=self.targets, restarts=self.restarts)
+
+    def run(self, search: Search, *, stream: int) -> None:
+        """Attack what is left."""
+        for number, target in enumerate(_targets(search, self.targets, self.restarts)):
+            attempt = search.left()
+            if attempt is None:
+                return
+            self._towards(target[attempt.rows], attempt, number, stream=stream + number)
+            search.keep(attempt)
+
+    @abstractmethod
+    def _towards(self, aim: Int64[Tensor, " rows"], attempt: Attempt, number: int, *, stream: int) -> None:
+        """Attack towards one wrong class each; `number` counts targets and restarts."""
+
+
+@dataclass(frozen=True)
+class TargetedPart(_OverTargets):
     """`apgd-t`: Auto-PGD on the targeted difference of logits ratio, towards one wrong class after another.
 
     Args:
@@ -167,28 +199,14 @@ class TargetedPart:
         restarts: random starts of each target.
     """
 
-    steps: int = 100
-    targets: int = 9
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        check_counts(steps=self.steps, targets=self.targets, restarts=self.restarts)
-
-    def run(self, search: Search, *, stream: int) -> None:
-        """Attack what is left."""
-        for number, target in enumerate(_targets(search, self.targets, self.restarts)):
-            attempt = search.left()
-            if attempt is None:
-                return
-            aim = target[attempt.rows]
-            start = attempt.ball.start(attempt.ids, seed=attempt.seed, stream=stream + number)
-            loss = attempt.raising(lambda s, right, wrong, aim=aim: targeted_ratio(s, right, wrong, aim))  # type: ignore[misc]
-            auto_ascend(with_gradient(loss), loss, attempt.ball, steps=self.steps, start=start)
-            search.keep(attempt)
+    def _towards(self, aim: Int64[Tensor, " rows"], attempt: Attempt, number: int, *, stream: int) -> None:
+        start = attempt.ball.start(attempt.ids, seed=attempt.seed, stream=stream)
+        loss = attempt.raising(lambda s, right, wrong: targeted_ratio(s, right, wrong, aim))
+        auto_ascend(with_gradient(loss), loss, attempt.ball, steps=self.steps, start=start)
 
 
 @dataclass(frozen=True)
-class BorderPart:
+class BorderPart(_OverTargets):
     """`fab-t`: the nearest wrong answers by projections onto the borders to one wrong class after another.
 
     Args:
@@ -197,27 +215,14 @@ class BorderPart:
         restarts: the first begins at the clean values, others at random within half the budget.
     """
 
-    steps: int = 100
-    targets: int = 9
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        check_counts(steps=self.steps, targets=self.targets, restarts=self.restarts)
-
-    def run(self, search: Search, *, stream: int) -> None:
-        """Attack what is left."""
-        for number, target in enumerate(_targets(search, self.targets, self.restarts)):
-            attempt = search.left()
-            if attempt is None:
-                return
-            aim, ball, start = target[attempt.rows], attempt.ball, attempt.ball.clean
-            assert isinstance(ball, NormBall)
-            if number % self.restarts:
-                start = ball.scaled(0.5).start(attempt.ids, seed=attempt.seed, stream=stream + number)
-            ahead = attempt.raising(lambda s, right, wrong, aim=aim: target_lead(s, right, aim), seen=False)  # type: ignore[misc]
-            any_wrong = attempt.raising(lead, seen=False)
-            nearest_border(ahead, any_wrong, ball, start, steps=self.steps, see=attempt.see)
-            search.keep(attempt)
+    def _towards(self, aim: Int64[Tensor, " rows"], attempt: Attempt, number: int, *, stream: int) -> None:
+        ball, start = attempt.ball, attempt.ball.clean
+        assert isinstance(ball, NormBall)
+        if number % self.restarts:
+            start = ball.scaled(0.5).start(attempt.ids, seed=attempt.seed, stream=stream)
+        ahead = attempt.raising(lambda s, right, wrong: target_lead(s, right, aim), seen=False)
+        any_wrong = attempt.raising(lead, seen=False)
+        nearest_border(ahead, any_wrong, ball, start, steps=self.steps, see=attempt.see)
 
 
 @dataclass(frozen=True)

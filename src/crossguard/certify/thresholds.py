@@ -95,7 +95,24 @@ class RadiusMargins(ABC):
 
 
 @dataclass(frozen=True)
-class Margins(RadiusMargins):
+class LogMargins(RadiusMargins):
+    """Margins that follow from log 1/rho and log a, which random sub-samples have; see `RadiusMargins`."""
+
+    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
+        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified."""
+        return self.logs(radii)[2]
+
+    @abstractmethod
+    def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
+        """Return log 1/rho and log a of each radius vector, and its margin.
+
+        Raises:
+            ValueError: as `at`.
+        """
+
+
+@dataclass(frozen=True)
+class Margins(LogMargins):
     """Margins of radius vectors under independent sub-sampling of k_i of n_i elements.
 
     Args:
@@ -111,20 +128,8 @@ class Margins(RadiusMargins):
         array([0. , 0.6])
     """
 
-    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
-        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
-
-        Raises:
-            ValueError: a vector of another length, a radius that is not whole or > n.
-        """
-        return self.logs(radii)[2]
-
     def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
-        """Return log 1/rho and log a of each radius vector, and its margin.
-
-        Raises:
-            ValueError: as `at`.
-        """
+        """Return log 1/rho and log a of each radius vector, and its margin."""
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
         clean, grown = np.zeros(len(vectors)), np.zeros(len(vectors))
         for n, k, kind, r in zip(self.n, self.k, self.kinds, vectors.T, strict=True):
@@ -139,7 +144,7 @@ class Margins(RadiusMargins):
 
 
 @dataclass(frozen=True)
-class JointMargins(RadiusMargins):
+class JointMargins(LogMargins):
     """Margins of radius vectors under joint sub-sampling: k_1 + ... + k_T of all n_1 + ... + n_T elements together.
 
     This is randomized ablation (Levine and Feizi, AAAI 2020) extended to several modalities, the baseline of MMCert
@@ -158,20 +163,8 @@ class JointMargins(RadiusMargins):
         array([0.      , 0.466667, 0.466667])
     """
 
-    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
-        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
-
-        Raises:
-            ValueError: a vector of another length, a radius that is not whole or > n.
-        """
-        return self.logs(radii)[2]
-
     def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
-        """Return log 1/rho and log a of each radius vector, and its margin.
-
-        Raises:
-            ValueError: as `at`.
-        """
+        """Return log 1/rho and log a of each radius vector, and its margin."""
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
         n, k = sum(self.n), sum(self.k)
         added, deleted = (vectors[:, [kind == own for own in self.kinds]].sum(axis=1) for kind in KINDS[1:3])
@@ -186,7 +179,7 @@ class JointMargins(RadiusMargins):
 
 
 @dataclass(frozen=True)
-class RateMargins(RadiusMargins):
+class RateMargins(LogMargins):
     """Margins of radius vectors where every element is kept independently of the others, with probability k_i.
 
     With s insertions, d deletions and m substitutions, a = prod (1 - p)^(d + m) and b = prod (1 - p)^(s + m): they do
@@ -215,20 +208,8 @@ class RateMargins(RadiusMargins):
         object.__setattr__(self, "k", tuple(map(float, self.k)))
         object.__setattr__(self, "kinds", edit_kinds(self.kind, len(n)))
 
-    def at(self, radii: Radii) -> Float[np.ndarray, " radii"]:
-        """Return the margin of each radius vector, rounded up, in [0, 1), or 2 where nothing can be certified.
-
-        Raises:
-            ValueError: a vector of another length, a radius that is not whole or > n.
-        """
-        return self.logs(radii)[2]
-
     def logs(self, radii: Radii) -> tuple[Log, Log, Log]:
-        """Return log 1/rho and log a of each radius vector, and its margin.
-
-        Raises:
-            ValueError: as `at`.
-        """
+        """Return log 1/rho and log a of each radius vector, and its margin."""
         vectors = radius_vectors(radii, tuple(self.n), self.kinds)
         clean, grown = np.zeros(len(vectors)), np.zeros(len(vectors))
         for p, kind, r in zip(self.k, self.kinds, vectors.T, strict=True):

@@ -16,7 +16,7 @@ from crossguard.checks import WrongKind, check_whole
 from crossguard.evaluate.examples import Example, load_examples, save_pictures
 from crossguard.evaluate.features import on_device
 from crossguard.evaluate.fingerprint import weights_fingerprint
-from crossguard.evaluate.result import Outcome, Result
+from crossguard.evaluate.result import Outcome, Result, section_of
 from crossguard.evaluate.sanity import warn_of_weak_attacks
 from crossguard.evaluate.statistics import read_estimates
 from crossguard.evaluate.store import open_store, refuse_differences
@@ -226,18 +226,17 @@ def _measured(
         facts = {"weights": weights_fingerprint(task.model, kept=run is not None), **task.facts(progress)}
         parts = [_part(task, one, facts, run, seed, stack) for one in wanted]
         outcomes = {place: known for place, part in enumerate(parts) if (known := _finished(task, part, run))}
-        left = [part for place, part in enumerate(parts) if place not in outcomes]
-        by_label: dict[str, list[Part]] = {}
-        for part in left:
-            by_label.setdefault(part.label, []).append(part)
-        for together in by_label.values():
-            task.carry_out(Asked(seed, where, progress), together)
-        for place, part in enumerate(parts):
-            if place not in outcomes:
-                outcomes[place] = _outcome(task, part, run, count=examples)
-            folder = wanted[place].save_to
-            if folder is not None:
-                task.save(folder, part, threat=part.threat or ThreatModel())
+        for label in dict.fromkeys(part.label for part in parts):  # what one attack left is told before the next begins
+            mine = [place for place, part in enumerate(parts) if part.label == label]
+            left = [place for place in mine if place not in outcomes]
+            if left:
+                task.carry_out(Asked(seed, where, progress), [parts[place] for place in left])
+            for place in left:
+                outcomes[place] = _outcome(task, parts[place], run, count=examples)
+            for place in mine:
+                folder = wanted[place].save_to
+                if folder is not None:
+                    task.save(folder, parts[place], threat=parts[place].threat or ThreatModel())
     return Result(tuple(outcomes[place] for place in range(len(parts))))
 
 
@@ -302,8 +301,7 @@ def _kept_rows(task: Task, run: RunFolder | None, settings: Mapping[str, Any]) -
 
 def _finished(task: Task, part: Part, run: RunFolder | None) -> Outcome | None:
     """Return what a run holds of a finished measurement; None where anything is missing."""
-    section = row_facts(part.settings)["section"]
-    entry = {} if run is None else run.summary.get(RESULTS, {}).get(section)
+    entry = {} if run is None else run.summary.get(RESULTS, {}).get(section_of(part.settings))
     if run is None or not entry or len(part.rows) != task.rows or not task.current(entry):
         return None
     try:

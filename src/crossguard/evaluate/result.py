@@ -9,8 +9,6 @@ from crossguard.evaluate.examples import Example
 from crossguard.evaluate.statistics import Estimate, Estimates, told, values_of
 
 Row = Mapping[str, Any]
-SUCCESS = ("conditional", "drop")
-"""What every attack's success is told by; tasks may have further measures ("changed")."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Outcome:
     @property
     def section(self) -> str:
         """Its name in a run: of its rows, and of its entry in the summary."""
-        return "/".join(str(self.settings[key]) for key in ("task", "label", "part"))
+        return section_of(self.settings)
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -167,16 +165,7 @@ class Result:
         Raises:
             ValueError: there are none.
         """
-        chosen = tuple(
-            outcome
-            for outcome in self.outcomes
-            if part in (None, outcome.part)
-            and (
-                attack is None
-                or attack == outcome.settings["attack"]
-                or outcome.settings["label"].endswith(f", {attack}")
-            )
-        )
+        chosen = tuple(one for one in self.outcomes if part in (None, one.part) and _is_under(one, attack))
         if not chosen:
             attacks = sorted({str(outcome.settings["attack"]) for outcome in self.outcomes})
             raise ValueError(
@@ -272,6 +261,11 @@ class Result:
                 under = f"under {outcome.settings['attack']}"
                 said += [f"{metric} {left[metric]:.1f} {under}" for metric in headline if metric in left]
         return ", ".join(said)
+
+
+def section_of(settings: Mapping[str, Any]) -> str:
+    """Return the name that a measurement has in a run, from its settings."""
+    return "/".join(str(settings[key]) for key in ("task", "label", "part"))
 
 
 def _is_under(outcome: Outcome, attack: str | None) -> bool:

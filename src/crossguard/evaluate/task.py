@@ -13,6 +13,7 @@ from crossguard.attacks.table import make_attack
 from crossguard.checks import nearest
 from crossguard.evaluate.examples import Example
 from crossguard.evaluate.fingerprint import describe
+from crossguard.evaluate.result import section_of
 from crossguard.evaluate.statistics import Estimate, Ratio, attack_figures
 from crossguard.evaluate.store import Arrays, Ids, Store
 from crossguard.progress import Reporter
@@ -240,8 +241,9 @@ class Part:
 
 def row_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what every row says of its measurement, so that rows can be read without it."""
-    section = "/".join(str(settings[key]) for key in ("task", "label", "part"))
-    return {"section": section} | {k: settings[k] for k in ("model", "data", "split", "attack", "threat", "seed")}
+    return {"section": section_of(settings)} | {
+        k: settings[k] for k in ("model", "data", "split", "attack", "threat", "seed")
+    }
 
 
 @dataclass(frozen=True)

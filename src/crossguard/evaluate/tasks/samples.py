@@ -1,5 +1,6 @@
 """Classification and segmentation of samples of several modalities: sensors, clips, scenes."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -209,8 +210,9 @@ class SamplesTask(SampleTask):
             rows.append(row | self._told(batch.samples.labels[place], clean[place], after))
         return rows
 
+    @abstractmethod
     def _told(self, truth: Any, clean: Any, robust: Any) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return what a row says of one sample's answers."""
 
 
 @dataclass(frozen=True)
