@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from crossguard.attacks.base import Attack
-from crossguard.evaluate import evaluate, wilson
+from crossguard.evaluate import Estimate, evaluate, wilson
 from crossguard.evaluate.retrieval import METRICS
-from crossguard.report import CertificateView, Estimate, ResultView, certificate_entry
+from crossguard.report import CertificateView, ResultView, certificate_entry
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from report_helpers import Page, make_certificate, make_row
 
-from crossguard.report import Difference, Estimate, Example, Item, RunView, render_report, write_report
+from crossguard.evaluate import Estimate, Example, Item
+from crossguard.report import Difference, RunView, render_report, write_report
 
 NASTY = "<script>alert('x')</script> & \"co\""
 

@@ -13,7 +13,7 @@ from PIL import Image
 from report_helpers import make_certificate, make_row
 from rich.console import Console
 
-from crossguard.report import Estimate
+from crossguard.evaluate import Estimate
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import amplified_difference, data_uri
 from crossguard.report.tables import certificate_rich

@@ -269,7 +269,7 @@ def test_certificates_of_any_number_of_modalities_are_shown(count, tmp_path):
 
 def test_a_summary_that_is_none_of_ours_is_told_in_a_sentence(tmp_path):
     with RunFolder.open(tmp_path / "run", settings={}) as run:
-        run.summarise("retrieval", "a", {"x": 1})
+        run.summarise("results", "a", {"x": 1})
     with pytest.raises(
         ValueError, match="Expected the files that crossguard writes in .*/run, but one of them is damaged"
     ):

@@ -7,7 +7,8 @@ import pytest
 from report_helpers import Page, estimate, keep_entries, make_entry, make_row
 from rich.console import Console
 
-from crossguard.report import Estimate, print_results, render_report, report_runs, result_table
+from crossguard.evaluate import Estimate
+from crossguard.report import print_results, render_report, report_runs, result_table
 from crossguard.report.sections import sections
 from crossguard.report.tables import figure_rich, result_records
 

@@ -11,7 +11,7 @@ every tuple of one block per modality is a draw.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, floor
+from math import ceil
 from typing import Literal, get_args
 
 import numpy as np
@@ -131,12 +131,6 @@ def partition(n: int, blocks: int, *, seed: int, stream: int) -> Int64[np.ndarra
     for index, part in enumerate(np.array_split(np.argsort(_keys(n, seed, stream, 0), kind="stable"), max(1, blocks))):
         block[part] = index if blocks else -1
     return block
-
-
-def degree_range(n: int, k: int, draws: int) -> tuple[int, int]:
-    """Return the lower degree of a "fixed" design, and how many elements have one more."""
-    low = floor(draws * k / n)
-    return low, draws * k - low * n
 
 
 def _keys(n: int, seed: int, stream: int, index: int) -> Int64[np.ndarray, " n"]:

@@ -30,7 +30,6 @@ EARLY = 0.2
 FIRST = 0.06
 """Share of alpha that the first round may spend: it is where clear cases stop."""
 GROWTH = 1.2
-_TOO_FEW = "Expected enough draws for these radii, but {} can only abstain: draw at least {}."
 PIECES = 8
 
 

@@ -27,11 +27,6 @@ FEWEST_GROUPS = 8
 DRAWS = 1000
 """Resamples of a figure that is no ratio of sums."""
 LEVEL = 0.95
-INTERVALS = (
-    "95 %, over groups of samples that belong together: Wilson's score interval at the groups' effective size for "
-    "shares, differences from the shares lost and won; the gallery and the model are held fixed"
-)
-"""What intervals are, in words."""
 
 Totals = Float64[np.ndarray, "*figures groups"]
 Ends = Float64[np.ndarray, "*figures"] | np.float64

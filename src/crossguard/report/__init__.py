@@ -1,7 +1,5 @@
 """Reports: one self-contained HTML page per run or comparison, and the same tables for terminals and programs."""
 
-from crossguard.evaluate.examples import Example, Item
-from crossguard.evaluate.statistics import Estimate
 from crossguard.report.certificates import certificate_entry, certificate_view, early_view, segmentation_view
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
@@ -17,9 +15,6 @@ __all__ = [
     "CertificateView",
     "CurveView",
     "Difference",
-    "Estimate",
-    "Example",
-    "Item",
     "MapsView",
     "ResultView",
     "RunView",
