@@ -4,6 +4,7 @@ import torch
 
 from crossguard.attacks import image_loss, make_attack
 from crossguard.attacks.ascent import ascend, with_gradient
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.views import mixed_gradient
 from crossguard.threat import LInf, ThreatModel
 
@@ -12,7 +13,8 @@ def climb(loss, batch, *, mixed):
     gradient = with_gradient(loss)
     if mixed:
         gradient = mixed_gradient(gradient, loss, batch, draws=5, seed=0)
-    return ascend(gradient, loss, batch.pixels, eps=8 / 255, steps=6, step_size=3 / 255, keep_best=False)
+    ball = LInfBall(batch.pixels, 8 / 255)
+    return ascend(gradient, loss, ball, steps=6, step_size=3 / 255, keep_best=False)
 
 
 def test_mixes_change_nothing_where_the_loss_is_linear(toy_batch):

@@ -77,7 +77,9 @@ def test_attacks_every_family(models, toy_pairs, toy_batch, family, name, option
     assert torch.equal(found.pixels, again.pixels)
     assert found.texts == again.texts
     if "image" in attack.uses:
-        assert 0 < float((found.pixels - batch.pixels).abs().max()) <= 8 / 255 + 1e-6
+        moved = float((found.pixels - batch.pixels).abs().max())
+        assert moved <= 8 / 255 + 1e-6
+        assert moved > 0 or name in CLASS_ATTACKS  # these return what they came with where they find no wrong answer
     edits = [count_word_edits(a, b) for a, b in zip(batch.texts, found.texts, strict=True)]
     assert max(edits) <= 1
     if "text" in attack.uses:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from crossguard.attacks import make_attack
 from crossguard.attacks.ascent import ascend, with_gradient, with_momentum
+from crossguard.attacks.ball import LInfBall
 from crossguard.attacks.views import mixed_gradient, rescale, shrunk, simplex
 from crossguard.threat import LInf, ThreatModel
 
@@ -69,7 +70,7 @@ def test_momentum_carries_over_a_gradient_that_flips():
         return torch.where(bump < 0.015, bump, 0.03 - bump)
 
     def last(gradient):
-        return ascend(gradient, loss, clean, eps=0.1, steps=4, step_size=0.01, keep_best=False)
+        return ascend(gradient, loss, LInfBall(clean, 0.1), steps=4, step_size=0.01, keep_best=False)
 
     assert float(last(with_gradient(loss)).mean()) == pytest.approx(0.52, abs=1e-5)
     assert float(last(with_momentum(with_gradient(loss), decay=2.0)).mean()) == pytest.approx(0.54, abs=1e-5)
