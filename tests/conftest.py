@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads and lose much when several test runs share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import threading
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +27,24 @@ settings.register_profile(
     "patient", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+
+# What runs longer repeats itself, and checking each call again would take most of its time.
+CHECKED_SECONDS = 0.3
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """Check types for the first `CHECKED_SECONDS` of every test."""
+    switch_off = threading.Timer(CHECKED_SECONDS, setattr, (jaxtyping.config, "jaxtyping_disable", True))
+    switch_off.daemon = True
+    switch_off.start()
+    try:
+        return (yield)
+    finally:
+        switch_off.cancel()
+        switch_off.join()
+        jaxtyping.config.jaxtyping_disable = False
 
 
 def pytest_runtest_teardown() -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from crossguard.evaluate import Figure, NoInterval, Ratio, clustered_interval, wilson
+from crossguard.evaluate import NoInterval, Ratio, clustered_interval, wilson
 from crossguard.evaluate.statistics import (
+    Estimate,
     bootstrap_figure,
     group_draws,
     jackknife_bounds,
@@ -281,4 +282,4 @@ def test_resampled_figures_have_the_width_of_students_t():
     assert (draws.sum(axis=1) == 40).all()
     assert np.array_equal(group_draws(7, seed=3), group_draws(7, seed=3))
     few = bootstrap_figure(3.0, np.empty(0), n=9, groups=2, by_group={"a": 2.0, "b": 4.0})
-    assert few == Figure(3.0, None, None, 9, 2, {"a": 2.0, "b": 4.0}, "there are 2 groups, fewer than 8")
+    assert few == Estimate(3.0, None, None, 9, 2, {"a": 2.0, "b": 4.0}, "there are 2 groups, fewer than 8")

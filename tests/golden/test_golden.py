@@ -16,6 +16,7 @@ from crossguard.attacks import ATTACKS
 from crossguard.attacks.pgd import GradientAttack
 
 NAMES = list(cases(None))
+pytestmark = pytest.mark.usefixtures("unchecked")  # other tests call all this with types checked
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Set
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -129,10 +129,7 @@ class _Teller:
             return _digest("name", f"{module}.{getattr(value, '__qualname__', value.__name__)}")
         if id(value) in around:
             return _digest("around", str(around[::-1].index(id(value))))
-
-        def inside(part: Any, name: object = "") -> bytes:
-            return self.tell(part, f"{at}.{name}".strip("."), (*around, id(value)))
-
+        inside = partial(self._inside, at, (*around, id(value)))
         if isinstance(value, nn.Module):
             told = self._module(value, (*around, id(value)), at=at)
             return _digest("module", *(path.encode() + digest for path, digest in sorted(told.items())))
@@ -155,6 +152,9 @@ class _Teller:
         if isinstance(value, Set):
             return _digest("set", *sorted(inside(item) for item in value))
         return self._object(value, inside, at)
+
+    def _inside(self, at: str, around: tuple[int, ...], part: Any, name: object = "") -> bytes:
+        return self.tell(part, f"{at}.{name}".strip("."), around)
 
     def _object(self, value: Any, inside: Callable[..., bytes], at: str) -> bytes:
         try:
