@@ -30,7 +30,7 @@ settings.load_profile("patient")
 
 
 # What runs longer repeats itself, and checking each call again would take most of its time.
-CHECKED_SECONDS = 0.3
+CHECKED_SECONDS = 0.1
 
 
 @pytest.hookimpl(wrapper=True)

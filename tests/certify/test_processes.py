@@ -98,6 +98,7 @@ def run_in_two(script, folder):
     subprocess.run(command, cwd=folder, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.slow
 def test_processes_that_see_different_files_are_all_told(tmp_path):
     toy_counts(6).save(tmp_path / "0" / "votes.npz")
     run_in_two(APART, tmp_path)

@@ -190,6 +190,7 @@ def test_draws_that_can_only_abstain_are_refused_with_the_number_needed(tmp_path
     assert re.search(r"\b\d+ draws\b|N >= \d+|at least \d+", text), text
 
 
+@pytest.mark.slow
 def test_a_shortened_demo_tells_the_whole_story(tmp_path):
     run = tmp_path / "demo"
     arguments = (

@@ -102,7 +102,13 @@ def test_a_disk_that_is_full_at_any_write(home, monkeypatch, verb):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=lambda x: str(x)
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(home, number, code):
     run = home / "signalled"

@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +79,7 @@ def test_no_held_out_picture_is_like_one_of_another_split() -> None:
         assert nearest > ALIKE - 0.01, (held_out, other)
 
 
+@pytest.mark.slow
 def test_the_page_counts_mirror_images_and_measures_the_styles() -> None:
     page = " ".join((Path(__file__).parents[2] / "docs" / "emoji.md").read_text(encoding="utf-8").split())
     nearer = re.search(r"two styles of a concept are never nearer than (\d+)/255", page)

@@ -159,6 +159,7 @@ def test_without_java_the_others_are_given_and_the_reason_is_said(no_java):
         run_java(["-version"], "")
 
 
+@pytest.mark.slow
 @with_java
 def test_meteor_with_java_and_spice_says_which_files_it_lacks():
     references = [["a red disc on the left", "the disc"], ["two dogs run"], ["a blue square"]]

@@ -67,6 +67,7 @@ def scenes():
     )
 
 
+@pytest.mark.slow
 def test_the_smoothed_watch_classifier_lies_between_its_bounds(watch):
     model, samples = watch
     certificate = certify(model, samples, keep=KEEP, draws=400, alpha=0.001, seed=0)

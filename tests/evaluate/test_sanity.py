@@ -98,6 +98,7 @@ def test_a_random_clip_has_gradients(toy_batch):
         assert warn_of_masking(make_clip(seed), toy_batch, modalities=["image", "text"]) == []
 
 
+@pytest.mark.slow
 def test_emoji_clip_trips_nothing():
     pairs = cg.load_pairs("emoji", split="test").head(24)
     threat = cg.ThreatModel(image=cg.LInf(2 / 255), text=cg.WordEdits(1))

@@ -385,12 +385,11 @@ def test_a_study_computes_with_its_own_threads(settings, monkeypatch):
     del settings["tables"]["main"]["attacks"]["co-attack"]
     used = []
 
-    def trained(*args, **options):
+    def trained(recipe, *args, **options):
         used.append(torch.get_num_threads())
-        return train(*args, **options)
+        return load_model(recipe.model)
 
-    train = arms.train
-    monkeypatch.setattr(arms, "train", trained)
+    monkeypatch.setattr(perform, "train_arm", trained)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -78,6 +78,7 @@ def saved(toy_pairs, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(saved, monkeypatch):
     pairs = load_augmented(saved / "pairs").originals()
     run_cases(saved, pairs, batch_size=8, name="one")

@@ -232,6 +232,7 @@ def test_clean_training_learns_the_pairs(toy_pairs, learnt):
     assert recall(learnt, everything(toy_pairs, learnt)) > 90
 
 
+@pytest.mark.slow
 def test_mat_holds_where_clean_training_falls(toy_pairs, pictures, learnt):
     threat = cg.ThreatModel(image=cg.LInf(eps=24 / 255), text=cg.WordEdits(words=1))
     options = {**QUICK, "threat": threat, "steps": 70, "batch_size": 16, "learning_rate": 3e-3, "log_every": 70}
@@ -341,6 +342,7 @@ def test_what_people_bring_is_what_pairs_give(unchecked):
     assert same(weights(found), weights(expected))
 
 
+@pytest.mark.slow
 def test_workers_may_be_spawned(tmp_path):
     """In a process of its own: a start method is chosen once."""
     code = """
