@@ -14,7 +14,7 @@ from crossguard.evaluate import evaluate
 from crossguard.evaluate.gallery_attack import StoredStages
 from crossguard.evaluate.store import Store
 from crossguard.report import print_results, report_runs, result_table
-from crossguard.runs import RunFolder
+from crossguard.runs import RunFolder, npz_bytes, read_npz, write_atomically
 from crossguard.threat import LInf, ThreatModel, WordEdits
 from shared import fit_clip
 
@@ -99,6 +99,53 @@ def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(model, pairs, tmp_
             first = next((tmp_path / "run").rglob("stages/*/batch-00001.npz"))
             first.write_bytes(first.read_bytes()[:100])
         result = evaluate(model, pairs, run=run, **given)
+    assert result.rows == expected.rows
+
+
+def moved_beyond(file):
+    """Move stored pictures far from the clean ones."""
+    found = read_npz(file)
+    found["grey"] = 255 - found["grey"]
+    write_atomically(file, npz_bytes(**found))
+
+
+@pytest.mark.parametrize("name", ["", "tr", "ir"])
+def test_a_stored_set_beyond_its_budget_is_attacked_again(model, pairs, tmp_path, name):
+    given = {**QUICK, "threat": THREAT.only("image")}
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        expected = evaluate(model, pairs, run=run, **given)
+    home = tmp_path / "run" / "adversarial" / "retrieval" / "tiny" / "image" / name
+    changed = home / "batch-00000.npz"
+    before = read_npz(changed)
+    moved_beyond(changed)
+    (tmp_path / "run" / "rows.jsonl").unlink()
+    (tmp_path / "run" / "summary.json").unlink()
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        again = evaluate(model, pairs, run=run, **given)
+    assert again.rows == expected.rows
+    assert (read_npz(changed)["grey"] == before["grey"]).all()
+
+
+def test_a_stage_beyond_its_budget_is_made_again(model, pairs, tmp_path, monkeypatch):
+    expected = evaluate(model, pairs, **QUICK)
+    written = StoredStages.write
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(model, pairs, run=run, **QUICK)
+        stages = sorted((tmp_path / "run").rglob("stages/*/batch-00000.npz"))
+        bad = next(file for file in stages if len(read_npz(file)["grey"]))
+        moved_beyond(bad)
+        again = []
+
+        def counted(self, stage, *more):
+            again.append(stage)
+            written(self, stage, *more)
+
+        monkeypatch.setattr(StoredStages, "write", counted)
+        result = evaluate(model, pairs, run=run, **QUICK)
+    assert again == [bad.parent.name]
     assert result.rows == expected.rows
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from crossguard.attacks.ascent import Pixels
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
+from crossguard.threat import ThreatModel
 
 if TYPE_CHECKING:
     from crossguard.attacks.base import Budgets
@@ -177,4 +178,8 @@ class GalleryAttack(Protocol):
 
     def stages(self, budget: "Budgets") -> int:
         """Return how often a search goes through all batches."""
+        ...
+
+    def budgets(self, threat: ThreatModel) -> "Budgets":
+        """Return the budgets of a threat model."""
         ...

@@ -13,6 +13,7 @@ from crossguard.data import OneToManyPairs
 from crossguard.evaluate.batches import ahead, load_pixels
 from crossguard.evaluate.ranking import Side
 from crossguard.models import VisionLanguageModel
+from crossguard.models.unseen import same_tokens
 from crossguard.progress import Reporter
 
 _MEMBERS = (
@@ -78,13 +79,15 @@ def encode_images(
 
 @torch.no_grad()
 def encode_texts(model: VisionLanguageModel, texts: Sequence[str], *, batch_size: int) -> Float[Tensor, "texts dim"]:
-    """Embed texts, `batch_size` at a time.
+    """Embed texts, `batch_size` at a time; those that the model cannot tell apart once, so that they tie exactly.
 
     Raises:
         ValueError: the model gives another number of embeddings than it got texts.
     """
-    parts = [model.encode_text(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-    return _checked(torch.cat(parts), len(texts), "encode_text")
+    first, place = np.unique(same_tokens(model, texts), return_inverse=True)
+    different = [texts[int(i)] for i in first]
+    parts = [model.encode_text(different[at : at + batch_size]) for at in range(0, len(different), batch_size)]
+    return _checked(torch.cat(parts), len(different), "encode_text")[torch.from_numpy(place)]
 
 
 def clean_side(
@@ -124,10 +127,10 @@ def attacked_texts(
     *,
     batch_size: int,
 ) -> Float[Tensor, "texts dim"]:
-    """Embed adversarial texts, each different string once.
+    """Embed adversarial texts, each that the model reads differently once.
 
-    Equal strings share one embedding, so that their scores tie exactly; a string that is some clean text takes that
-    text's embedding.
+    Texts that it cannot tell apart share one embedding, so that their scores tie exactly; one that it reads as some
+    clean text takes that text's embedding.
 
     Args:
         model: the model.
@@ -136,11 +139,14 @@ def attacked_texts(
         texts: the adversarial texts, one per clean text.
         batch_size: texts at a time.
     """
-    place = {text: index for index, text in enumerate(source)}
-    new = [text for text in dict.fromkeys(texts) if text not in place]
-    place |= {text: len(source) + index for index, text in enumerate(new)}
-    known = torch.cat([clean, encode_texts(model, new, batch_size=batch_size)]) if new else clean
-    return known[torch.tensor([place[text] for text in texts], device=known.device)]
+    strings = [*source, *texts]
+    same = same_tokens(model, strings)
+    new = np.setdiff1d(same, np.arange(len(source)))
+    known = clean
+    if len(new):
+        known = torch.cat([clean, encode_texts(model, [strings[i] for i in new], batch_size=batch_size)])
+    place = np.where(same < len(source), same, len(source) + np.searchsorted(new, same))
+    return known[torch.from_numpy(place[len(source) :]).to(known.device)]
 
 
 def _checked(embeddings: Tensor, expected: int, method: str) -> Tensor:

@@ -1,16 +1,17 @@
 """Driving an attack that looks at a whole gallery: its stages and its sets, stored batch by batch."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from crossguard.attacks.base import Budgets, changes
+from crossguard.attacks.base import changes, patch_grid
+from crossguard.attacks.budget import beyond_budget
 from crossguard.attacks.gallery import SETS, Found, GalleryAttack, SetName, Whole
-from crossguard.data import OneToManyPairs
+from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.batches import pair_batch
 from crossguard.evaluate.ranking import Side
 from crossguard.evaluate.store import Store
@@ -18,6 +19,7 @@ from crossguard.evaluate.stored_batch import StoredBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
+from crossguard.threat import Elements, ThreatModel
 
 
 class StoredStages:
@@ -25,22 +27,32 @@ class StoredStages:
 
     Args:
         folder: the folder; made when missing.
+        keeps: whether what was read keeps the budget, by the number of its batch.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, keeps: Callable[[int, Found], bool] = lambda number, found: True) -> None:
+        self.folder, self._keeps = folder, keeps
+        self._written: set[Path] = set()
 
     def read(self, stage: str, number: int) -> Found | None:
-        """Return what a stage found for a batch, or None when it is not there or damaged (then it is made again)."""
+        """Return what a stage found for a batch, or None when it is not there, damaged or beyond the budget (then it is
+        made again)."""
+        path = self._path(stage, number)
         try:
-            values: dict[str, Any] = read_npz(self._path(stage, number))
-            return Found.of_arrays(values)
-        except (FileNotFoundError, *DAMAGED):
+            values: dict[str, Any] = read_npz(path)
+            found = Found.of_arrays(values)
+            if path not in self._written and not self._keeps(number, found):
+                return None
+        except (FileNotFoundError, *DAMAGED, IndexError):
             return None
+        self._written.add(path)
+        return found
 
     def write(self, stage: str, number: int, found: Found) -> None:
         """Keep what a stage found for a batch; the file is whole or not there."""
-        write_atomically(self._path(stage, number), npz_bytes(**found.arrays()))
+        path = self._path(stage, number)
+        write_atomically(path, npz_bytes(**found.arrays()))
+        self._written.add(path)
 
     def _path(self, stage: str, number: int) -> Path:
         return self.folder / stage / f"batch-{number:05d}.npz"
@@ -55,7 +67,7 @@ def attack_gallery(
     model: VisionLanguageModel,
     pairs: OneToManyPairs,
     attack: GalleryAttack,
-    budget: Budgets,
+    threat: ThreatModel,
     store: Store,
     groups: Sequence[np.ndarray],
     clean: Side,
@@ -70,7 +82,7 @@ def attack_gallery(
         model: the victim.
         pairs: the data.
         attack: how.
-        budget: within what.
+        threat: within what; stored sets that leave it are made again.
         store: of the evaluation.
         groups: the image indices of every batch, ascending.
         clean: the data.
@@ -79,8 +91,13 @@ def attack_gallery(
         title: of the progress.
     """
     stores = set_stores(store)
-    if all(kept.read(number, ids) is not None for kept in stores.values() for number, ids in enumerate(groups)):
+    budget = attack.budgets(threat)
+    if all(_whole(model, pairs, threat, stores.values(), number, ids) for number, ids in enumerate(groups)):
         return
+
+    def keeps(number: int, found: Found) -> bool:
+        return not _beyond(model, pair_batch(model, pairs, groups[number]), found, threat)
+
     device = clean.images.device
     links = pairs.links
     places = [(ids, np.unique(links[np.isin(links[:, 0], ids), 1])) for ids in groups]
@@ -93,7 +110,7 @@ def attack_gallery(
         batches=[tuple(torch.from_numpy(ids).to(device) for ids in pair) for pair in places],  # type: ignore[misc]
         load=lambda number: pair_batch(model, pairs, groups[number]),
     )
-    stages = StoredStages(store.folder / "stages")
+    stages = StoredStages(store.folder / "stages", keeps)
     with progress.task(title, total=attack.stages(budget) * len(pairs.images)) as task:
         read = attack.search(
             model, whole, budget=budget, seed=seed, keep=stages, advance=lambda count: task.advance(count)
@@ -105,3 +122,42 @@ def attack_gallery(
                 linf, words = changes(model, batch, pixels.cpu(), texts, budget)
                 kept.write(number, ids, StoredBatch.of(batch, pixels, texts, linf=linf, words=words).arrays())
     shutil.rmtree(stages.folder, ignore_errors=True)
+
+
+def _whole(
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
+    threat: ThreatModel,
+    stores: Iterable[Store],
+    number: int,
+    ids: np.ndarray,
+) -> bool:
+    """Return whether all sets have a batch, within its budget."""
+    batch: PairBatch | None = None
+    for store in stores:
+        stored = store.read(number, ids)
+        if stored is None:
+            return False
+        batch = pair_batch(model, pairs, ids) if batch is None else batch
+        if StoredBatch.of_arrays(stored).beyond_budget(model, batch, threat):
+            return False
+    return True
+
+
+def _beyond(model: VisionLanguageModel, batch: PairBatch, found: Found, threat: ThreatModel) -> str:
+    """Return how candidates of a batch leave a threat; "" if they do not."""
+    images, texts = (
+        [places[owner] for owner in owners.tolist()]
+        for places, owners in (
+            ({int(i): place for place, i in enumerate(batch.image_ids)}, found.image_owners),
+            ({int(j): place for place, j in enumerate(batch.text_ids)}, found.text_owners),
+        )
+    )
+    return beyond_budget(
+        batch.pixels[images] if images else batch.pixels,
+        torch.from_numpy(found.grey).float() / 255 if images else batch.pixels,
+        [batch.texts[place] for place in texts],
+        found.strings,
+        threat,
+        grid=patch_grid(model) if isinstance(threat.get("image"), Elements) else None,
+    )

@@ -15,6 +15,7 @@ from crossguard.evaluate.candidates import Candidates, candidate_ranks, nearest_
 from crossguard.evaluate.matching import ReadPixels, look_up, match_scores, union
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction, embedding_ranks
 from crossguard.models import FusionModel
+from crossguard.models.unseen import same_tokens
 from crossguard.progress import Reporter
 
 DEFAULT_RERANK = 128
@@ -122,7 +123,7 @@ class MatchRanking:
 
     Per query the first by cosine are candidates; they are ranked by the match logit, plus the cosine where the
     model's `rank_adds_cosine` says so; all else comes last, tied. The pairs that either direction asks for are scored
-    once, equal texts once.
+    once, texts that the model cannot tell apart once.
 
     Args:
         queries: the side that asks.
@@ -179,15 +180,14 @@ class MatchRanking:
     ) -> dict[Direction, Float32[np.ndarray, "queries candidates"]]:
         """Score what the given directions ask for; they share the (images, texts) of their sides."""
         images, texts = next(iter(sides.values()))
-        different = {text: slot for slot, text in enumerate(dict.fromkeys(texts.strings))}
-        slots = np.array([different[text] for text in texts.strings], dtype=np.int64)
+        first, slots = np.unique(same_tokens(matching.model, texts.strings), return_inverse=True)
         asked = {direction: self._pairs(direction, slots) for direction in sides}
         pairs = union(*asked.values())
         scores = match_scores(
             matching.model,
             pairs,
             read_pixels=images.read_pixels,
-            texts=list(different),
+            texts=[texts.strings[int(i)] for i in first],
             batch_size=matching.batch_size,
             device=matching.device,
             progress=matching.progress,

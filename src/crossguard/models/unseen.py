@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from crossguard.checks import shown
 from crossguard.data import OneToManyPairs
+from crossguard.data.pairs import Links
 from crossguard.models.base import VisionLanguageModel
 
 _AT_ONCE = 4096
@@ -76,14 +77,7 @@ def linked_as_read(model: VisionLanguageModel, pairs: Pairs) -> Pairs:
     tie. Pairs without such texts are returned as they are.
     """
     same = same_tokens(model, pairs.texts)
-    order = np.argsort(same, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(same[order])) + 1)
-    added = []
-    for members in groups:
-        if len(members) > 1:
-            images = np.unique(np.concatenate([pairs.images_of(text) for text in members.tolist()]))
-            added.append(np.stack(np.meshgrid(images, members, indexing="ij"), axis=-1).reshape(-1, 2))
-    links = np.unique(np.concatenate([pairs.links, *added]), axis=0)
+    links = _linked_alike(pairs.links, same)
     if len(links) == len(pairs.links):
         return pairs
     before, after = (np.bincount(given[:, 1], minlength=len(same)) for given in (pairs.links, links))
@@ -94,7 +88,19 @@ def linked_as_read(model: VisionLanguageModel, pairs: Pairs) -> Pairs:
         f"{len(changed)} of {len(same)} texts differ from another in what {model.name!r} does not read "
         f"({shown(pairs.texts[first], most=80)}, {shown(pairs.texts[other], most=80)}): linked to the same images"
     )
-    return replace(pairs, links=links, notes=(*pairs.notes, note))
+    own = None if pairs.own_links is None else _linked_alike(pairs.own_links, same)
+    return replace(pairs, links=links, own_links=own, notes=(*pairs.notes, note))
+
+
+def _linked_alike(links: Links, same: Int64[np.ndarray, " texts"]) -> Links:
+    """Return links of every text with all images of the texts that are the same."""
+    owned = np.unique(np.stack([links[:, 0], same[links[:, 1]]], axis=1), axis=0)
+    members = np.argsort(same, kind="stable")
+    first, counts = (np.searchsorted(same[members], owned[:, 1], side=side) for side in ("left", "right"))
+    counts = counts - first
+    steps = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    texts = members[np.repeat(first, counts) + steps]
+    return np.stack([np.repeat(owned[:, 0], counts), texts], axis=1)
 
 
 def _lengths(model: VisionLanguageModel, texts: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

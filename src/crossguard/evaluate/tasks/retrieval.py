@@ -37,7 +37,7 @@ from crossguard.evaluate.statistics import Ratio
 from crossguard.evaluate.store import Store
 from crossguard.evaluate.stored_batch import StoredBatch, stored_pixels
 from crossguard.evaluate.task import Asked, Part, Rows, Task, check_budgets
-from crossguard.models.unseen import cut_texts
+from crossguard.models.unseen import cut_texts, linked_as_read
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
 
@@ -79,10 +79,11 @@ class Retrieval(Task):
     """Text retrieval (an image asks for its texts) and image retrieval (a text asks for its images).
 
     Every image is attacked together with all of its texts, and every text once, under all of its images (see
-    `linked_groups`). Whom the attack changes is `threat.target`: "both" asks adversarial queries of an adversarial
-    gallery, "query" adversarial queries of the clean gallery, "gallery" clean queries of an adversarial gallery. An
-    attack on the whole gallery ("adaptive") makes a set for each direction, under which `robust` is, and one that is
-    worst for both (`shared`).
+    `linked_groups`). Texts that the model cannot tell apart are right for each other's images (see `linked_as_read`).
+    Whom the attack changes is `threat.target`: "both" asks adversarial queries of an adversarial gallery, "query"
+    adversarial queries of the clean gallery, "gallery" clean queries of an adversarial gallery. An attack on the whole
+    gallery ("adaptive") makes a set for each direction, under which `robust` is, and one that is worst for both
+    (`shared`).
 
     Rows, one per query, all of direction "tr" before all of "ir", in the order of the data: `direction`, `index`,
     `query` (image key or text), `group` (`OneToManyPairs.groups`), `clean_rank`, `robust_rank` and `shared_rank` (from
@@ -150,9 +151,14 @@ class Retrieval(Task):
         return candidates_of(self.model, self.rerank)
 
     @cached_property
+    def read(self) -> OneToManyPairs:
+        """The data as the model reads them: texts that it cannot tell apart are linked to the same images."""
+        return linked_as_read(self.model, self.data)
+
+    @cached_property
     def batches(self) -> list[Int64[np.ndarray, " images"]]:
         """Images that no link leaves."""
-        return linked_groups(self.data, batch_size=self.batch_size)
+        return linked_groups(self.read, batch_size=self.batch_size)
 
     @property
     def rows(self) -> int:
@@ -172,7 +178,7 @@ class Retrieval(Task):
     def carry_out(self, asked: Asked, parts: Sequence[Part]) -> None:
         """Attack every batch that is not stored yet, then rank everything at once."""
         clean = self._once("clean", lambda: self._clean(asked))
-        links = torch.tensor(self.data.links, device=asked.device)
+        links = torch.tensor(self.read.links, device=asked.device)
         for part in parts:
             decides = {key: part.settings[key] for key in ("weights", "content")}
             before = self._once("ranked", partial(self._ranking, asked, part, "clean", decides, clean, clean, links))
@@ -248,9 +254,9 @@ class Retrieval(Task):
         if isinstance(attack, GalleryAttack) and isinstance(attack, Attack):
             attack_gallery(
                 self.model,
-                self.data,
+                self.read,
                 attack,
-                attack.budgets(part.threat),
+                part.threat,
                 part.store,
                 self.batches,
                 clean,
@@ -262,7 +268,7 @@ class Retrieval(Task):
         with asked.progress.task(title, total=len(self.data.images)) as task:
             for number, ids in enumerate(self.batches):
                 stored = part.store.read(number, ids)
-                batch = pair_batch(self.model, self.data, ids)
+                batch = pair_batch(self.model, self.read, ids)
                 if stored is None or StoredBatch.of_arrays(stored).beyond_budget(self.model, batch, part.threat):
                     found = attack(self.model, batch.to(asked.device), threat=part.threat, seed=asked.seed)
                     part.store.write(number, ids, StoredBatch.from_attack(batch, found).arrays())
@@ -308,7 +314,7 @@ class Retrieval(Task):
         """
         attacked = robust is not None
         rows = []
-        for direction, groups in zip(DIRECTIONS, self.data.groups, strict=True):
+        for direction, groups in zip(DIRECTIONS, self.read.groups, strict=True):
             before = clean[direction].tolist()
             after = robust[direction].tolist() if robust is not None else [None] * len(before)
             one_set = after if shared is None else shared[direction].tolist()
@@ -349,7 +355,7 @@ class Retrieval(Task):
         found: list[str] = self._once("ignored", lambda: warn_of_ignored(clean.images, clean.texts))
         if attack is None or threat is None:
             return found
-        few = self._once("few", lambda: pair_batch(self.model, self.data, self.batches[0][:FEWEST]))
+        few = self._once("few", lambda: pair_batch(self.model, self.read, self.batches[0][:FEWEST]))
         for modality in ("image", "text"):
             if modality in threat:
                 masking = partial(warn_of_masking, self.model, few.to(clean.images.device), modalities=(modality,))
@@ -361,12 +367,13 @@ class Retrieval(Task):
         return found
 
     def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
-        """Return how many texts are cut."""
+        """Return how many texts are cut, and how many the model cannot tell from others."""
+        found = [f"{note}." for note in self.read.notes[len(self.data.notes) :]]
         cut = self._once("cut", lambda: cut_texts(self.model, self.data.texts))
-        if not cut:
-            return []
-        reads = f"{self.model.context_length} tokens that the model reads"
-        return [f"{len(cut)} of {len(self.data.texts)} texts are longer than the {reads}, and are cut."]
+        if cut:
+            reads = f"{self.model.context_length} tokens that the model reads"
+            found.append(f"{len(cut)} of {len(self.data.texts)} texts are longer than the {reads}, and are cut.")
+        return found
 
     def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
         """Return queries of each direction, evenly spaced among those that are right without attack."""
@@ -383,7 +390,7 @@ class Retrieval(Task):
         }
         images = {query for direction, query in chosen if direction == "tr"}
         images |= {int(i) for (d, _), tops in shown.items() if d == "ir" for top in tops for i in top}
-        images |= {int(self.data.images_of(query)[0]) for direction, query in chosen if direction == "ir"}
+        images |= {int(self.read.images_of(query)[0]) for direction, query in chosen if direction == "ir"}
         pictures = self._pictures(part, sorted(images))
         made = [self._example(part.threat, ended, pictures, d, query, *shown[d, query]) for d, query in chosen]
         return tuple(made)
@@ -414,7 +421,7 @@ class Retrieval(Task):
         after: Sequence[int],
     ) -> Example:
         asks_attacked, gallery_attacked = threat.target != "gallery", threat.target != "query"
-        own = self.data.texts_of(query) if direction == "tr" else self.data.images_of(query)
+        own = self.read.texts_of(query) if direction == "tr" else self.read.images_of(query)
         partners = {int(i) for i in own}
         adversarial = ended.edits.texts
 
