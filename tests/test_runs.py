@@ -148,8 +148,8 @@ def test_a_folder_whose_last_step_fails_comes_back(tmp_path, monkeypatch):
 
 
 def test_what_killed_writers_left_is_cleared(tmp_path):
-    (tmp_path / ".rows.json-abc.partial").write_text("half")
-    (tmp_path / ".model-abc.partial").mkdir()
+    (tmp_path / ".rows.json-abcdefgh.partial").write_text("half")
+    (tmp_path / ".model-abcdefgh.partial").mkdir()
     (tmp_path / ".model.replaced").mkdir()
     (tmp_path / ".model.replaced" / "weights").write_text("old")
     (tmp_path / "counts").mkdir()
@@ -168,13 +168,56 @@ def test_rows_that_are_a_folder(tmp_path):
 
 
 def test_the_leftovers_of_one_name_alone(tmp_path):
-    for name in (".a-1.partial", ".ab-1.partial", ".b-1.partial"):
+    for name in (".a-abcdefgh.partial", ".ab-abcdefgh.partial", ".a-b-abcdefgh.partial", ".b-abcdefgh.partial"):
         (tmp_path / name).mkdir()
     (tmp_path / ".b.replaced").mkdir()
     tidy(tmp_path, name="a")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".ab-1.partial", ".b-1.partial", ".b.replaced"]
+    others = [".a-b-abcdefgh.partial", ".ab-abcdefgh.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*others, ".b-abcdefgh.partial", ".b.replaced"]
     tidy(tmp_path, name="b")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".ab-1.partial", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*others, "b"]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from crossguard.runs import files
+
+target, how = Path(sys.argv[1]), sys.argv[2]
+if how == "folder":
+    with files.atomic_folder(target) as draft:
+        (draft / "weights").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(target, "half")
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_what_a_kill_left_is_gone_once_the_same_is_written_again(tmp_path, how):
+    """With no run about it, as counts of a certificate or a model have none; who is still writing is left alone."""
+
+    def write(name):
+        if how == "file":
+            write_atomically(tmp_path / name, "whole")
+            return
+        with atomic_folder(tmp_path / name) as draft:
+            (draft / "weights").write_text("whole")
+
+    for name in ("counts.npz", "counts.npz-2"):
+        done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / name), how], check=False)
+        assert done.returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    assert all(name.startswith(".counts.npz-") for name in left)
+    write("counts.npz")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name not in left) == ["counts.npz"]
+    (other,) = (path for path in tmp_path.iterdir() if path.name in left)
+    assert other.name.startswith(".counts.npz-2-")
+    with atomic_folder(tmp_path / "model") as draft:
+        with atomic_folder(tmp_path / "model"):
+            pass
+        assert draft.is_dir()
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none() | st.booleans()), max_size=8))
@@ -309,7 +352,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
 
 def test_a_run_without_results_makes_room_for_other_settings(tmp_path):
     RunFolder.open(tmp_path / "run", settings={"steps": "ten"}, seed=0).close()
-    (tmp_path / "run" / ".rows.json-abc.partial").write_text("half")
+    (tmp_path / "run" / ".rows.json-abcdefgh.partial").write_text("half")
     with RunFolder.open(tmp_path / "run", settings=SETTINGS, seed=1) as run:
         assert (run.settings, run.info["seed"], run.info["resumed"]) == (SETTINGS, 1, [])
         run.summarise("retrieval", "a", {"x": 1})

@@ -6,14 +6,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from crossguard.checks import shown, visible
+
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay until a run that nobody else writes is opened
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"
 """How the names of half-written files and folders end."""
@@ -41,30 +45,36 @@ def atomic_folder(target: Path | str) -> Iterator[Path]:
             "or one that holds it."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=PARTIAL, dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        for home, _, files in os.walk(temporary):
-            for file in files:
-                _sync(Path(home, file))
-            sync_folder(home)
-        if target.exists():
-            old = target.parent / f".{target.name}{_OLD}"
-            if old.exists():
-                shutil.rmtree(old)
-            target.replace(old)  # from here to the next line a kill leaves only `old`, which `tidy` puts back
-            temporary.replace(target)
+    _clear(target.parent, name=target.name, sure=True)
+    with _draft(lambda: tempfile.mkdtemp(**_named(target))) as temporary:
+        try:
+            yield temporary
+            _put(temporary, target)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            tidy(target.parent, name=target.name)
+            if told := _disk_error(error):
+                raise not_written(target, told) from error
+            raise
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Make a whole folder outlast a loss of power, and give it its name."""
+    temporary.chmod(0o755)
+    for home, _, files in os.walk(temporary):
+        for file in files:
+            _sync(Path(home, file))
+        sync_folder(home)
+    if target.exists():
+        old = target.parent / f".{target.name}{_OLD}"
+        if old.exists():
             shutil.rmtree(old)
-        else:
-            temporary.replace(target)
-        sync_folder(target.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        tidy(target.parent)
-        if told := _disk_error(error):
-            raise not_written(target, told) from error
-        raise
+        target.replace(old)  # from here to the next line a kill leaves only `old`, which `tidy` puts back
+        temporary.replace(target)
+        shutil.rmtree(old)
+    else:
+        temporary.replace(target)
+    sync_folder(target.parent)
 
 
 def tidy(folder: Path | str, *, name: str = "") -> None:
@@ -76,16 +86,65 @@ def tidy(folder: Path | str, *, name: str = "") -> None:
         folder: where they wrote.
         name: of one file or folder, whose leftovers alone are cleared.
     """
-    olds = f".{escape(name)}{_OLD}" if name else f".*{_OLD}"
-    lefts = f".{escape(name)}-*{PARTIAL}" if name else f".*{PARTIAL}"
-    for old in Path(folder).glob(olds):
-        target = old.parent / old.name[1 : -len(_OLD)]
-        if target.exists():
-            _remove(old)
-        else:
-            old.replace(target)
-    for left in Path(folder).glob(lefts):
-        _remove(left)
+    _clear(Path(folder), name=name, sure=False)
+
+
+def _clear(folder: Path, *, name: str, sure: bool) -> None:
+    """As `tidy`; with `sure`, others may be writing: only what is surely left by the dead goes."""
+    own = re.escape(name) if name else ".+"
+    for left in os.listdir(folder):
+        path = folder / left
+        if not left.startswith("."):
+            continue
+        if re.fullmatch(rf"\.{own}-[a-z0-9_]{{8}}{re.escape(PARTIAL)}", left, re.DOTALL):
+            with _held(path, wait=False) as ours:
+                if ours or (ours is None and not sure):
+                    _remove(path)
+        elif re.fullmatch(rf"\.{own}{re.escape(_OLD)}", left, re.DOTALL):
+            target = folder / left[1 : -len(_OLD)]
+            if target.exists():
+                _remove(path)
+            else:
+                path.replace(target)
+
+
+def _named(target: Path) -> dict[str, Any]:
+    return {"prefix": f".{target.name}-", "suffix": PARTIAL, "dir": target.parent}
+
+
+@contextmanager
+def _draft(make: Callable[[], str]) -> Iterator[Path]:
+    """Make a temporary file or folder, and hold it so that nobody takes it for a leftover."""
+    while True:
+        path = Path(make())
+        with _held(path, wait=True):
+            if path.exists():  # else it was cleared before it was held
+                yield path
+                return
+
+
+@contextmanager
+def _held(path: Path, *, wait: bool) -> Iterator[bool | None]:
+    """Hold a temporary file or folder for as long as the process lives, or say that another process does (False), or
+    that it cannot be told here (None)."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:  # it is gone, or a link; Windows opens no folders
+        yield None
+        return
+    try:
+        ours: bool | None = None
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                ours = True
+            except BlockingIOError:
+                ours = False
+            except OSError:  # a file system without locks
+                pass
+        yield ours
+    finally:
+        os.close(handle)
 
 
 def tidy_run(folder: Path | str) -> None:
@@ -110,23 +169,29 @@ def write_atomically(target: Path | str, content: str | bytes) -> None:
         OSError: the disk is full or the folder not writable; what stood at `target` before still stands.
     """
     target = Path(target)
-    temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", suffix=PARTIAL, dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        _clear(target.parent, name=target.name, sure=True)
+        with _draft(lambda: _empty(target)) as temporary:
+            try:
+                with temporary.open("wb") as file:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                os.replace(temporary, target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
         sync_folder(target.parent)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise not_written(target, error) from error
-        raise
+    except OSError as error:
+        raise not_written(target, error) from error
+
+
+def _empty(target: Path) -> str:
+    handle, path = tempfile.mkstemp(**_named(target))
+    os.close(handle)
+    return path
 
 
 def not_written(target: Path, error: OSError) -> OSError:
