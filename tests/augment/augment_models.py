@@ -125,6 +125,56 @@ def diffusion_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory):
+    """The same in the layout of Stable Diffusion XL: two encoders of texts, and sizes that the network is told."""
+    if importlib.util.find_spec("diffusers") is None:
+        pytest.skip("diffusers is not installed: pip install 'crossguard[diffusion]'")
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    def build():
+        tokenizer = clip_tokenizer(tmp_path_factory.mktemp("clip-tokenizer"))
+        text = CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=32,
+        )
+        return StableDiffusionXLPipeline(
+            vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16, **vae_blocks(2)),
+            text_encoder=CLIPTextModel(text),
+            text_encoder_2=CLIPTextModelWithProjection(text),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(8, 16),
+                norm_num_groups=4,
+                layers_per_block=1,
+                attention_head_dim=4,
+                cross_attention_dim=64,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=32 + 6 * 8,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+            add_watermarker=False,
+        )
+
+    folder = tmp_path_factory.mktemp("sdxl")
+    seeded(build).save_pretrained(folder)
+    return folder
+
+
 def vae_blocks(count):
     return {
         "down_block_types": ("DownEncoderBlock2D",) * count,

@@ -187,12 +187,49 @@ class TestDiffusion:
         own = {toy_pairs.texts[j] for j in toy_pairs.texts_of(5)}
         assert set(prompts[:3]) == set(prompts[3:]) == own
 
+    def test_a_folder_says_what_it_is(self, toy_pairs, sdxl_folder):
+        for source in (TextToImage(model=sdxl_folder, steps=2), ImageToImage(model=sdxl_folder, steps=4)):
+            made = contents(source.make_images(toy_pairs, [0, 4], request(toy_pairs, count=2)))
+            images = [np.asarray(one) for one in chain(*made)]
+            assert {image.shape for image in images} == {(16, 16, 3)}
+            assert len({image.tobytes() for image in images}) == 4
+            assert "XL" in type(source._pipeline).__name__
+
+    def test_adapters(self, toy_pairs, diffusion_folder, sdxl_folder, tmp_path):
+        pytest.importorskip("peft")
+        from diffusers import StableDiffusionPipeline
+        from peft import LoraConfig
+        from peft.utils import get_peft_model_state_dict
+
+        plain = TextToImage(model=diffusion_folder, steps=2)
+        network = StableDiffusionPipeline.from_pretrained(str(diffusion_folder)).unet
+        network.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False))
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(network))
+        file = tmp_path / "pytorch_lora_weights.safetensors"
+
+        def drawn(**options):
+            source = TextToImage(model=diffusion_folder, steps=2, **options)
+            made = source.make_images(toy_pairs, [0], request(toy_pairs))
+            return np.asarray(made[0][0].content).astype(int), source.options
+
+        before = np.asarray(plain.make_images(toy_pairs, [0], request(toy_pairs))[0][0].content).astype(int)
+        tuned, options = drawn(lora=tmp_path, lora_scale=3.0)
+        same, others = drawn(lora=file, lora_scale=3.0)
+        assert (tuned == same).all()
+        assert np.abs(tuned - before).max() > 1
+        assert np.abs(drawn(lora=file, lora_scale=0.0)[0] - before).max() <= 1
+        assert options["weights"] == others["weights"] != plain.options["weights"]
+        with pytest.raises(ValueError, match="Expected low-rank adapters for StableDiffusionXLPipeline"):
+            TextToImage(model=sdxl_folder, lora=file)
+        with pytest.raises(ValueError, match="Expected low-rank adapters"):
+            TextToImage(model=diffusion_folder, lora=tmp_path / "none", offline=True)
+
     def test_bad_settings(self, diffusion_folder, tmp_path):
         with pytest.raises(ValueError, match="multiple of 8"):
             TextToImage(model=diffusion_folder, size=20)
         with pytest.raises(ValueError, match="at least one of 2 steps"):
             ImageToImage(model=diffusion_folder, steps=2, strength=0.3)
-        with pytest.raises(ValueError, match="Stable Diffusion pipeline in"):
+        with pytest.raises(ValueError, match="diffusion pipeline in"):
             TextToImage(model=tmp_path, offline=True)
 
     def test_without_diffusers_the_error_says_what_to_install(self, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -107,6 +108,26 @@ Source: TypeAlias = TextSource | ImageSource
 def gives(source: Source) -> Side:
     """Return whether a source makes images or texts."""
     return "texts" if isinstance(source, TextSource) else "images"
+
+
+def contents(*sources: Path | str | None) -> dict[str, str]:
+    """Return, as an option, digits that change with any file of the models that lie on this disk; nothing of others.
+
+    A folder's name alone does not say what was made with it: a model that is tuned on has the same name.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    files = [file for source in sources if source is not None for file in _files(Path(source).expanduser())]
+    for name, path in files:
+        with path.open("rb") as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'blake2b').hexdigest()};".encode())
+    return {"weights": digest.hexdigest()} if files else {}
+
+
+def _files(source: Path) -> list[tuple[str, Path]]:
+    if source.is_file():
+        return [(source.name, source)]
+    found = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    return [(path.relative_to(source).as_posix(), path) for path in found]
 
 
 def sample_id(*parts: object) -> int:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
-from crossguard.augment.base import Made, MadeText, Request, Side, sample_ids
+from crossguard.augment.base import Made, MadeText, Request, Side, contents, sample_ids
 from crossguard.augment.sampling import OwnChance, check_sampling, generation_options
 from crossguard.data import OneToManyPairs
 
@@ -67,6 +67,7 @@ class Captioner:
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "top_p": top_p,
+            **contents(model),
         }
 
     def make_texts(self, pairs: OneToManyPairs, items: Sequence[int], request: Request) -> list[list[MadeText]]:

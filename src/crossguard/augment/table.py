@@ -40,9 +40,9 @@ AUGMENTATIONS = Table[AugmentationRow](
         AugmentationRow("crops", "random parts of the picture, enlarged", "images", Crops),
         AugmentationRow("own-images", "further pictures that the data have for a text", "images", OwnImages),
         AugmentationRow(
-            "img2img", "Stable Diffusion redraws the picture, guided by its caption", "images", ImageToImage
+            "img2img", "a diffusion model redraws the picture, guided by its caption", "images", ImageToImage
         ),
-        AugmentationRow("text2img", "Stable Diffusion draws the caption", "images", TextToImage),
+        AugmentationRow("text2img", "a diffusion model draws the caption", "images", TextToImage),
         AugmentationRow("shuffled", "captions of other pictures: a deliberately bad source", "texts", Shuffled),
         AugmentationRow("distorted", "coarse mosaics under noise: a deliberately bad source", "images", Distorted),
     ),
