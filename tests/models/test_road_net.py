@@ -205,3 +205,25 @@ def test_wrong_inputs_are_refused(model, unchecked):
         RoadNet({"rgb": 3}, CLASSES, encoder="resnet18")
     with pytest.raises(ValueError, match="Unknown reading"):
         RoadNet({"rgb": 3}, CLASSES, reading={"rgb": "upside down"})
+
+
+def test_what_cannot_be_distances_is_not_inverted_by_its_name_alone():
+    rng = np.random.default_rng(0)
+    rgb, labels = rng.random((2, 3, 32, 32), np.float32), np.zeros((2, 32, 32), np.int64)
+
+    def made(depth, **options):
+        samples = MultiModalSamples("toy", "train", {"rgb": rgb, "depth": depth}, labels, CLASSES, np.arange(2))
+        return RoadNet.for_samples(samples, **options)
+
+    distances = rng.random((2, 1, 32, 32), np.float32)
+    assert made(distances).reading == {"rgb": "dense", "depth": "inverse"}
+    for other, why in ((rng.random((2, 3, 32, 32), np.float32), "3 channels"), (-distances, "negative values")):
+        with pytest.warns(UserWarning, match=f"'depth' has {why}"):
+            assert made(other).reading["depth"] == "sparse"
+        assert made(other, reading={"depth": "dense"}).reading["depth"] == "dense"
+    with_holes = made(rng.integers(0, 2, (2, 3, 32, 32)).astype(np.float32), reading={"depth": "inverse"})
+    assert all(bool(tensor.isfinite().all()) for tensor in with_holes.state_dict().values())
+    with pytest.raises(ValueError, match="Unknown modality of `reading` 'dept': did you mean 'depth'"):
+        made(distances, reading={"dept": "dense"})
+    with pytest.raises(ValueError, match="Expected values of 'depth', but all are 0"):
+        made(np.zeros_like(distances))

@@ -104,3 +104,14 @@ def test_tint_changes_colours_alone():
     assert (changed["depth"] == 0.5).all()
     assert changed["rgb"][:, :, 0, 0].std() > 0.01
     assert changed["rgb"].max() <= 1
+
+
+def test_colours_of_any_range_are_changed_within_it():
+    """Values up to 255 are not cut at 1, and those in [0, 1] stay there."""
+    labels, rgb = torch.zeros(8, 2, 2, dtype=torch.int64), torch.rand(8, 3, 2, 2)
+    small, _ = flip_and_tint({"rgb": rgb}, labels, torch.Generator().manual_seed(0))
+    large, _ = flip_and_tint({"rgb": 255 * rgb}, labels, torch.Generator().manual_seed(0))
+    assert 0 <= small["rgb"].min() <= small["rgb"].max() <= 1
+    assert large["rgb"].max() <= 255
+    inside = (small["rgb"] < 0.9) & (large["rgb"] < 200)
+    assert torch.allclose(255 * small["rgb"][inside], large["rgb"][inside], rtol=1e-4)

@@ -1,5 +1,6 @@
 """`RoadNet`: a segmenter of several modalities that sees any subset of their pixels."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -59,6 +60,8 @@ class RoadNet(nn.Module):
         self.name = MODEL_TYPE
         self.modalities = tuple(channels)
         self.classes = tuple(classes)
+        for modality in reading or {}:
+            lookup(channels, modality, what="modality of `reading`")
         self.reading = {m: (reading or {}).get(m, _READINGS.get(m, "dense")) for m in channels}
         for how in self.reading.values():
             lookup(dict.fromkeys(get_args(Reading)), how, what="reading")
@@ -140,7 +143,8 @@ class RoadNet(nn.Module):
         Args:
             samples: training samples, every modality float [samples, channels, height, width].
             encoder: as the class.
-            reading: as the class.
+            reading: as the class; what is called "depth" and cannot be distances, by its channels or its values, is
+                "sparse" where nothing else is said, with a warning.
             start: local folder of a ResNet in Transformers' layout, from which every encoder starts.
             seed: of the initial weights; PyTorch's global generator is left as it was.
 
@@ -151,6 +155,7 @@ class RoadNet(nn.Module):
             if values.ndim != 4:
                 raise ValueError(f"Expected {modality!r} [samples, channels, height, width], but got {values.shape}.")
         channels = {m: values.shape[1] for m, values in samples.modalities.items()}
+        reading = {**_no_distances(samples, reading or {}), **(reading or {})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(channels, tuple(samples.classes), encoder=encoder, reading=reading)
@@ -158,8 +163,10 @@ class RoadNet(nn.Module):
             pixels = values[:64].transpose(0, 2, 3, 1).reshape(-1, values.shape[1]).astype(np.float64)
             if model.reading[modality] != "dense":
                 pixels = pixels[(pixels != 0).any(axis=1)]
+                if not len(pixels):
+                    raise ValueError(f"Expected values of {modality!r}, but all are 0, which means not measured.")
             if model.reading[modality] == "inverse":
-                pixels = 1 / pixels
+                pixels = np.divide(1, pixels, out=np.zeros_like(pixels), where=pixels != 0)
             scale = cast(_Scale, model.scales[modality])
             scale.mean.copy_(torch.from_numpy(pixels.mean(axis=0)))
             scale.deviation.copy_(torch.from_numpy(pixels.std(axis=0)).clamp_min(1e-6))
@@ -192,6 +199,23 @@ class RoadNet(nn.Module):
         model = load_network(make, source)
         model.name = name or MODEL_TYPE
         return model
+
+
+def _no_distances(samples: MultiModalSamples, given: Mapping[str, Reading]) -> dict[str, Reading]:
+    """Return "sparse" for what would be read as distances by its name alone, and warn of it."""
+    found: dict[str, Reading] = {}
+    for modality, values in samples.modalities.items():
+        if modality in given or _READINGS.get(modality) != "inverse":
+            continue
+        why = f"{values.shape[1]} channels" if values.shape[1] > 1 else "negative values" if values.min() < 0 else ""
+        if why:
+            warnings.warn(
+                f"{modality!r} has {why}, which distances have not: it is not read as 1 / value. Say "
+                f"`reading={{{modality!r}: 'inverse'}}` where it is to be.",
+                stacklevel=3,
+            )
+            found[modality] = "sparse"
+    return found
 
 
 class _Scale(nn.Module):

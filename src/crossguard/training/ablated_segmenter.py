@@ -161,5 +161,6 @@ def flip_and_tint(
         changed[modality] = torch.where(turned[:, None, None, None], mirrored, values)
     if "rgb" in changed:
         factor = 1 + tint * torch.randn(len(labels), 3, 1, 1, generator=generator, device=labels.device)
-        changed["rgb"] = (changed["rgb"] * factor).clamp(0, 1)
+        white = changed["rgb"].amax().clamp_min(1)  # or more, of values that are not in [0, 1]
+        changed["rgb"] = torch.minimum(changed["rgb"] * factor, white).clamp_min(0)
     return changed, torch.where(turned[:, None, None], labels.flip(2), labels)
