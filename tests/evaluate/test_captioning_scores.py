@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from crossguard.evaluate import captioning_scores, captioning_tokens, score_captions
 from crossguard.evaluate.captioning_scores import BLEU, unavailable_metrics
-from crossguard.evaluate.captioning_tokens import find_java, run_java, tokenize
+from crossguard.evaluate.captioning_tokens import find_java, run_java, talk_to_java, tokenize
 
 pytest.importorskip("pycocoevalcap.bleu.bleu_scorer", reason="pycocoevalcap is not installed (extra `captions`)")
 with_java = pytest.mark.skipif(find_java() is None, reason="there is no Java here")
@@ -186,9 +187,23 @@ def test_a_metric_that_fails_is_missing_and_the_others_are_given(monkeypatch):
 
 
 @with_java
-def test_java_that_fails_tells_its_last_words():
+def test_java_that_fails_tells_its_last_words(tmp_path):
     with pytest.raises(RuntimeError, match="exit code 1: .*nowhere"):
         run_java(["nowhere.Main"], "")
+    with (
+        pytest.raises(RuntimeError, match="exit code 1: .*nowhere"),
+        talk_to_java(["nowhere.Main"], folder=tmp_path) as ask,
+    ):
+        ask(["a line"] * 50_000, 1)
+
+
+def test_a_program_is_talked_to_line_by_line(monkeypatch, tmp_path):
+    """Answers are read while the question is still being sent, and the second question goes to the same program."""
+    told = "import sys\nfor n, line in enumerate(sys.stdin): print(n, line.strip(), flush=True)\nsys.exit(1)"
+    monkeypatch.setattr(captioning_tokens, "find_java", lambda: sys.executable)
+    with talk_to_java(["-c", told], folder=tmp_path) as ask:
+        assert ask([f"line {n}" for n in range(20_000)], 20_000)[-1] == "19999 line 19999"
+        assert ask(["more"], 1) == ["20000 more"]
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch):
@@ -200,22 +215,21 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
         unavailable_metrics()
 
 
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("A man's dog, isn't it?", "a man 's dog is n't it"),
-        ("Two   dogs -- running...", "two dogs running"),
-        ('the (left) "big" one; 3.5 m', "the -lrb- left -rrb- big one 3.5 m"),
-        ("it’s at 5:30 p.m. in the U.S. café", "it 's at 5:30 p.m. in the u.s. café"),
-        ("a t-shirt\nand they can't", "a t-shirt and they ca n't"),
-        ("a horse 's lead, we cannot see", "a horse 's lead we can not see"),
-        ("", ""),
-    ],
-)
-def test_words(caption, expected):
-    assert tokenize([caption], tokenizer="plain") == [expected]
-    if find_java() is not None:
-        assert tokenize([caption, "a dog"], tokenizer="ptb") == [expected, "a dog"]
+WORDS = [
+    ("A man's dog, isn't it?", "a man 's dog is n't it"),
+    ("Two   dogs -- running...", "two dogs running"),
+    ('the (left) "big" one; 3.5 m', "the -lrb- left -rrb- big one 3.5 m"),
+    ("it’s at 5:30 p.m. in the U.S. café", "it 's at 5:30 p.m. in the u.s. café"),
+    ("a t-shirt\nand they can't", "a t-shirt and they ca n't"),
+    ("a horse 's lead, we cannot see", "a horse 's lead we can not see"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("tokenizer", ["plain", pytest.param("ptb", marks=with_java)])
+def test_words(tokenizer):
+    captions, expected = zip(*WORDS, ("a dog", "a dog"), strict=True)
+    assert tokenize(captions, tokenizer=tokenizer) == list(expected)
 
 
 @with_java

@@ -13,7 +13,7 @@ from crossguard.evaluate.captioning_tokens import (
     find_java,
     package,
     package_folder,
-    run_java,
+    talk_to_java,
     tokenize,
 )
 
@@ -165,18 +165,14 @@ def _cider(truth: References, found: Lines) -> np.ndarray:
 
 def _meteor(truth: References, found: Lines) -> tuple[np.ndarray, float]:
     """METEOR 1.5 (Denkowski and Lavie, 2014), of every image and overall: first it counts matches, then it scores."""
-    folder = package_folder() / "meteor"
     program = ["-Xmx2G", *UTF8, "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
-    ask = "".join(
-        f"SCORE ||| {' ||| '.join(_without_bars(line) for line in several)} ||| {_without_bars(caption)}\n"
+    lines = [
+        f"SCORE ||| {' ||| '.join(_without_bars(line) for line in several)} ||| {_without_bars(caption)}"
         for several, caption in zip(truth, found, strict=True)
-    )
-    counts = run_java(program, ask, folder=folder).splitlines()
-    if len(counts) != len(found):
-        raise RuntimeError(f"METEOR answered {len(counts)} of {len(found)} captions")
-    scores = run_java(program, f"EVAL ||| {' ||| '.join(counts)}\n", folder=folder).split()
-    if len(scores) != len(found) + 1:
-        raise RuntimeError(f"METEOR scored {len(scores) - 1} of {len(found)} captions")
+    ]
+    with talk_to_java(program, folder=package_folder() / "meteor") as ask:  # it reads its tables for seconds, once
+        counts = ask(lines, len(found))
+        scores = ask([f"EVAL ||| {' ||| '.join(counts)}"], len(found) + 1)
     return 100 * np.array(scores[:-1], dtype=np.float64), 100 * float(scores[-1])
 
 

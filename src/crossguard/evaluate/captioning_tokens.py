@@ -3,9 +3,12 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 UTF8 = ("-Dfile.encoding=UTF-8",)
@@ -109,6 +112,50 @@ def run_java(arguments: Sequence[str], text: str, *, folder: Path | None = None)
         raise RuntimeError("Expected Java on the path, but there is none.")
     done = subprocess.run([java, *arguments], input=text.encode(), capture_output=True, cwd=folder, check=False)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"Java failed with exit code {done.returncode}: {said[-1] if said else 'it said nothing'}")
+        raise _failed(done.returncode, done.stderr)
     return done.stdout.decode(errors="replace")
+
+
+@contextmanager
+def talk_to_java(arguments: Sequence[str], *, folder: Path) -> Iterator[Callable[[Sequence[str], int], list[str]]]:
+    """Run a program that answers line by line; gives a function that sends lines and returns so many of its own.
+
+    Raises:
+        RuntimeError: there is no Java, or it ended before it answered; with the last line that it said.
+    """
+    java = find_java()
+    if java is None:
+        raise RuntimeError("Expected Java on the path, but there is none.")
+    with tempfile.TemporaryFile() as said:
+        program = subprocess.Popen(
+            [java, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=folder
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        told, heard = program.stdin, program.stdout
+
+        def send(lines: Sequence[str]) -> None:
+            with suppress(BrokenPipeError):  # it has ended; what it said is told below
+                told.write("".join(f"{line}\n" for line in lines).encode())
+                told.flush()
+
+        def ask(lines: Sequence[str], answers: int) -> list[str]:
+            sending = Thread(target=send, args=(lines,))  # it may answer before it has heard everything
+            sending.start()
+            found = [heard.readline().decode(errors="replace") for _ in range(answers)]
+            sending.join()
+            if not all(line.endswith("\n") for line in found):
+                said.seek(0)
+                raise _failed(program.wait(), said.read())
+            return [line.strip() for line in found]
+
+        try:
+            yield ask
+        finally:
+            program.kill()
+            program.communicate()
+
+
+def _failed(code: int, said: bytes) -> RuntimeError:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return RuntimeError(f"Java failed with exit code {code}: {lines[-1] if lines else 'it said nothing'}")
