@@ -12,18 +12,18 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress import Task as RichTask
 from rich.text import Text
 
 from crossguard.checks import visible
 
 
 @runtime_checkable
-class Task(Protocol):
+class Work(Protocol):
     """One piece of work whose steps are counted."""
 
     def advance(self, steps: int = 1, *, note: str = "") -> None:
@@ -35,12 +35,12 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Where progress goes: `Silent` for library calls, `Bars` for terminals, `Lines` for logs."""
 
-    def task(self, title: str, *, total: int, done: int = 0) -> AbstractContextManager[Task]:
-        """Open a task of `total` steps, `done` of which were done before; tasks may be nested."""
+    def task(self, title: str, *, total: int, done: int = 0) -> AbstractContextManager[Work]:
+        """Open a piece of work of `total` steps, `done` of which were done before; it may be inside another."""
         ...
 
 
-class _SilentTask:
+class _SilentWork:
     def advance(self, steps: int = 1, *, note: str = "") -> None:
         pass
 
@@ -49,20 +49,20 @@ class Silent:
     """Shows nothing."""
 
     @contextmanager
-    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
+    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Work]:
         """Open a task that nobody sees."""
-        yield _SilentTask()
+        yield _SilentWork()
 
 
 class _Rate(ProgressColumn):
     """Steps per second, or seconds per step when that is slower than one."""
 
-    def render(self, task: RichTask) -> Text:
+    def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(_rate(speed) if speed else "", style="progress.data.speed")
 
 
-class _BarTask:
+class _BarWork:
     def __init__(self, progress: Progress, title: str, total: int, done: int) -> None:
         self._progress = progress
         self._id = progress.add_task(visible(title), total=total, completed=done, note="")
@@ -86,10 +86,10 @@ class Bars:
         self._progress: Progress | None = None
 
     @contextmanager
-    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
+    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Work]:
         """Open a bar of `total` steps; one opened inside another is drawn below it."""
         if self._progress is not None:
-            yield _BarTask(self._progress, title, total, done)
+            yield _BarWork(self._progress, title, total, done)
             return
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -104,12 +104,12 @@ class Bars:
         with Progress(*columns, console=self._console) as progress:
             self._progress = progress
             try:
-                yield _BarTask(progress, title, total, done)
+                yield _BarWork(progress, title, total, done)
             finally:
                 self._progress = None
 
 
-class _LineTask:
+class _LineWork:
     def __init__(self, console: Console, title: str, total: int, done: int, every: float) -> None:
         self._console, self._title, self._total, self._every = console, title, total, every
         self._done = self._before = done
@@ -145,9 +145,9 @@ class Lines:
         self._every = every
 
     @contextmanager
-    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Task]:
+    def task(self, title: str, *, total: int, done: int = 0) -> Iterator[Work]:
         """Open a task; its first and last states are always printed."""
-        yield _LineTask(self._console, title, total, done, self._every)
+        yield _LineWork(self._console, title, total, done, self._every)
 
 
 def reporter(*, quiet: bool = False, console: Console | None = None) -> Reporter:

@@ -23,7 +23,7 @@ from crossguard.data.cache import place_in_cache
 from crossguard.models import VisionLanguageModel
 from crossguard.models.plain_torch import plain_torch
 from crossguard.models.unseen import report_cut_texts
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter, shown
 from crossguard.runs import RunFolder, read_rows, safe_name, tidy, write_atomically
 
 VERSION = 2
@@ -43,7 +43,7 @@ def augment(
     pool: OneToManyPairs | Any | None = None,
     batch_size: int = 64,
     progress: Reporter | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     command: Sequence[str] | None = None,
 ) -> AugmentedPairs:
     """Make one-to-many pairs: the originals first, then augmented texts and pictures with every true link.
@@ -71,8 +71,8 @@ def augment(
         min_alignment: leave out samples whose mean cosine with their originals is lower, in [-1, 1].
         pool: the whole data set, of which `pairs` are a part (see `thin`), for sources that take from the data.
         batch_size: samples per forward.
-        progress: where progress goes; default: nowhere.
-        device: where sources compute.
+        progress: where it is shown; default: bars where a person is there to see them.
+        device: where sources compute; default: where `model` is, without one the CPU.
         command: what was typed, for `run.json`.
 
     Raises:
@@ -93,9 +93,9 @@ def augment(
     _check_pool(pairs, pool)
     settings = _settings(pairs, built, pool, per_sample)
     home = Path(folder).expanduser() if folder is not None else _own_folder(pairs, settings, seed)
-    request = Request(per_sample, seed, batch_size, torch.device(device), pool)
-    progress = progress or Silent()
-    with RunFolder.open(home, settings=settings, seed=seed, device=str(device), command=command) as run:
+    request = Request(per_sample, seed, batch_size, _device(device, model), pool)
+    progress = shown(progress)
+    with RunFolder.open(home, settings=settings, seed=seed, device=str(request.device), command=command) as run:
         home = run.path
         all_blocks = [Blocks(home / "blocks" / source.name, source, pairs) for source in built]
         fresh = sum([_make(blocks, request, progress) for blocks in all_blocks])
@@ -117,6 +117,12 @@ def augment(
             run.summarise("measured", "by", seen_by)
         run.finish()
     return load_augmented(home)
+
+
+def _device(given: torch.device | str | None, model: VisionLanguageModel | None) -> torch.device:
+    if given is not None:
+        return torch.device(given)
+    return torch.device("cpu") if model is None else next(module_of(model).parameters()).device
 
 
 def read_measures(folder: Path | str) -> list[Measures]:

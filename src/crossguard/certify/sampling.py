@@ -16,7 +16,7 @@ from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, Packed, PackingClassifier
 from crossguard.models.inputs import input_tensor
 from crossguard.models.packing import pack_rows
-from crossguard.progress import Task
+from crossguard.progress import Work
 
 Inputs = dict[str, Tensor | Packed]
 Masks = dict[str, Tensor]
@@ -32,7 +32,7 @@ def class_votes(
     names: Int64[np.ndarray, " samples"],
     ids: Int64[np.ndarray, " chosen"],
     design: Design,
-    task: Task,
+    task: Work,
 ) -> Int64[np.ndarray, "chosen labels"]:
     """Return the votes of the draws of `span` for the chosen samples; `names` are those of all, see `Design.names`."""
     draws, labels = span[1] - span[0], len(model.classes)
@@ -70,7 +70,7 @@ def pixel_votes(
     names: Int64[np.ndarray, " samples"],
     image: int,
     design: Design,
-    task: Task,
+    task: Work,
 ) -> Int64[np.ndarray, "height width labels"]:
     """Return the votes of the draws of `span` for every pixel of one image; memory does not grow with their number."""
     labels, shape = len(model.classes), design.mask_size or next(iter(values.values())).shape[2:]

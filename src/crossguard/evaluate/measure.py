@@ -1,7 +1,7 @@
 """`evaluate`: a model on a task, clean and under attack, in batches that resume where they stopped."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
 from crossguard.evaluate.tasks import TASKS, told_task
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.progress import Reporter, shown
-from crossguard.runs import RunFolder, as_read_back
+from crossguard.runs import RunFolder, as_read_back, opened
 from crossguard.threat import ThreatModel
 
 RESULTS = "results"
@@ -109,7 +109,7 @@ def evaluate(
         if each.save_to is not None:
             asking.save(each.save_to, None, threat=each.threat or ThreatModel())
     bars = shown(progress)
-    with opened(run, seed=seed) as folder:
+    with opened(run, verb="evaluate", seed=seed) as folder:
         result = _measured(asking, wanted, folder, seed, device, bars, examples=examples)
         compared = result
         if probe and attacks and not any(one.name == "adaptive" for one in attacks.values()):
@@ -170,7 +170,7 @@ def _wanted(
     modalities: bool,
     save_to: Path | str | None,
 ) -> Iterator[_Wanted]:
-    folder = None if save_to is None else Path(save_to)
+    folder = None if save_to is None else Path(save_to).expanduser()
     if not attacks:
         if threat:
             raise ValueError(f"Expected an attack for the threat ({threat}), but `attack` is None.")
@@ -416,14 +416,3 @@ def distinct_names(names: Sequence[str]) -> list[str]:
         ['pgd', 'sga', 'pgd 2']
     """
     return [n if names[:i].count(n) == 0 else f"{n} {names[:i].count(n) + 1}" for i, n in enumerate(names)]
-
-
-@contextmanager
-def opened(run: RunFolder | Path | str | None, *, seed: int) -> Iterator[RunFolder | None]:
-    """Open a run given by its folder, and finish it; a run that is open already, or None, is left as it is."""
-    if run is None or isinstance(run, RunFolder):
-        yield run
-        return
-    with RunFolder.open(Path(run).expanduser(), settings={"verb": "evaluate"}, seed=seed) as folder:
-        yield folder
-        folder.finish()

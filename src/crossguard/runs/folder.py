@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,17 @@ class RunFolder:
     def _check_writable(self) -> None:
         if not self._writable:
             raise RuntimeError(f"Expected a run opened with RunFolder.open, but {self.path} was only read or closed.")
+
+
+@contextmanager
+def opened(run: "RunFolder | Path | str | None", *, verb: str, seed: int) -> Iterator["RunFolder | None"]:
+    """Open a run given by its folder, and finish it; a run that is open already, or None, is left as it is."""
+    if run is None or isinstance(run, RunFolder):
+        yield run
+        return
+    with RunFolder.open(run, settings={"verb": verb}, seed=seed) as folder:
+        yield folder
+        folder.finish()
 
 
 _INFO: dict[str, tuple[type, ...]] = {

@@ -3,6 +3,7 @@
 import copy
 import os
 import warnings
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +16,8 @@ from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.models.unseen import linked_as_read, report_cut_texts
-from crossguard.progress import Reporter, Silent
-from crossguard.runs import RunFolder
+from crossguard.progress import Reporter, Silent, shown
+from crossguard.runs import RunFolder, opened
 from crossguard.threat import ThreatModel
 from crossguard.training.batches import Pictures, StepBatches
 from crossguard.training.compiled import check_compiler, compiled_images
@@ -27,7 +28,6 @@ from crossguard.training.plan import make_plan
 from crossguard.training.validation import Validation
 
 Model = TypeVar("Model", bound=nn.Module)
-_SILENT = Silent()
 
 
 @plain_torch()
@@ -41,9 +41,9 @@ def train(
     seed: int = 0,
     new_originals: OneToManyPairs | Any | None = None,
     validation: OneToManyPairs | Any | None = None,
-    run: RunFolder | None = None,
+    run: RunFolder | Path | str | None = None,
     pictures: Pictures | None = None,
-    progress: Reporter = _SILENT,
+    progress: Reporter | None = None,
     device: torch.device | str | None = None,
     **options: Any,
 ) -> Model:
@@ -71,10 +71,11 @@ def train(
         new_originals: other originals, for `links="new-originals"`.
         validation: held-out pairs (the split "val" of what tells splits); retrieval at rank 1 on them, of a captioner
             the loss of their captions, is logged and shown, clean and attacked.
-        run: a run folder for checkpoints and `training.jsonl`; a training begun there goes on. In several processes the
-            main one has it, and the others, which must see the same disk, leave it out.
+        run: a run, or its folder, for checkpoints and `training.jsonl`; a training begun there goes on. In several
+            processes the main one alone opens it, and the others must see the same disk.
         pictures: pictures decoded before, to share them between trainings; default: decoded here.
-        progress: shows loss, clean and robust batch accuracy, and speed.
+        progress: where loss, clean and robust batch accuracy and speed are shown; default: bars where a person is
+            there to see them.
         device: where to train; default: where the model is. The trained copy is put where the model is.
         options: everything else, by the names of `TrainOptions`: `batch_size`, `learning_rate`, `links`, ...
 
@@ -92,6 +93,11 @@ def train(
             `torch.inference_mode`.
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint stands.
     """
+    if run is not None and not isinstance(run, RunFolder):
+        given = {"new_originals": new_originals, "validation": validation, "pictures": pictures, **options}
+        given |= {"defence": defence, "threat": threat, "steps": steps, "progress": progress, "device": device}
+        with opened(run if _is_main() else None, verb="train", seed=seed) as folder:
+            return train(model, pairs, seed=seed, run=folder, **given)
     if not isinstance(model, VisionLanguageModel | Captioner):
         raise WrongKind(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
     check_weights(model)
@@ -114,6 +120,7 @@ def train(
         folder=None if run is None else run.path,
     )
     world = world_of(accelerator)
+    progress = shown(progress) if world.main else Silent()
     plan = make_plan(
         pairs,
         how,
@@ -153,7 +160,7 @@ def train(
         torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []),
         compiled_images(student, wanted=how.compile),
     ):
-        job.fit(batches, workers=workers, progress=progress if world.main else _SILENT)
+        job.fit(batches, workers=workers, progress=progress)
     student.zero_grad(set_to_none=True)
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(flags[name])
@@ -164,9 +171,13 @@ def train(
 def _as_read(model: VisionLanguageModel, pairs: OneToManyPairs) -> OneToManyPairs:
     """Return pairs with links between all that the model cannot tell apart, and say so if there are any."""
     linked = linked_as_read(model, pairs)
-    if linked is not pairs and os.environ.get("RANK", "0") == "0":
+    if linked is not pairs and _is_main():
         warnings.warn(f"{pairs.name} ({pairs.split}): {linked.notes[-1]}", stacklevel=4)
     return linked
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
@@ -179,7 +190,7 @@ def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
         return
     if not is_tensorboard_available():
         raise ValueError('Expected TensorBoard for `tracker`, but it is not here: pip install "crossguard[tracking]".')
-    if run is None and int(os.environ.get("RANK", "0")) == 0:
+    if run is None and _is_main():
         raise ValueError("Expected a `run` folder together with `tracker`, but got none.")
 
 
