@@ -225,3 +225,12 @@ def test_no_text(folder):
 def test_an_empty_table(folder):
     with pytest.raises(ValueError, match="none is whole"):
         load(folder, "image,caption\n")
+
+
+def test_columns_that_come_twice_or_are_not_read(folder):
+    with pytest.raises(ValueError, match="Expected different columns in .*, but some come twice: caption"):
+        load(folder, "image,caption,Caption\na.jpg,x,y\n")
+    both = "image,caption,title\na.jpg,x,y\nb.jpg,z,\n"
+    assert "2 lines of" in load(folder, both).notes[0]
+    assert "under 'title', too, which is not read" in load(folder, both).notes[0]
+    assert load(folder, both, caption_column="caption").notes == ()

@@ -152,3 +152,24 @@ class TestShards:
         (root / "test" / "0.tar").unlink()
         with pytest.raises(ValueError, match="Expected shards such as 0.tar"):
             cg.load_images("wds", root=root, classes=["cat", "dog"])
+
+
+def test_hidden_files_and_folders_are_left_out(pets):
+    for name in (
+        "test/cat/.ipynb_checkpoints/0-checkpoint.png",
+        "test/dog/._0.png",
+        "test/.dog-abcdefgh.partial/0.png",
+    ):
+        (pets / name).parent.mkdir(exist_ok=True)
+        picture(9).save(pets / name)
+    assert [p.key for p in cg.load_images("imagefolder", root=pets).images] == [
+        "cat/0.png",
+        "cat/old/1.webp",
+        "dog/0.PNG",
+    ]
+
+
+def test_two_folders_of_one_split(pets):
+    (pets / "val" / "cat").mkdir(parents=True)
+    with pytest.raises(ValueError, match="'?val'? and '?validation'? are both 'val'"):
+        cg.load_images("imagefolder", root=pets, split="val")

@@ -447,3 +447,28 @@ class TestSamples:
     def test_refused(self, modalities, labels, said):
         with pytest.raises(ValueError, match=said):
             cg.as_samples(modalities, labels)
+
+
+def test_more_forms_of_tables(files):
+    """Arrow's tables, texts by the name of their picture, columns in capitals or there twice."""
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    names = [str(file) for file in files]
+    table = arrow.table({"image": names, "caption": TEXTS})
+    assert linked(cg.as_pairs(table)) == WANTED
+    assert linked(cg.as_pairs(dict(zip(names, TEXTS, strict=True)))) == WANTED
+    frame = pandas.DataFrame({"image": names, "caption": ["x", "y", "z"], "Split": ["train", "test", "test"]})
+    assert cg.as_pairs(frame, split="test").texts == ("y", "z")
+    with pytest.raises(ValueError, match="Expected one column 'caption', but got 2"):
+        cg.as_pairs(pandas.DataFrame([[names[0], "x", "y"]], columns=["image", "caption", "caption"]))
+    with pytest.raises(ValueError, match=r"Expected one column 'split', but got 'Split', 'split'"):
+        cg.as_pairs(frame.assign(split="test"))
+
+
+def test_a_label_below_zero_is_no_class(files):
+    with pytest.raises(ValueError, match="a picture or label of a class, but it is -1"):
+        cg.as_images((files[:2], [-1, 0]))
+
+
+def test_root_in_the_home_folder(files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files[0].parent.parent))
+    assert linked(cg.as_pairs([("0.png", "one")], root=f"~/{files[0].parent.name}")) == {(0, "one")}

@@ -450,3 +450,27 @@ def test_nesting_without_end(folder):
         load(folder, "[" * 100_000)
     with pytest.raises(ValueError, match="1 with no object"):
         load(folder, [[]])
+
+
+def test_the_split_in_capitals(folder):
+    rows = [{"image": "a.png", "caption": "x", "Split": "train"}, {"image": "b.png", "caption": "y", "Split": "test"}]
+    pairs = load(folder, rows)
+    assert pairs.texts == ("y",)
+    assert "1 of other splits" in pairs.notes[0]
+    with pytest.raises(ValueError, match="Expected one column 'split', but got 'split', 'Split'"):
+        load(folder, [{**rows[0], "split": "test"}])
+
+
+def test_what_else_a_row_says_is_told(folder):
+    rows = [{"image": "a.png", "caption": "x", "captions": ["y"]}, {"image": "b.png", "caption": "z", "title": None}]
+    assert load(folder, rows).notes == (
+        f"1 rows of {folder / 'test.json'} have something under 'captions', too, which is not read",
+    )
+    chosen = load_pairs("json", annotations=folder / "test.json", root=folder, caption_key="caption")
+    assert chosen.notes == ()
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff ", " \u200d\u2060"])
+def test_a_caption_of_unseen_signs_is_blank(folder, sign):
+    with pytest.raises(ValueError, match=r"1 with a caption that is blank or no text \(row 1\)"):
+        load(folder, [{"image": "a.png", "caption": f"x{sign}y"}, {"image": "b.png", "caption": sign}])

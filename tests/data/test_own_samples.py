@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import crossguard as cg
@@ -177,3 +178,43 @@ class TestRGBD:
 def test_labels_and_groups_that_are_none(labels, groups, said):
     with pytest.raises(ValueError, match=said):
         cg.as_samples({"a": np.ones((2, 3))}, labels, groups=groups)
+
+
+class TestUnusualArrays:
+    """What NumPy knows and PyTorch does not, and what would be read as something else."""
+
+    VALUES = np.arange(6, dtype=np.float64).reshape(2, 3)
+
+    @pytest.mark.parametrize("kind", [">f8", ">f4", ">i4", "<f2", np.longdouble, np.uint16])
+    def test_numbers_of_any_kind(self, kind):
+        found = cg.as_samples({"a": self.VALUES.astype(kind)}, np.array([0, 1], ">i8"))
+        values = found.modalities["a"]
+        assert np.array_equal(values[..., 0], self.VALUES)
+        assert values.dtype.isnative
+        assert values.dtype.itemsize in (4, 8)
+        assert np.array_equal(torch.from_numpy(values).numpy(), values)
+        assert torch.from_numpy(found.labels).tolist() == [0, 1]
+
+    def test_masked_values_are_refused(self):
+        values = np.ma.masked_greater(self.VALUES, 4)
+        with pytest.raises(ValueError, match="modality 'a' to be one array, but got: 1 values are masked"):
+            cg.as_samples({"a": values}, [0, 1])
+        assert len(cg.as_samples({"a": np.ma.asarray(self.VALUES)}, [0, 1])) == 2
+        with pytest.raises(ValueError, match="Expected labels in one array, but got: 1 values are masked"):
+            cg.as_samples({"a": self.VALUES}, np.ma.masked_equal([0, 1], 1))
+
+    @pytest.mark.parametrize("labels", [[0, None], ["a", 1.5], ["a", float("nan")]])
+    def test_labels_of_several_kinds_are_refused(self, labels):
+        with pytest.raises(ValueError, match="all whole numbers or all names, but some are"):
+            cg.as_samples({"a": self.VALUES}, np.array(labels, dtype=object))
+
+    def test_names_as_bytes_and_names_that_come_twice(self, tmp_path):
+        assert cg.as_samples({"a": self.VALUES}, [b"no", b"yes"]).classes == ("no", "yes")
+        with pytest.raises(ValueError, match="different names of classes, but some come again: a"):
+            cg.as_samples({"a": self.VALUES}, ["a", "b"], classes=["a", "b", "a"])
+        np.savez(tmp_path / "mine.npz", a=self.VALUES, labels=np.array([0, 1]), split=np.array([b"train", b"test"]))
+        assert cg.load_samples("npz", file=tmp_path / "mine.npz").labels.tolist() == [1]
+
+    def test_what_is_no_array(self):
+        with pytest.raises(ValueError, match="modality 'a' to be one array"):
+            cg.as_samples({"a": torch.eye(2).to_sparse()}, [0, 1])

@@ -240,10 +240,28 @@ def test_members_are_those_of_the_standard_library(tmp_path_factory, members, fo
         expected = [(member.name, shard.extractfile(member).read()) for member in shard if member.isfile()]
     handle = os.open(path, os.O_RDONLY)
     try:
-        found = [(m.name, os.pread(handle, m.size, m.offset)) for m in shards.read_members(handle, path)]
+        found = [
+            (m.name, os.pread(handle, m.size, m.offset)) for m in shards.read_members(shards.ReadAhead(handle), path)
+        ]
     finally:
         os.close(handle)
     assert found == expected
+
+
+@given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 310), st.integers(0, 40)), max_size=20))
+def test_reading_ahead_gives_the_bytes_of_the_file(tmp_path_factory, content, asked):
+    path = tmp_path_factory.getbasetemp() / "ahead.bin"
+    path.write_bytes(content)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shards, "_LEAST_AHEAD", 4)
+            patch.setattr(shards, "_MOST_AHEAD", 64)
+            ahead = shards.ReadAhead(handle)
+            for at, size in asked:
+                assert ahead.read(at, size) == content[at : at + size]
+    finally:
+        os.close(handle)
 
 
 @given(st.integers(0, 4000), st.integers(0, 255))
@@ -256,6 +274,6 @@ def test_a_wrong_byte_ends_in_no_traceback(tmp_path_factory, place, value):
     handle = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(ValueError, EOFError):
-            list(shards.read_members(handle, path))
+            list(shards.read_members(shards.ReadAhead(handle), path))
     finally:
         os.close(handle)

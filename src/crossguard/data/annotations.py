@@ -10,15 +10,18 @@ from typing import Any
 from crossguard.checks import some, visible
 from crossguard.data.gather import Gathering
 from crossguard.data.json_stream import Repeated, is_lines, is_list, read_lines, read_list, read_object
-from crossguard.data.reading import Reading, split_of_file, split_said
+from crossguard.data.reading import Reading, split_of_file, split_said, uncollected
+from crossguard.data.rows_of import split_of
 
 IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
 CAPTION = ("caption", "captions", "comment", "text", "texts", "title", "description", "sentence", "sentences", "raw")
+_VALUES = frozenset(CAPTION)
 _AT_ONCE = 4096
 _REST = {"restval": "train"}
 """Karpathy and Fei-Fei (2015) train on what COCO's validation images leave over, "restval"."""
 
 
+@uncollected()
 def gather_json(
     path: Path | str,
     *,
@@ -70,14 +73,15 @@ def _read_rows(
     asked = split or split_said(path.name) or "test"
     told, untold = 0, array("q")
     image_key, caption_key = columns
-    keys = (image_key or "image", caption_key or "caption", "image_id", "split")
+    keys = (image_key or "image", caption_key or "caption", "image_id")
     for number, row in _unusual(batches, rows, keys, untold):
         if not isinstance(row, dict) or isinstance(row, Repeated):
             rows.refuse("a key that comes twice" if isinstance(row, Repeated) else "no object", number)
             continue
-        if "split" in row:
+        part = split_of(row)
+        if part is not None:
             told += 1
-            if not rows.is_of(row["split"], asked, number, also=_REST):
+            if not rows.is_of(row[part], asked, number, also=_REST):
                 continue
         elif len(untold) < 6:
             untold.append(number)
@@ -89,6 +93,8 @@ def _read_rows(
             caption = _first(row, CAPTION)
         if isinstance(caption, list) and any(isinstance(text, dict) for text in caption):
             caption = [text.get("raw") if isinstance(text, dict) else text for text in caption]
+        if caption_key is None:
+            rows.leave_unread([key for key in CAPTION if row.get(key) not in (None, caption)])
         rows.add(image, caption, number, image_id=row.get("image_id"))
     if not (told or untold or len(rows) or rows.refused):
         raise ValueError(f"Expected a list of rows in {visible(path)}, but it is empty.")
@@ -118,7 +124,7 @@ def _in_batches(numbered: Iterable[tuple[int, Any]]) -> Iterator[tuple[Sequence[
 def _unusual(
     batches: Iterable[tuple[Sequence[int], Sequence[Any]]],
     rows: Gathering,
-    keys: tuple[str, str, str, str],
+    keys: tuple[str, str, str],
     untold: "array[int]",
 ) -> Iterator[tuple[int, Any]]:
     """Give the rows that have to be looked at one by one; `rows` takes the others, thousands at a time.
@@ -126,13 +132,16 @@ def _unusual(
     Args:
         batches: all rows, with their numbers.
         rows: takes what needs no look.
-        keys: of image, caption, the image's id and the split.
+        keys: of image, caption and the image's id.
         untold: gets the numbers of the first rows without a split.
     """
-    image, caption, image_id, split = keys
     for numbers, given in batches:
-        plain = set(map(type, given)) == {dict} and not any(split in row for row in given)
-        if plain and rows.add_plain(*([row.get(key) for row in given] for key in (image, caption, image_id))):
+        plain = set(map(type, given)) == {dict}
+        found = [[row.get(key) for row in given] for key in keys] if plain else []
+        if plain and sum(map(len, given)) != len(given) * sum(None not in column for column in found):
+            held = {key for layout in set(map(tuple, given)) for key in layout}  # some have more to say
+            plain = split_of(held) is None and not (held & _VALUES - set(keys))
+        if plain and rows.add_plain(*found):
             untold.extend(numbers[: 6 - min(6, len(untold))])
         else:
             yield from zip(numbers, given, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossguard.checks import nearest, visible
+from crossguard.checks import nearest, some, visible
 from crossguard.data.annotations import CAPTION, IMAGE
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
@@ -93,6 +93,7 @@ def gather_csv(
                         rows.pass_over(f"of images that {visible(only)} does not list")
                         continue
                     wanted[row.image] = True
+                rows.leave_unread(read.unread)
                 rows.add(row.image, _texts(row.caption), number)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table of captions in UTF-8 at {visible(path)}, but got: {error}") from error
@@ -140,6 +141,7 @@ class _Table:
     image: int
     caption: int
     split: int | None
+    unread: Sequence[str] = ()
     quoted: re.Pattern[str] | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -214,6 +216,7 @@ class _Tokens:
     """The `.token` files of Flickr8k and Flickr30k."""
 
     split = None
+    unread = ()
 
     def rows(self, lines: _Lines, rows: Gathering) -> Iterator[tuple[int, _Row]]:
         while (line := lines.take()) is not None:
@@ -234,12 +237,17 @@ def _reader(
     mark = delimiter or next((mark for mark in ("|", "\t", ";", ",") if mark in first), ",")
     names = _Table(mark, 0, 0, 1, None).cells(lines.take() or "") or []
     header = [name.strip().lower() for name in names]
+    again = sorted({name for name in header if name and header.count(name) > 1})
+    if again:
+        raise ValueError(f"Expected different columns in {visible(path)}, but some come twice: {some(again)}.")
+    caption = _column(header, caption_column, CAPTION, "caption_column", path)
     return _Table(
         mark,
         len(header),
         _column(header, image_column, IMAGE, "image_column", path),
-        _column(header, caption_column, CAPTION, "caption_column", path),
+        caption,
         header.index("split") if "split" in header else None,
+        [name for name in CAPTION if name in header and name != header[caption]] if caption_column is None else (),
     )
 
 

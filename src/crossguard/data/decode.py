@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import UnidentifiedImageError
 
 from crossguard.data.pictures import FORMATS, UNREADABLE, Picture, as_rgb, open_image
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter, shown
 
 _CHUNK = 64
 
@@ -34,7 +34,7 @@ def undecodable(
     bad: dict[int, str] = {}
     chunks = [pictures[start : start + _CHUNK] for start in range(0, len(pictures), _CHUNK)]
     with (
-        (progress or Silent()).task("Check images", total=len(pictures)) as task,
+        shown(progress).task("Check images", total=len(pictures)) as task,
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
     ):
         for number, reasons in enumerate(pool.map(_check_all, chunks)):

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -78,6 +78,33 @@ def equal_files(spans: Sequence[tuple[str, int, int | None]]) -> list[tuple[int,
                 finer[key, _digest(spans[place], whole=whole)].append(place)
         groups = finer
     return sorted((place, places[0]) for places in groups.values() for place in places[1:])
+
+
+def files_below(folder: Path | str, suffixes: Container[str]) -> list[Path]:
+    """Return the files with some endings in a folder and its folders, in order.
+
+    What is hidden is left out, as a shell does: notebooks' checkpoints, what macOS writes beside files, half-written
+    ones.
+
+    Args:
+        folder: where to look.
+        suffixes: without the dot, in small letters.
+    """
+    found = []
+    for home, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(home, name) for name in names if not name.startswith(".") and suffix_of(name) in suffixes]
+    return sorted(found)
+
+
+def suffix_of(name: str) -> str:
+    """Return the ending of a file name, without the dot and in small letters; "" if it has none.
+
+    Example:
+        >>> suffix_of("a.b.JPG"), suffix_of("README")
+        ('jpg', '')
+    """
+    return name.rpartition(".")[2].lower() if "." in name else ""
 
 
 def find_base(root: Path, candidates: Iterable[str], names: Sequence[str]) -> Path:

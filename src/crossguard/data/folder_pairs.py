@@ -9,9 +9,10 @@ from typing import Any
 from crossguard.checks import some, visible
 from crossguard.data.annotations import CAPTION, IMAGE, gather_json
 from crossguard.data.csv_pairs import gather_csv
+from crossguard.data.files import files_below
 from crossguard.data.in_memory import as_pairs
 from crossguard.data.pairs import OneToManyPairs
-from crossguard.data.reading import Reading, data_name, same_split, split_of_file, split_said
+from crossguard.data.reading import Reading, data_name, one_of_each, same_split, split_of_file, split_said
 from crossguard.data.shards import expand
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -39,7 +40,8 @@ def load_folder(
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images at `root`, but {visible(root)} is none.")
-    homes = {same_split(path.name): path for path in sorted(root.iterdir()) if path.is_dir() and _metadata(path)}
+    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir() and _metadata(path)]
+    homes = {part: root / name for part, name in one_of_each(root, folders).items()}
     if _metadata(root):
         home, part = root, split
     elif same_split(split or "test") in homes:
@@ -102,7 +104,7 @@ def _metadata(folder: Path) -> list[Path]:
 
 def _parquet_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(files, str | Path) and Path(files).is_dir():
-        found = sorted(Path(files).rglob("*.parquet"))
+        found = files_below(files, {"parquet"})
         if not found:
             raise ValueError(f"Expected parquet files in {visible(files)}, but there are none.")
         return found

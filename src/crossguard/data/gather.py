@@ -16,9 +16,11 @@ from crossguard.data.decode import undecodable
 from crossguard.data.files import Located, equal_files, locate
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
-from crossguard.data.reading import Reading, same_split
+from crossguard.data.reading import Reading, same_split, uncollected
 
 _NAMED = 5
+_UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
+"""Signs of no width, which join or part letters."""
 _COMPARED = 50_000
 """Up to so many files are compared with each other without being asked to."""
 
@@ -42,10 +44,11 @@ class Gathering:
         self._source, self._unit, self._value = visible(source), unit, value
         self._reading = reading or Reading()
         self._images: dict[str, int] = defaultdict(self._new_image)
-        self._texts = _numbering()
+        self._texts: dict[str, int] = {}  # each with the place in `_columns` where it came first
         self._count = 0
         self._rows, self._columns, self._row_images = array("q"), array("q"), array("q")
         self._bad, self._cut, self._wrong, self._others = _Reasons(), _Reasons(), _Reasons(), Counter[str]()
+        self._unread = Counter[str]()
         self._ids: dict[str, str] = {}
         self._splits: Counter[str] = Counter()
         self._asked = ""
@@ -79,7 +82,7 @@ class Gathering:
             self._row_images.append(place)
             for text in good:
                 self._rows.append(place)
-                self._columns.append(self._texts[text])
+                self._columns.append(self._texts.setdefault(text, len(self._columns)))
 
     def _new_image(self) -> int:
         self._count += 1
@@ -111,7 +114,8 @@ class Gathering:
         joined = "\n".join(paths)
         if any(odd in joined for odd in ("\0", "./", "//")) or not all(map(str.strip, paths)) or not all(texts):
             return False
-        if not _is_whole("\n".join(texts)):
+        told_texts = "\n".join(texts)
+        if not _is_whole(told_texts) or (not told_texts.isascii() and any(sign in told_texts for sign in _UNSEEN)):
             return False
         told = set(map(type, image_ids)) != {type(None)}
         if told and (None in image_ids or list(map(self._ids.setdefault, map(str, image_ids), paths)) != paths):
@@ -123,7 +127,8 @@ class Gathering:
             places = array("q", map(self._images.__getitem__, paths))
         self._row_images.extend(places)
         self._rows.extend(places)
-        self._columns.extend(map(self._texts.__getitem__, texts))
+        start = len(self._columns)
+        self._columns.extend(map(self._texts.setdefault, texts, range(start, start + len(texts))))
         return True
 
     def refuse(self, reason: str, where: int | str) -> None:
@@ -133,6 +138,10 @@ class Gathering:
     def complain(self, reason: str, where: str) -> None:
         """Note something wrong with the file that is no row of its own."""
         self._wrong.add(reason, where)
+
+    def leave_unread(self, names: Sequence[str]) -> None:
+        """Count keys or columns of a row that hold what might be meant, too."""
+        self._unread.update(names)
 
     def pass_over(self, reason: str) -> None:
         """Count a row that was not asked for."""
@@ -171,6 +180,7 @@ class Gathering:
         """The images' paths as the file has them, in its order."""
         return tuple(self._images)
 
+    @uncollected()
     def build(
         self, *, name: str, split: str, root: Path, pictures: Sequence[Picture | str] | None = None
     ) -> OneToManyPairs:
@@ -200,7 +210,7 @@ class Gathering:
             raise ValueError(f"{'; '.join(problems)}. Mend them, or leave them out with skip_bad=True (--skip-bad).")
         out = np.zeros(len(whole), dtype=bool)
         out[[*found.missing, *found.outside, *broken]] = True
-        images, texts = (np.frombuffer(side, dtype=np.int64) for side in (self._rows, self._columns))
+        images, texts = np.frombuffer(self._rows, dtype=np.int64), self._numbered_texts()
         there = ~out[images]
         if not there.any():
             raise ValueError(f"Expected images with {self._value}s in {self._source}, but none is whole: {problems}.")
@@ -208,6 +218,13 @@ class Gathering:
             images, texts = images[there], texts[there]
         notes = self._account(whole, out, found, broken)
         return self._pairs(name, split, whole, _one_each(whole, found), images, texts, notes)
+
+    def _numbered_texts(self) -> Int64[np.ndarray, " links"]:
+        """Return, for every text of every row, its number among the different ones."""
+        columns = np.frombuffer(self._columns, dtype=np.int64)
+        numbers = np.empty_like(columns)
+        numbers[np.fromiter(self._texts.values(), np.int64, len(self._texts))] = np.arange(len(self._texts))
+        return numbers[columns]
 
     def _at(self, where: int | str) -> str:
         return where if isinstance(where, str) else f"{self._unit} {where}"
@@ -271,6 +288,10 @@ class Gathering:
         rows = kept + sum(self._others.values()) + self._bad.count + int(per_image[out].sum())
         notes = [f"{kept:,} of {rows:,} rows of {self._source} are kept; left out: {', '.join(lost)}"] if lost else []
         notes += [f"left out of kept rows: {told}" for told in self._cut.told()]
+        notes += [
+            f"{count:,} {self._unit}s of {self._source} have something under {visible(name)!r}, too, which is not read"
+            for name, count in self._unread.items()
+        ]
         return notes + [f"{self._source}: {told}" for told in self._wrong.told()]
 
     def _pairs(
@@ -284,7 +305,7 @@ class Gathering:
         notes: list[str],
     ) -> OneToManyPairs:
         """Keep the images and texts that have a link, each once; `first` is the first image of the same file."""
-        texts, self._texts = tuple(self._texts), _numbering()  # a large file's texts take much room
+        texts, self._texts = tuple(self._texts), {}  # a large file's texts take much room
         own = first[rows]
         merged = _different(rows, len(pictures)) - _different(own, len(pictures))
         if merged:
@@ -379,16 +400,9 @@ def _numbered_anew(
     return used, places[indices], counts[used]
 
 
-def _numbering() -> defaultdict[str, int]:
-    """Return a mapping that gives new keys the numbers 0, 1, 2, ..."""
-    numbers: defaultdict[str, int] = defaultdict()
-    numbers.default_factory = numbers.__len__
-    return numbers
-
-
 def _is_text(text: str) -> bool:
-    """Whether there is something to read, in any script; halves of a character are not."""
-    return bool(text.strip()) and _is_whole(text)
+    """Whether there is something to read, in any script; halves of a character and unseen signs are not."""
+    return bool(text.strip().strip(_UNSEEN).strip()) and _is_whole(text)
 
 
 def _is_whole(text: str) -> bool:

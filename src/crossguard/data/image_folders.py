@@ -1,16 +1,16 @@
 """Labelled images on the disk: class folders, and clip_benchmark's tar shards."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossguard.checks import nearest, some, visible
+from crossguard.data.files import files_below
 from crossguard.data.gather import Gathering
 from crossguard.data.labelled import TEMPLATES, LabelledImages, labelled
 from crossguard.data.pictures import SUFFIXES, Picture
-from crossguard.data.reading import Reading, same_split
+from crossguard.data.reading import Reading, one_of_each, same_split
 from crossguard.data.shards import read_shard
-from crossguard.progress import Silent
+from crossguard.progress import shown
 
 CLASSES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
 """Names of the classes and prompts, one a line, as clip_benchmark has them."""
@@ -50,7 +50,7 @@ def load_image_folder(
         )
     rows = Gathering(home, reading, unit="file", value="label")
     for number, folder in enumerate(folders):
-        for path in _pictures(home / folder):
+        for path in files_below(home / folder, SUFFIXES):
             rows.add(path.relative_to(home).as_posix(), str(number), path.name)
     pairs = rows.build(name=_name(root), split=split, root=home)
     return labelled(pairs, names, _templates(root, templates))
@@ -81,14 +81,14 @@ def load_image_shards(
     """
     root, reading = Path(root), reading or Reading()
     home, split = _split_folder(root, split)
-    shards = sorted(home.glob("*.tar"), key=lambda path: (len(path.name), path.name))
+    shards = sorted(home.glob("[!.]*.tar"), key=lambda path: (len(path.name), path.name))
     _check_shards(home, shards)
     names = _names(root, classes)
     if names is None:
         raise ValueError(f"Expected the names of the classes in {visible(root / CLASSES_FILE)}, but there is none.")
     rows = Gathering(f"{len(shards)} shards", reading, unit="sample", value="label")
     pictures: list[Picture | str] = []
-    with (reading.progress or Silent()).task("Read shards", total=len(shards)) as task:
+    with shown(reading.progress).task("Read shards", total=len(shards)) as task:
         for path in shards:
             samples, cut = read_shard(path, image=image, captions="cls", field="")
             if cut:
@@ -113,7 +113,7 @@ def load_image_shards(
 def _split_folder(root: Path, split: str | None) -> tuple[Path, str]:
     """Return the folder of a split and its name; the root itself where it has no folders of splits."""
     folders = _folders(root)
-    splits = {same_split(name): name for name in folders if same_split(name) in _USUAL}
+    splits = one_of_each(root, [name for name in folders if same_split(name) in _USUAL])
     wanted = same_split(split or "test")
     if wanted in splits:
         return root / splits[wanted], wanted
@@ -137,16 +137,6 @@ def _folders(root: Path) -> list[str]:
         return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise ValueError(f"Expected a folder of images at {visible(root)}, but got: {error}") from error
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = [
-        Path(home, name)
-        for home, folders, names in os.walk(folder)
-        for name in names
-        if name.rpartition(".")[2].lower() in SUFFIXES and not name.startswith(".")
-    ]
-    return sorted(found)
 
 
 def _check_shards(home: Path, shards: Sequence[Path]) -> None:

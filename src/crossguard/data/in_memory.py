@@ -38,9 +38,9 @@ def as_pairs(
     their texts, and equal texts one text. Data sets and loaders are read once, from the first row to the last.
 
     Args:
-        obj: a list of (picture, text or texts); two lists, pictures and texts; a dict of columns; a DataFrame; a
-            Hugging Face data set (one split); a PyTorch data set or loader whose rows are (picture, text or texts, ...)
-            or dicts.
+        obj: a list of (picture, text or texts); two lists, pictures and texts; a dict of columns, or of texts by the
+            name of their picture's file; a DataFrame or Arrow table; a Hugging Face data set (one split); a PyTorch
+            data set or loader whose rows are (picture, text or texts, ...) or dicts.
         image: name of the column of pictures; where there is none of this name, the usual ones are tried.
         text: the same for the column of texts.
         id: a column that says which rows have the same picture; the first of them is taken. Default: pictures are the
@@ -83,7 +83,7 @@ def as_pairs(
             rows.add(own, row.value.tolist() if getattr(row.value, "ndim", 0) else row.value, number)
             if len(rows) > before:
                 kept.keep(own, found)
-        return rows.build(name=name, split=splits.name(), root=Path(root or "."), pictures=kept.pictures())
+        return rows.build(name=name, split=splits.name(), root=Path(root or ".").expanduser(), pictures=kept.pictures())
 
 
 def as_images(
@@ -133,7 +133,9 @@ def as_images(
             own = own if isinstance(found, str) else f"{number:06d}-{own}"  # equal pictures stay samples of their own
             rows.add(own, told, number)
             kept.keep(own, found)
-        pairs = rows.build(name=name, split=splits.name(), root=Path(root or "."), pictures=kept.pictures())
+        pairs = rows.build(
+            name=name, split=splits.name(), root=Path(root or ".").expanduser(), pictures=kept.pictures()
+        )
     return labelled(pairs, given, templates)
 
 
@@ -215,6 +217,8 @@ def _label(value: Any, classes: Sequence[str] | None) -> str:
         plain = int(plain)
     if isinstance(plain, bool) or not isinstance(plain, int | str) or plain == "":
         raise ValueError(f"that is a whole number or a text, but it is {str(plain)[:40]!r}")
+    if isinstance(plain, int) and plain < 0:
+        raise ValueError(f"of a class, but it is {plain}")
     if classes is None:
         return str(plain)
     if isinstance(plain, str) and classes.count(plain) == 1:

@@ -66,7 +66,7 @@ def load_npz(
     )
     if "split" not in arrays:
         return samples
-    told = [same_split(str(name)) for name in arrays["split"].reshape(-1)]
+    told = [same_split(name) for name in arrays["split"].astype(str).reshape(-1).tolist()]
     if len(told) != len(samples):
         raise ValueError(
             f"Expected a split for each of {len(samples)} samples in {visible(path)}, but got {len(told)}."

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crossguard.checks import lookup
+from crossguard.checks import check_whole, lookup
 from crossguard.data.clips import Clip, read_clip
+from crossguard.data.files import files_below
 from crossguard.data.samples import MultiModalSamples
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter, shown
 from crossguard.runs import DAMAGED, read_npz
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -96,7 +97,7 @@ def load_ravdess(
     steps: int = 64,
     coefficients: int = 20,
     channel: str = "speech",
-    reporter: Reporter | None = None,
+    progress: Reporter | None = None,
 ) -> MultiModalSamples:
     """Read the clips with video and sound below a folder.
 
@@ -112,7 +113,7 @@ def load_ravdess(
         steps: windows of sound per clip; they are the elements of "audio".
         coefficients: MFCC per window.
         channel: "speech" or "song".
-        reporter: shows the clips read.
+        progress: where the clips read are shown.
 
     Returns:
         Modalities "video", float32 [samples, frames, 3 * frame_size * frame_size] in [0, 1] (a frame's pixels as one
@@ -127,14 +128,8 @@ def load_ravdess(
     lookup(dict.fromkeys(("train", "val", "test", "all")), split, what="split")
     wanted = {name: number for number, name in CHANNELS.items()}
     number = lookup(wanted, channel, what="channel")
-    for name, value in (
-        ("frames", frames),
-        ("frame_size", frame_size),
-        ("steps", steps),
-        ("coefficients", coefficients),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
+    frames, frame_size = check_whole(frames, "frames", least=1), check_whole(frame_size, "frame_size", least=1)
+    steps, coefficients = check_whole(steps, "steps", least=1), check_whole(coefficients, "coefficients", least=1)
     chosen = [
         (path, code)
         for path, code in _clips(Path(root))
@@ -144,7 +139,7 @@ def load_ravdess(
         raise ValueError(f"Expected clips of {channel} with video and sound of the split {split!r} below {root}: none.")
     clips: list[Clip] = []
     broken = []
-    with (reporter or Silent()).task("read clips", total=len(chosen)) as task:
+    with shown(progress).task("read clips", total=len(chosen)) as task:
         for path, _ in chosen:
             try:
                 clips.append(read_clip(path, frames=frames, size=frame_size, steps=steps, coefficients=coefficients))
@@ -223,7 +218,7 @@ def _samples(
 def _clips(root: Path) -> list[tuple[Path, ClipCode]]:
     """Return the clips below a folder, by name."""
     found, wrong = [], []
-    for path in sorted(root.rglob("*.mp4"), key=lambda path: path.name):
+    for path in sorted(files_below(root, {"mp4"}), key=lambda path: path.name):
         try:
             found.append((path, parse_name(path.stem)))
         except ValueError as error:

@@ -1,12 +1,15 @@
 """`Reading`: how files of images and captions are read, whatever their layout, and what a file's name says."""
 
+import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from crossguard.checks import visible
 from crossguard.progress import Reporter
 
 _SAME = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
@@ -23,7 +26,7 @@ class Reading:
         verify: decode every image once, now; with `skip_bad` that is always done.
         workers: threads that decode; default: one per core.
         outside_root: take image files outside of `root` too: absolute paths, paths with `..`, links that lead out.
-        progress: where reading and checking are shown.
+        progress: where reading and checking are shown; default: bars where a person is there to see them.
     """
 
     skip_bad: bool = False
@@ -49,6 +52,18 @@ def with_reading(load: Callable[..., Any]) -> Callable[..., Any]:
     return flat
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let Python's collector rest, which would go through millions of rows again and again; none of them is garbage."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
 def same_split(name: str) -> str:
     """Return the usual name of a split: "val" for "validation" or "dev", and so on; others stay.
 
@@ -58,6 +73,22 @@ def same_split(name: str) -> str:
     """
     plain = name.strip()
     return _SAME.get(plain.lower(), plain.lower() if plain.lower() in ("train", "val", "test") else plain)
+
+
+def one_of_each(root: Path, folders: Iterable[str]) -> dict[str, str]:
+    """Return the folders of splits by the usual name of their split.
+
+    Raises:
+        ValueError: two of them are of the same split.
+    """
+    found: dict[str, str] = {}
+    for name in folders:
+        if found.setdefault(same_split(name), name) != name:
+            raise ValueError(
+                f"Expected one folder for each split of {visible(root)}, but {visible(found[same_split(name)])} and "
+                f"{visible(name)} are both {same_split(name)!r}."
+            )
+    return found
 
 
 def split_said(name: str) -> str | None:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from crossguard.checks import some, visible
 from crossguard.data.depth import read_pixels
+from crossguard.data.files import suffix_of
 from crossguard.data.kitti_road import split_of
 from crossguard.data.pictures import SUFFIXES, UNREADABLE, open_image
-from crossguard.data.reading import same_split, split_said
+from crossguard.data.reading import one_of_each, same_split, split_said
 from crossguard.data.samples import MultiModalSamples
 
 _SPLITS = ("train", "val", "test")
@@ -105,9 +106,10 @@ def _home(root: Path, split: str, rgb: str) -> tuple[Path, bool]:
         raise ValueError(f"Expected split {', '.join(_SPLITS)} or all, but got {split!r}.")
     if (root / rgb).is_dir():
         return root, False
-    found = {same_split(path.name): path for path in root.iterdir() if path.is_dir()} if root.is_dir() else {}
-    if same_split(split) in found and (found[same_split(split)] / rgb).is_dir():
-        return found[same_split(split)], True
+    folders = sorted(path.name for path in root.iterdir() if (path / rgb).is_dir()) if root.is_dir() else []
+    found = one_of_each(root, folders)
+    if same_split(split) in found:
+        return root / found[same_split(split)], True
     raise ValueError(
         f"Expected a folder {rgb!r} in {visible(root)} or in its folder of split {split!r}, but there is none."
     )
@@ -118,7 +120,7 @@ def _files(folder: Path) -> dict[str, Path]:
         raise ValueError(f"Expected pictures in {visible(folder)}, but there is no such folder.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix[1:].lower() in SUFFIXES:
+        if suffix_of(path.name) in SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
                 raise ValueError(
                     f"Expected one picture called {visible(path.stem)} in {visible(folder)}, but got several."

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from crossguard.data.files import suffix_of
 from crossguard.data.pictures import SUFFIXES
 
 SPLIT = "split"
-"""The column that says which split a row is of."""
+"""The column that says which split a row is of, in capitals or not."""
 
 
 class Row(NamedTuple):
@@ -52,6 +53,8 @@ def rows_of(obj: Any, columns: Columns) -> Iterator[Row]:
         yield from _mapping(obj, columns)
     elif hasattr(obj, "cast_column"):
         yield from _hugging_face(obj, columns)
+    elif hasattr(obj, "to_pydict") and hasattr(obj, "column_names"):  # Arrow's table
+        yield from _table(obj.to_pydict(), _keys(obj.column_names), columns)
     elif hasattr(obj, "columns") and hasattr(obj, "__getitem__"):
         yield from _table(obj, _keys(obj.columns), columns)
     elif hasattr(obj, "dataset") and hasattr(obj, "collate_fn"):
@@ -78,13 +81,23 @@ def names_of_classes(obj: Any, label: str) -> Sequence[str] | None:
 def _mapping(obj: Mapping[Any, Any], columns: Columns) -> Iterator[Row]:
     if obj and all(hasattr(value, "cast_column") for value in obj.values()):
         raise ValueError(f"Expected one split of the data set, but got all of {sorted(map(str, obj))}: choose one.")
+    if are_pictures(obj):
+        yield from (Row(picture, value) for picture, value in obj.items())
+        return
     yield from _table(obj, _keys(obj), columns)
+
+
+def are_pictures(names: Iterable[Any]) -> bool:
+    """Whether there are names, and all are those of picture files: of an object or a mapping by picture."""
+    names = list(names)
+    return bool(names) and all(isinstance(name, str) and suffix_of(name) in SUFFIXES for name in names)
 
 
 def _table(obj: Any, names: Sequence[str], columns: Columns) -> Iterator[Row]:
     image, value = _named(names, columns)
     ids = None if columns.id is None else obj[_id(names, columns)]
-    yield from _zipped(obj[image], obj[value], columns, ids, obj[SPLIT] if SPLIT in names else None)
+    part = split_of(names)
+    yield from _zipped(obj[image], obj[value], columns, ids, None if part is None else obj[part])
 
 
 def _zipped(images: Any, values: Any, columns: Columns, ids: Any = None, splits: Any = None) -> Iterator[Row]:
@@ -115,7 +128,7 @@ def _hugging_face(obj: Any, columns: Columns) -> Iterator[Row]:
     if type(kind).__name__ == "Image":
         plain = plain.cast_column(image, replace(kind, decode=False))  # the file's bytes, not decoded
     for row in plain:
-        yield Row(row[image], row[value], None if key is None else row[key], row.get(SPLIT))
+        yield Row(row[image], row[value], None if key is None else row[key], row.get(split_of(row)))
 
 
 def _batch(batch: Any, columns: Columns) -> Iterator[Row]:
@@ -126,7 +139,7 @@ def _batch(batch: Any, columns: Columns) -> Iterator[Row]:
         image, value = _named(_keys(batch), columns)
         images, values = batch[image], batch[value]
         ids = None if columns.id is None else batch[_id(_keys(batch), columns)]
-        splits = batch.get(SPLIT)
+        splits = batch.get(split_of(batch))
     elif isinstance(batch, list | tuple) and len(batch) >= 2 and not _is_row(batch[0]):
         images, values = batch[0], batch[1]
     elif isinstance(batch, list | tuple):  # a loader that leaves its rows as they are
@@ -155,7 +168,8 @@ def _row(row: Any, columns: Columns) -> Row:
     if isinstance(row, Mapping):
         names = _keys(row)
         image, value = _named(names, columns)
-        return Row(row[image], row[value], None if columns.id is None else row[_id(names, columns)], row.get(SPLIT))
+        key = None if columns.id is None else row[_id(names, columns)]
+        return Row(row[image], row[value], key, row.get(split_of(row)))
     if not isinstance(row, list | tuple) or len(row) < 2:
         raise ValueError(
             f"Expected rows of (picture, {columns.what}) or with the keys {columns.image!r} and {columns.value!r}, but "
@@ -176,8 +190,22 @@ def _named(names: Sequence[str], columns: Columns) -> tuple[str, str]:
         name = next((name for name in (wanted, *known) if name in names), None)
         if name is None:
             raise ValueError(f"Expected a column {wanted!r}, but got {', '.join(map(repr, names)) or 'none'}.")
+        if names.count(name) > 1:
+            raise ValueError(f"Expected one column {name!r}, but got {names.count(name)}.")
         found.append(name)
     return found[0], found[1]
+
+
+def split_of(names: Iterable[Any]) -> str | None:
+    """Return the name of the column of splits; None if there is none.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [name for name in names if isinstance(name, str) and name.lower() == SPLIT]
+    if len(found) > 1:
+        raise ValueError(f"Expected one column {SPLIT!r}, but got {', '.join(map(repr, found))}.")
+    return found[0] if found else None
 
 
 def _id(names: Sequence[str], columns: Columns) -> str:
@@ -201,7 +229,7 @@ def _are_two_lists(obj: Sequence[Any], columns: Columns) -> bool:
     if len(images) != 2 or not isinstance(images, list | tuple):
         return True
     # Two lists of two: rows if the first holds a picture and a value.
-    return _is_picture(images[1]) or (isinstance(images[1], str) and images[1].rpartition(".")[2].lower() in SUFFIXES)
+    return _is_picture(images[1]) or (isinstance(images[1], str) and suffix_of(images[1]) in SUFFIXES)
 
 
 def _is_row(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """`MultiModalSamples`: named modalities of equal length with a label or a mask each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,13 +164,15 @@ def _array(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):  # bfloat16 has no counterpart in NumPy
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
+    if np.ma.is_masked(values):
+        raise ValueError(f"{np.ma.count_masked(values):,} values are masked: fill them")
     return np.asarray(values)
 
 
 def _values(values: Any, what: str) -> np.ndarray:
     try:
         found = _array(values)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"Expected {what} to be one array, but got: {error}") from error
     if found.dtype.kind not in "fiub" or found.ndim < 2:
         raise ValueError(
@@ -179,9 +182,18 @@ def _values(values: Any, what: str) -> np.ndarray:
 
 
 def _labels(labels: Any, classes: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    found = _array(labels)
-    if found.dtype.kind in "OU":
-        told = [str(label) for label in found.reshape(-1)]
+    try:
+        found = _array(labels)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"Expected labels in one array, but got: {error}") from error
+    again = [name for name, count in Counter(map(str, classes or ())).items() if count > 1]
+    if again:
+        raise ValueError(f"Expected different names of classes, but some come again: {some(again)}.")
+    if found.dtype.kind in "OUS":
+        other = sorted({type(label).__name__ for label in found.reshape(-1).tolist()} - {"str", "bytes"})
+        if other:
+            raise ValueError(f"Expected labels that are all whole numbers or all names, but some are {some(other)}.")
+        told = found.astype(str).reshape(-1).tolist()
         names = sorted(set(told)) if classes is None else list(map(str, classes))
         unknown = sorted(set(told) - set(names))
         if found.ndim != 1 or unknown:
@@ -197,7 +209,11 @@ def _labels(labels: Any, classes: Sequence[str] | None) -> tuple[np.ndarray, tup
 
 
 def _single(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32) if values.dtype == np.float16 else values
+    """Return numbers that PyTorch can take: of the machine's byte order, floating point of 4 or 8 bytes."""
+    values = np.asarray(values)
+    if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
+        return values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _whole(values: np.ndarray, what: str) -> np.ndarray:

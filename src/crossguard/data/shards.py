@@ -25,6 +25,8 @@ _PRIME = 65521
 """Adler's."""
 _LARGEST_TEXT = 2**24
 """Bytes of the largest caption (16 MB)."""
+_LEAST_AHEAD, _MOST_AHEAD = 2**12, 2**18
+"""Bytes that are read at once."""
 
 
 class ShardSample(NamedTuple):
@@ -73,6 +75,8 @@ def expand(shards: str | Path | Sequence[str | Path]) -> list[Path]:
         for path in expand_braces(str(pattern)):
             starred = set("*?[") & set(path.name)
             matches = sorted(path.parent.glob(path.name)) if starred else []
+            if not path.name.startswith("."):
+                matches = [match for match in matches if not match.name.startswith(".")]
             found += matches or [path]  # a pattern without any match is missing, as a file is
     missing = [str(path) for path in found if not path.is_file()]
     if missing or not found:
@@ -141,7 +145,8 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
     cut = ""
     handle = os.open(path, os.O_RDONLY)
     try:
-        members = read_members(handle, path)
+        ahead = ReadAhead(handle)
+        members = read_members(ahead, path)
         while True:
             try:
                 member = next(members, None)
@@ -157,12 +162,16 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
             is_caption = extension == captions or extension.endswith(f".{captions}")
             if not is_caption and last not in SUFFIXES:
                 continue
-            sample = samples.setdefault(f"{folder}{slash}{stem}", _Sample())
+            own = f"{folder}{slash}{stem}"
+            sample = samples.get(own) or samples.setdefault(own, _Sample())
             held: dict[str, object] = sample.captions if is_caption else sample.images  # type: ignore[assignment]
             if extension in held:
                 sample.again += not is_caption
             elif is_caption:
-                sample.captions[extension] = _captions(os.pread(handle, member.size, member.offset), last, key)
+                readable = member.size <= _LARGEST_TEXT
+                sample.captions[extension] = (
+                    _captions(ahead.read(member.offset, member.size), last, key) if readable else ()
+                )
             else:
                 sample.images[extension] = member
     except OSError as error:
@@ -199,24 +208,49 @@ def _one(members: dict[str, _T], wanted: str | None) -> _T | None:
     """Return the one that is meant: of the extension asked for, else the only one, first among those without a dot."""
     if wanted in members:
         return members[wanted]
+    if wanted is None and len(members) == 1:
+        return next(iter(members.values()))
     if wanted is not None:
         members = {name: member for name, member in members.items() if name.endswith(f".{wanted}")}
     plain = {name: member for name, member in members.items() if "." not in name} or members
     return next(iter(plain.values())) if len(plain) == 1 else None
 
 
-def read_members(handle: int, path: Path) -> Iterator[Member]:
-    """Give the files of an uncompressed tar (ustar, GNU or pax); only its headers are read.
+class ReadAhead:
+    """Reads a file here and there: little where it is skipped through, much at once where one piece follows another.
+
+    Args:
+        handle: of the file.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self.size = os.fstat(handle).st_size
+        self._handle, self._start, self._held, self._next = handle, 0, b"", _LEAST_AHEAD
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return bytes of the file; fewer at its end."""
+        begin = at - self._start
+        end = begin + size
+        if begin < 0 or end > len(self._held):
+            follows = 0 <= begin <= len(self._held)
+            self._next = min(2 * self._next, _MOST_AHEAD) if follows else _LEAST_AHEAD
+            self._held, self._start = os.pread(self._handle, max(size, self._next), at), at
+            begin, end = 0, size
+        return self._held[begin:end]
+
+
+def read_members(file: ReadAhead, path: Path) -> Iterator[Member]:
+    """Give the files of an uncompressed tar (ustar, GNU or pax); only its headers are read, and what lies close by.
 
     Raises:
         ValueError: no tar.
         EOFError: it ends early, or goes on with something else; what was given until then is whole.
     """
-    whole = os.fstat(handle).st_size
+    whole = file.size
     at, long_name, pax = 0, "", dict[str, str]()
     while at + _BLOCK <= whole:
-        block = os.pread(handle, _BLOCK, at)
-        if not block.strip(b"\0"):
+        block = file.read(at, _BLOCK)
+        if not block[:1].strip(b"\0") and not block.strip(b"\0"):
             return
         size = _number(block[124:136])
         if size is None or not _is_header(block):
@@ -228,9 +262,9 @@ def read_members(handle: int, path: Path) -> Iterator[Member]:
             raise EOFError(f"it ends inside {visible(name)}")
         at = begin + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if kind == b"L":
-            long_name = _text(os.pread(handle, min(size, _LARGEST_TEXT), begin).rstrip(b"\0"))
+            long_name = _text(file.read(begin, min(size, _LARGEST_TEXT)).rstrip(b"\0"))
         elif kind == b"x":
-            pax = _pax(os.pread(handle, min(size, _LARGEST_TEXT), begin))
+            pax = _pax(file.read(begin, min(size, _LARGEST_TEXT)))
         elif kind != b"g":
             if kind in b"0\0007":
                 yield Member(name, begin, size)

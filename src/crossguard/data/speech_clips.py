@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from crossguard.checks import check_choice, lookup, some, visible
+from crossguard.checks import check_choice, check_whole, lookup, some, visible
 from crossguard.data.clips import Clip, read_clip
+from crossguard.data.files import files_below
 from crossguard.data.kitti_road import split_of
 from crossguard.data.pictures import UNREADABLE, as_rgb, open_image
 from crossguard.data.samples import MultiModalSamples
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter, shown
 from crossguard.runs import DAMAGED, read_npz
 
-VIDEOS = frozenset({".mp4", ".flv", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm"})
-SOUNDS = frozenset({".wav", ".mp3", ".flac"})
+VIDEOS = frozenset({"mp4", "flv", "mpg", "mpeg", "avi", "mov", "mkv", "webm"})
+SOUNDS = frozenset({"wav", "mp3", "flac"})
 CREMA_D = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _CREMA_D_NAME = re.compile(r"(1\d{3})_[A-Z]{3}_([A-Z]{3})_[A-Z]{1,2}")
 GRID = {
@@ -52,7 +53,7 @@ def load_crema_d(
     frame_size: int = 64,
     steps: int = 64,
     coefficients: int = 20,
-    reporter: Reporter | None = None,
+    progress: Reporter | None = None,
 ) -> MultiModalSamples:
     """Read CREMA-D (Cao et al., IEEE Transactions on Affective Computing 5(4), 2014): six emotions, 91 actors.
 
@@ -66,7 +67,7 @@ def load_crema_d(
         frame_size: as `load_ravdess`.
         steps: as `load_ravdess`.
         coefficients: as `load_ravdess`.
-        reporter: shows the clips read.
+        progress: where the clips read are shown.
 
     Returns:
         As `load_ravdess`, with the emotions of `CREMA_D`.
@@ -85,7 +86,7 @@ def load_crema_d(
         return _Spoken(list(CREMA_D).index(found[2]), actor, part)
 
     sizes = _Sizes(frames, frame_size, steps, coefficients)
-    return _load("crema-d", Path(root), split, parse, tuple(CREMA_D.values()), sizes, reporter)
+    return _load("crema-d", Path(root), split, parse, tuple(CREMA_D.values()), sizes, progress)
 
 
 def load_grid(
@@ -97,7 +98,7 @@ def load_grid(
     frame_size: int = 32,
     steps: int = 150,
     coefficients: int = 20,
-    reporter: Reporter | None = None,
+    progress: Reporter | None = None,
 ) -> MultiModalSamples:
     """Read clips of the GRID corpus (Cooke et al., JASA 120(5), 2006): one sentence of six words each.
 
@@ -114,7 +115,7 @@ def load_grid(
         frame_size: as `load_ravdess`; the same.
         steps: as `load_ravdess`; the same.
         coefficients: as `load_ravdess`; the same.
-        reporter: shows the clips read.
+        progress: where the clips read are shown.
 
     Returns:
         As `load_ravdess`, with the words; of cut clips "video" is float32 [samples, frames, values of a frame in grey]
@@ -134,9 +135,9 @@ def load_grid(
         return _Spoken(list(words).index(path.stem[place]), int(told[1]) if told else 0, "")
 
     if (Path(root) / "audio_logmel.npz").is_file():
-        return _load_cut(Path(root), split, parse, tuple(words.values()), reporter)
+        return _load_cut(Path(root), split, parse, tuple(words.values()), progress)
     sizes = _Sizes(frames, frame_size, steps, coefficients)
-    return _load("grid", Path(root), split, parse, tuple(words.values()), sizes, reporter)
+    return _load("grid", Path(root), split, parse, tuple(words.values()), sizes, progress)
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,7 @@ class _Sizes:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
+            object.__setattr__(self, name, check_whole(value, name, least=1))
 
 
 def _load(
@@ -159,15 +159,14 @@ def _load(
     parse: Callable[[Path], _Spoken | None],
     classes: Sequence[str],
     sizes: _Sizes,
-    reporter: Reporter | None,
+    progress: Reporter | None,
 ) -> MultiModalSamples:
     lookup(dict.fromkeys(_SPLITS), split, what="split")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS | SOUNDS)
-    sounds = {_whose(path): path for path in files if path.suffix.lower() in SOUNDS}
-    chosen = _chosen([path for path in files if path.suffix.lower() in VIDEOS], parse, split, root)
+    sounds = {_whose(path): path for path in files_below(root, SOUNDS)}
+    chosen = _chosen(files_below(root, VIDEOS), parse, split, root)
     clips: list[Clip] = []
     broken = []
-    with (reporter or Silent()).task("read clips", total=len(chosen)) as task:
+    with shown(progress).task("read clips", total=len(chosen)) as task:
         for path, _ in chosen:
             sound = sounds.get(_whose(path)) or sounds.get(("", path.stem))
             try:
@@ -230,7 +229,7 @@ def _load_cut(
     split: str,
     parse: Callable[[Path], _Spoken | None],
     classes: Sequence[str],
-    reporter: Reporter | None,
+    progress: Reporter | None,
 ) -> MultiModalSamples:
     lookup(dict.fromkeys(_SPLITS), split, what="split")
     try:
@@ -248,7 +247,7 @@ def _load_cut(
         )
     chosen = _chosen([root / "video" / f"{name}.jpg" for name in ids], parse, split, root)
     pictures = []
-    with (reporter or Silent()).task("read clips", total=len(chosen)) as task:
+    with shown(progress).task("read clips", total=len(chosen)) as task:
         for path, _ in chosen:
             try:
                 with open_image(path) as image:

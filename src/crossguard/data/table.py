@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, Literal
 
-from crossguard.checks import check_options
+from crossguard.checks import check_options, plain
 from crossguard.data.augmented import load_augmented
 from crossguard.data.csv_pairs import load_csv
 from crossguard.data.emoji import load_emoji
@@ -143,19 +143,22 @@ def load_pairs(
     return _load(name, "pairs", split, progress=progress, **options)
 
 
-def load_samples(name: str, *, split: str | None = None, **options: Any) -> MultiModalSamples:
+def load_samples(
+    name: str, *, split: str | None = None, progress: Reporter | None = None, **options: Any
+) -> MultiModalSamples:
     """Load a split of a labelled multi-modal data set.
 
     Args:
         name: a name of the table (`crossguard list datasets`) that gives samples: "watch", "roads", ...
         split: "train", "val" or "test". Default: "test", or what a file's name tells.
+        progress: where reading clips or drawing scenes is shown.
         options: the data set's own (for "watch": `window`, `stride`; for "kitti-road": `root`, `size`, ...).
 
     Raises:
         ValueError: an unknown name or option, an option that is missing or of another type, or a name that holds
             image-text pairs.
     """
-    return _load(name, "samples", split, **options)
+    return _load(name, "samples", split, progress=progress, **options)
 
 
 def load_expressions(name: str, *, split: str = "val", **options: Any) -> ReferringExpressions:
@@ -192,7 +195,7 @@ def load_images(
 def _load(name: str, gives: str, split: str | None, *, progress: Reporter | None = None, **options: Any) -> Any:
     row = DATASETS.find(name)
     parameters = signature(row.load).parameters
-    if "progress" in parameters and gives != "samples":
+    if "progress" in parameters:
         options["progress"] = progress
     if split is not None or ("split" in parameters and parameters["split"].default is Parameter.empty):
         options["split"] = split or "test"
@@ -200,14 +203,15 @@ def _load(name: str, gives: str, split: str | None, *, progress: Reporter | None
     if row.gives != gives and not told:
         raise ValueError(f"Expected a data set of {gives}, but {name!r} holds {row.gives}: use load_{row.gives}.")
     check_options(row.load, options, what=f"data set {name!r}")
-    found = row.load(**{option: _expanded(value, parameters.get(option)) for option, value in options.items()})
+    found = row.load(**{option: _given(value, parameters.get(option)) for option, value in options.items()})
     return found.pairs() if told else found
 
 
-def _expanded(value: Any, parameter: Parameter | None) -> Any:
-    """Return a path with `~` as the home folder; what is no path stays."""
+def _given(value: Any, parameter: Parameter | None) -> Any:
+    """Return a NumPy number as Python's own, and a path with `~` as the home folder; what is neither stays."""
+    value = plain(value)
     if parameter is None or "Path" not in str(parameter.annotation):
         return value
     if isinstance(value, list | tuple):
-        return [_expanded(each, parameter) for each in value]
+        return [_given(each, parameter) for each in value]
     return os.path.expanduser(value) if isinstance(value, str | os.PathLike) else value

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from crossguard.checks import lookup
+from crossguard.checks import check_whole, lookup
 from crossguard.data.samples import MultiModalSamples
 
 PEOPLE = {"train": (1, 2, 4, 5, 7, 8), "val": (3, 6), "test": (9, 10)}
@@ -44,9 +44,7 @@ def load_watch(*, split: str = "test", window: int = 128, stride: int | None = N
     """
     people = lookup(PEOPLE, split, what="split")
     stride = window if stride is None else stride
-    for name, value in (("window", window), ("stride", stride)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"Expected `{name}` to be a whole number >= 1, but got {value!r}.")
+    window, stride = check_whole(window, "window", least=1), check_whole(stride, "stride", least=1)
     recordings = [row for row in _recordings() if row[2] in people]
     longest = max(len(signal) for signal, _, _ in recordings)
     if window > longest:

@@ -8,11 +8,12 @@ from crossguard.checks import visible
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
-from crossguard.data.reading import Reading, same_split, split_of_file, split_said
+from crossguard.data.reading import Reading, same_split, split_of_file, split_said, uncollected
 from crossguard.data.shards import ShardSample, expand, read_shard
-from crossguard.progress import Silent
+from crossguard.progress import shown
 
 
+@uncollected()
 def load_webdataset(
     *,
     shards: str | Path | Sequence[str | Path],
@@ -50,7 +51,7 @@ def load_webdataset(
     rows = Gathering(f"{len(paths)} shards", reading, unit="sample")
     pictures: list[Picture | str] = []
     again = len(set(names)) < len(names)
-    with (reading.progress or Silent()).task("Read shards", total=len(paths)) as task:
+    with shown(reading.progress).task("Read shards", total=len(paths)) as task:
         for path, name in zip(paths, names, strict=True):
             samples, cut = read_shard(path, image=image, captions=captions, field=field)
             if cut:
