@@ -154,6 +154,22 @@ def test_a_stopped_training_goes_on_as_if_never_stopped(toy_pairs, pictures, run
     assert same(weights(done), expected)
 
 
+def test_a_run_given_by_its_folder(toy_pairs, pictures, tmp_path, monkeypatch):
+    """As an open run, `~` and NumPy's numbers included; processes that are not the first open nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"defence": "clean", "pictures": pictures, "learning_rate": 1e-3}
+    given = {"batch_size": np.int64(4), "steps": np.int64(2), "log_every": 1, "seed": np.int64(1), **options}
+    first = weights(train(make_clip(), toy_pairs, run="~/run", **given))
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["settings"] == {"verb": "train"}
+    assert info["finished"]
+    again = weights(train(make_clip(), toy_pairs, run=tmp_path / "run", progress=Noted(), **given))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    monkeypatch.setattr("crossguard.training.trainer._is_main", lambda: False)
+    train(make_clip(), toy_pairs, run=tmp_path / "other", **given)
+    assert not (tmp_path / "other").exists()
+
+
 def test_another_training_in_the_same_run_is_refused(toy_pairs, pictures, run):
     train(make_clip(), toy_pairs, run=run, pictures=pictures, defence="clean", **QUICK)
     with pytest.raises(ValueError, match="`learning_rate` is 0.001 there and 0.1 now"):

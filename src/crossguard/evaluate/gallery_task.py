@@ -17,6 +17,7 @@ from crossguard.models import VisionLanguageModel
 from crossguard.models.base import PatchModel
 from crossguard.models.gallery_choice import MODALITIES, GalleryChoice
 from crossguard.models.patches import to_patches
+from crossguard.models.unseen import linked_as_read
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def gallery_task(
 
     A concept is what links hold together: pictures and texts reached from each other. Its first picture and that
     picture's first text are asked; its other pictures and texts are the gallery's entry (their mean unit embedding).
-    Concepts without others are left out, and the first `classes` of the rest are taken.
+    Concepts without others are left out, and the first `classes` of the rest are taken. Texts that the model cannot
+    tell apart hold concepts together, too.
 
     Args:
         model: a model that can leave out patches, in evaluation mode where it is.
@@ -62,7 +64,7 @@ def gallery_task(
     Raises:
         ValueError: fewer than two concepts with others, or a model without a patch grid.
     """
-    grid = patch_grid(model)
+    grid, pairs = patch_grid(model), linked_as_read(model, pairs)
     chosen = _concepts(pairs)[:classes]
     if len(chosen) < 2:
         raise ValueError(
