@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _unusual(
     """
     for numbers, given in batches:
         plain = set(map(type, given)) == {dict}
-        found = [[row.get(key) for row in given] for key in keys] if plain else []
+        found = [_column(given, key) for key in keys] if plain else []
         if plain and sum(map(len, given)) != len(given) * sum(None not in column for column in found):
             held = {key for layout in set(map(tuple, given)) for key in layout}  # some have more to say
             plain = split_of(held) is None and not (held & _VALUES - set(keys))
@@ -145,6 +146,13 @@ def _unusual(
             untold.extend(numbers[: 6 - min(6, len(untold))])
         else:
             yield from zip(numbers, given, strict=True)
+
+
+def _column(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(key), rows))
+    except KeyError:
+        return [row.get(key) for row in rows]
 
 
 def _first(row: Mapping[str, Any], known: Sequence[str]) -> Any:

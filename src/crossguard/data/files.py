@@ -47,16 +47,19 @@ def locate(
         if not outside_root and not _within(real, base):
             found.outside.update(place for place, _ in wanted)
             continue
-        kinds = _kinds(real)
+        files, links = _entries(real)
+        found.paths.update((place, f"{real}/{own}") for place, own in wanted if own in files)
         for place, own in wanted:
-            is_file, is_link = kinds.get(own, (False, False))
-            path = os.path.realpath(f"{real}/{own}") if is_link else f"{real}/{own}"
-            if not is_file:
+            if own in files:
+                continue
+            path = os.path.realpath(f"{real}/{own}") if own in links else ""
+            if not path:
                 found.missing.add(place)
-            elif is_link and not outside_root and not _within(path, base):
+            elif not outside_root and not _within(path, base):
                 found.outside.add(place)
             else:
                 found.paths[place] = path
+    found.paths = dict(sorted(found.paths.items()))  # the first name of a file counts, whether a link or not
     return found
 
 
@@ -135,16 +138,19 @@ def _digest(span: tuple[str, int, int | None], *, whole: bool) -> bytes:
         return blake2b(file.read(size - skipped), digest_size=16).digest()
 
 
-def _kinds(folder: str) -> dict[str, tuple[bool, bool]]:
-    """Return the entries of a folder: whether each is a file, and whether it is a link."""
-    kinds = {}
+def _entries(folder: str) -> tuple[set[str], set[str]]:
+    """Return the names of the files in a folder, and of the links to files; none of one that cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    kinds[entry.name] = entry.is_file(), entry.is_symlink()
-                except OSError:  # a link that leads to itself
-                    kinds[entry.name] = False, True
+            there = list(entries)
     except OSError:
-        pass
-    return kinds
+        return set(), set()
+    files = {entry.name for entry in there if entry.is_file(follow_symlinks=False)}
+    return files, {entry.name for entry in there if entry.is_symlink() and _is_file(entry)}
+
+
+def _is_file(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_file()
+    except OSError:  # it leads to itself
+        return False

@@ -49,7 +49,8 @@ class Picture:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "file", os.fspath(self.file))
+        if type(self.file) is not str:
+            object.__setattr__(self, "file", os.fspath(self.file))
 
     @property
     def path(self) -> Path:

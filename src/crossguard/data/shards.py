@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from hashlib import blake2b
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from zlib import adler32
 
 from crossguard.checks import some, visible
 from crossguard.data.cache import cache_folder
@@ -23,6 +23,7 @@ _SCHEMA = 2
 _BLOCK = 512
 _PRIME = 65521
 """Adler's."""
+_ENDS = (b"\0 ", b" \0")
 _LARGEST_TEXT = 2**24
 """Bytes of the largest caption (16 MB)."""
 _LEAST_AHEAD, _MOST_AHEAD = 2**12, 2**18
@@ -142,6 +143,7 @@ class _Sample:
 
 def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[list[ShardSample], str]:
     samples: dict[str, _Sample] = {}
+    seen: dict[str, tuple[str, str, bool, bool]] = {}
     cut = ""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -157,10 +159,9 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
                 break
             folder, slash, name = member.name.rpartition("/")
             stem, _, extension = name.partition(".")
-            extension = extension.lower()
-            last = extension.rpartition(".")[2]
-            is_caption = extension == captions or extension.endswith(f".{captions}")
-            if not is_caption and last not in SUFFIXES:
+            known = seen.get(extension) or seen.setdefault(extension, _kind(extension, captions))
+            extension, last, is_caption, is_read = known
+            if not is_read:
                 continue
             own = f"{folder}{slash}{stem}"
             sample = samples.get(own) or samples.setdefault(own, _Sample())
@@ -179,6 +180,14 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
     finally:
         os.close(handle)
     return [row for key, sample in samples.items() for row in _rows(key, sample, image, captions)], cut
+
+
+def _kind(extension: str, captions: str) -> tuple[str, str, bool, bool]:
+    """Return an extension in small letters, what comes after its last dot, whether it is a caption's, and is read."""
+    small = extension.lower()
+    last = small.rpartition(".")[2]
+    is_caption = small == captions or small.endswith(f".{captions}")
+    return small, last, is_caption, is_caption or last in SUFFIXES
 
 
 def _rows(key: str, sample: _Sample, image: str | None, captions: str) -> Iterator[ShardSample]:
@@ -252,8 +261,8 @@ def read_members(file: ReadAhead, path: Path) -> Iterator[Member]:
         block = file.read(at, _BLOCK)
         if not block[:1].strip(b"\0") and not block.strip(b"\0"):
             return
-        size = _number(block[124:136])
-        if size is None or not _is_header(block):
+        size = _size(block)
+        if size is None:
             break
         kind, begin = block[156:157], at + _BLOCK
         size = int(pax.get("size", size)) if kind in b"0\0" else size
@@ -275,6 +284,20 @@ def read_members(file: ReadAhead, path: Path) -> Iterator[Member]:
         raise EOFError(f"no header at byte {at:,}")
 
 
+def _size(block: bytes) -> int | None:
+    """Return the size of a member; None of what is no header."""
+    if block[154:156] in _ENDS and block[135] in b"\0 ":  # as nearly all are written
+        field = block[148:156]
+        try:
+            told, size = int(block[148:154], 8), int(block[124:135], 8)
+        except ValueError:
+            pass
+        else:
+            if (told - (adler32(block) & 0xFFFF) + (adler32(field) & 0xFFFF) - 8 * ord(" ")) % _PRIME == 0:
+                return size
+    return _number(block[124:136]) if _is_header(block) else None
+
+
 def _is_header(block: bytes) -> bool:
     """Compare the checksum: the sum of all bytes, its own counted as blanks; some write it of signed bytes."""
     told = _number(block[148:156])
@@ -288,7 +311,7 @@ def _is_header(block: bytes) -> bool:
 
 def _sum(some: bytes) -> int:
     """Return the sum of bytes up to multiples of a prime: the lower half of Adler's checksum, less one."""
-    return (zlib.adler32(some) & 0xFFFF) - 1
+    return (adler32(some) & 0xFFFF) - 1
 
 
 def _number(field: bytes) -> int | None:
