@@ -25,6 +25,7 @@ import tarfile
 import tempfile
 import time
 import traceback
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -131,7 +132,7 @@ ODD: tuple[Any, ...] = (
         "\0",
         "a\x1b[2J",
     ),
-    *([], {}, [[]], {"a": 1}, ["a", None], "x" * 5000, "[/]", "[red]", "🙂", "\ud800", "\u202e"),
+    *([], {}, [[]], {"a": 1}, ["a", None], "x" * 5000, "[/]", "[red]", "🙂", "\ud800", "\u202e", "\u200b"),
 )
 
 
@@ -303,7 +304,7 @@ def _expected(pool: Pool, rows: list[Any]) -> tuple[set[tuple[str, str]], int, i
         if isinstance(caption, list) and any(isinstance(text, dict) for text in caption):
             caption = [text.get("raw") if isinstance(text, dict) else text for text in caption]
         texts = [caption] if isinstance(caption, str) else caption if isinstance(caption, list) else []
-        good = [text.strip() for text in texts if isinstance(text, str) and text.strip() and _encodes(text)]
+        good = [text.strip() for text in texts if isinstance(text, str) and _seen(text) and _encodes(text)]
         plain = isinstance(image, str) and image.strip() and "\0" not in image and texts
         known = row.get("image_id")
         if plain and known is not None and ids.setdefault(str(known), _same(image)) != _same(image):
@@ -319,6 +320,11 @@ def _expected(pool: Pool, rows: list[Any]) -> tuple[set[tuple[str, str]], int, i
 
 def _same(image: str) -> str:
     return re.sub(r"(?<![^/])(?:\./)+|/(?=/)", "", image)
+
+
+def _seen(text: str) -> bool:
+    """Whether a reader would see anything of a text."""
+    return any(unicodedata.category(sign) != "Cf" for sign in "".join(text.split()))
 
 
 def _encodes(text: str) -> bool:

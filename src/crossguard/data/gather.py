@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import cast
+from unicodedata import category
 
 import numpy as np
 from jaxtyping import Int64
@@ -19,8 +20,6 @@ from crossguard.data.pictures import Picture
 from crossguard.data.reading import Reading, same_split, uncollected
 
 _NAMED = 5
-_UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
-"""Signs of no width, which join or part letters."""
 _COMPARED = 50_000
 """Up to so many files are compared with each other without being asked to."""
 
@@ -114,8 +113,8 @@ class Gathering:
         joined = "\n".join(paths)
         if any(odd in joined for odd in ("\0", "./", "//")) or not all(map(str.strip, paths)) or not all(texts):
             return False
-        told_texts = "\n".join(texts)
-        if not _is_whole(told_texts) or (not told_texts.isascii() and any(sign in told_texts for sign in _UNSEEN)):
+        told_texts = " ".join(texts)
+        if not (told_texts.isascii() or told_texts.isprintable()):
             return False
         told = set(map(type, image_ids)) != {type(None)}
         if told and (None in image_ids or list(map(self._ids.setdefault, map(str, image_ids), paths)) != paths):
@@ -401,13 +400,12 @@ def _numbered_anew(
 
 
 def _is_text(text: str) -> bool:
-    """Whether there is something to read, in any script; halves of a character and unseen signs are not."""
-    return bool(text.strip().strip(_UNSEEN).strip()) and _is_whole(text)
-
-
-def _is_whole(text: str) -> bool:
+    """Whether there is something to read, in any script; halves of a character are not, nor signs that only join,
+    part or turn others."""
     if text.isascii():
-        return True
+        return bool(text.strip())
+    if not any(not sign.isspace() and category(sign) != "Cf" for sign in text):
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:
