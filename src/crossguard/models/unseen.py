@@ -92,7 +92,7 @@ def linked_as_read(model: VisionLanguageModel, pairs: Pairs) -> Pairs:
     return replace(pairs, links=links, own_links=own, notes=(*pairs.notes, note))
 
 
-def _linked_alike(links: Links, same: Int64[np.ndarray, " texts"]) -> Links:
+def _linked_alike(links: Links, same: Int64[np.ndarray, " texts"]) -> Int64[np.ndarray, "more 2"]:
     """Return links of every text with all images of the texts that are the same."""
     owned = np.unique(np.stack([links[:, 0], same[links[:, 1]]], axis=1), axis=0)
     members = np.argsort(same, kind="stable")
