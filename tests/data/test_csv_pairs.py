@@ -233,4 +233,4 @@ def test_columns_that_come_twice_or_are_not_read(folder):
     both = "image,caption,title\na.jpg,x,y\nb.jpg,z,\n"
     assert "2 lines of" in load(folder, both).notes[0]
     assert "under 'title', too, which is not read" in load(folder, both).notes[0]
-    assert load(folder, both, caption_column="caption").notes == ()
+    assert not any("not read" in note for note in load(folder, both, caption_column="caption").notes)

@@ -469,6 +469,11 @@ def test_a_label_below_zero_is_no_class(files):
         cg.as_images((files[:2], [-1, 0]))
 
 
+def test_two_lists_of_two_paths(files):
+    assert linked(cg.as_pairs((files[:2], ["x", "y"]))) == {(0, "x"), (1, "y")}
+    assert cg.as_images((files[:2], ["cat", "dog"])).labels.tolist() == [0, 1]
+
+
 def test_root_in_the_home_folder(files, monkeypatch):
     monkeypatch.setenv("HOME", str(files[0].parent.parent))
     assert linked(cg.as_pairs([("0.png", "one")], root=f"~/{files[0].parent.name}")) == {(0, "one")}

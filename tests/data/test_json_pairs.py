@@ -463,11 +463,10 @@ def test_the_split_in_capitals(folder):
 
 def test_what_else_a_row_says_is_told(folder):
     rows = [{"image": "a.png", "caption": "x", "captions": ["y"]}, {"image": "b.png", "caption": "z", "title": None}]
-    assert load(folder, rows).notes == (
-        f"1 rows of {folder / 'test.json'} have something under 'captions', too, which is not read",
-    )
+    told = f"1 rows of {folder / 'test.json'} have something under 'captions', too, which is not read"
+    assert load(folder, rows).notes[0] == told
     chosen = load_pairs("json", annotations=folder / "test.json", root=folder, caption_key="caption")
-    assert chosen.notes == ()
+    assert not any("not read" in note for note in chosen.notes)
 
 
 @pytest.mark.parametrize("sign", ["\u200b", "\ufeff ", " \u200d\u2060"])

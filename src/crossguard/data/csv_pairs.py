@@ -240,11 +240,12 @@ def _reader(
     again = sorted({name for name in header if name and header.count(name) > 1})
     if again:
         raise ValueError(f"Expected different columns in {visible(path)}, but some come twice: {some(again)}.")
+    image = _column(header, image_column, IMAGE, "image_column", path)
     caption = _column(header, caption_column, CAPTION, "caption_column", path)
     return _Table(
         mark,
         len(header),
-        _column(header, image_column, IMAGE, "image_column", path),
+        image,
         caption,
         header.index("split") if "split" in header else None,
         [name for name in CAPTION if name in header and name != header[caption]] if caption_column is None else (),

@@ -1,5 +1,6 @@
 """Rows of whatever people hold pictures and texts in: lists, tables, Hugging Face and PyTorch data sets, loaders."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -229,7 +230,8 @@ def _are_two_lists(obj: Sequence[Any], columns: Columns) -> bool:
     if len(images) != 2 or not isinstance(images, list | tuple):
         return True
     # Two lists of two: rows if the first holds a picture and a value.
-    return _is_picture(images[1]) or (isinstance(images[1], str) and suffix_of(images[1]) in SUFFIXES)
+    second = images[1]
+    return _is_picture(second) or (isinstance(second, str | os.PathLike) and suffix_of(os.fspath(second)) in SUFFIXES)
 
 
 def _is_row(value: Any) -> bool:

@@ -91,16 +91,17 @@ def tidy(folder: Path | str, *, name: str = "") -> None:
 
 def _clear(folder: Path, *, name: str, sure: bool) -> None:
     """As `tidy`; with `sure`, others may be writing: only what is surely left by the dead goes."""
-    own = re.escape(name) if name else ".+"
+    drafts = rf"\.{re.escape(name)}-[a-z0-9_]{{8}}" if name else r"\..*"  # as `tempfile` names them
+    olds = rf"\.{re.escape(name) or '.+'}"
     for left in os.listdir(folder):
         path = folder / left
         if not left.startswith("."):
             continue
-        if re.fullmatch(rf"\.{own}-[a-z0-9_]{{8}}{re.escape(PARTIAL)}", left, re.DOTALL):
+        if re.fullmatch(drafts + re.escape(PARTIAL), left, re.DOTALL):
             with _held(path, wait=False) as ours:
                 if ours or (ours is None and not sure):
                     _remove(path)
-        elif re.fullmatch(rf"\.{own}{re.escape(_OLD)}", left, re.DOTALL):
+        elif re.fullmatch(olds + re.escape(_OLD), left, re.DOTALL):
             target = folder / left[1 : -len(_OLD)]
             if target.exists():
                 _remove(path)
