@@ -130,7 +130,7 @@ def sdxl_folder(tmp_path_factory):
     """The same in the layout of Stable Diffusion XL: two encoders of texts, and sizes that the network is told."""
     if importlib.util.find_spec("diffusers") is None:
         pytest.skip("diffusers is not installed: pip install 'crossguard[diffusion]'")
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def build():
@@ -166,7 +166,7 @@ def sdxl_folder(tmp_path_factory):
                 down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                 up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             ),
-            scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+            scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
             add_watermarker=False,
         )
 

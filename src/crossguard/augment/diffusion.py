@@ -1,5 +1,6 @@
 """Pictures by diffusion models (Rombach et al., CVPR 2022) through diffusers: from a caption, or from both sides."""
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import signature
@@ -57,9 +58,7 @@ class TextToImage:
         offline: bool = False,
     ) -> None:
         _check(steps=steps, guidance=guidance, prompt=prompt, size=size)
-        self._pipeline = load_pipeline(
-            "AutoPipelineForText2Image", model, lora=lora, lora_scale=lora_scale, offline=offline
-        )
+        self._pipeline = load_pipeline("text2img", model, lora=lora, lora_scale=lora_scale, offline=offline)
         self.options: Mapping[str, Any] = {
             "model": str(model),
             "steps": steps,
@@ -136,9 +135,7 @@ class ImageToImage:
         _check(steps=steps, guidance=guidance, prompt=prompt, size=size)
         if not 0 < strength <= 1 or int(strength * steps) < 1:
             raise ValueError(f"Expected `strength` in (0, 1] that gives at least one of {steps} steps, got {strength}.")
-        self._pipeline = load_pipeline(
-            "AutoPipelineForImage2Image", model, lora=lora, lora_scale=lora_scale, offline=offline
-        )
+        self._pipeline = load_pipeline("img2img", model, lora=lora, lora_scale=lora_scale, offline=offline)
         self.options: Mapping[str, Any] = {
             "model": str(model),
             "strength": strength,
@@ -182,8 +179,8 @@ class ImageToImage:
 
 
 _ASKED = {
-    "AutoPipelineForText2Image": ("prompt", "num_inference_steps", "guidance_scale", "height", "width"),
-    "AutoPipelineForImage2Image": ("prompt", "num_inference_steps", "guidance_scale", "image", "strength"),
+    "text2img": ("prompt", "num_inference_steps", "guidance_scale", "height", "width"),
+    "img2img": ("prompt", "num_inference_steps", "guidance_scale", "image", "strength"),
 }
 """What the two verbs of diffusers are called with."""
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
@@ -195,7 +192,7 @@ def load_pipeline(
     """Load a diffusers pipeline without its safety checker and progress bar, from safetensors only.
 
     Args:
-        verb: a class of diffusers that finds the pipeline which a model needs.
+        verb: "text2img" or "img2img".
         model: folder or hub id; code that a folder brings along is not run.
         lora: file, folder or hub id of adapters, which become a part of the weights.
         lora_scale: how much of them is added.
@@ -214,7 +211,7 @@ def load_pipeline(
         unchecked: dict[str, Any] = {}
         if "safety_checker" in told:
             unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        pipeline = getattr(diffusers, verb).from_pretrained(
+        pipeline = _pipeline_class(diffusers, str(told.get("_class_name")), verb).from_pretrained(
             str(model), use_safetensors=True, local_files_only=offline, variant=_variant(Path(model)), **unchecked
         )
     except _BROKEN as error:
@@ -229,6 +226,16 @@ def load_pipeline(
         _add_lora(pipeline, lora, lora_scale, offline=offline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _pipeline_class(diffusers: Any, told: str, verb: str) -> Any:
+    """Return the class of diffusers that does the verb with the parts of a pipeline of another one."""
+    plain = re.sub("Img2Img|Inpaint", "", told)
+    name = plain if verb == "text2img" else re.sub("Pipeline$", "Img2ImgPipeline", plain)
+    found = getattr(diffusers, name, None) if name.endswith("Pipeline") else None
+    if found is None:  # this knows the odd names, and imports all of diffusers
+        found = getattr(diffusers, "AutoPipelineForText2Image" if verb == "text2img" else "AutoPipelineForImage2Image")
+    return found
 
 
 def _variant(folder: Path) -> str | None:
