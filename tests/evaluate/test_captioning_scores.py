@@ -197,6 +197,27 @@ def test_java_that_fails_tells_its_last_words(tmp_path):
         ask(["a line"] * 50_000, 1)
 
 
+_METEOR = """#!{python}
+import sys
+for line in sys.stdin:
+    verb, *parts = line.rstrip("\\n").split(" ||| ")
+    if verb == "SCORE":
+        print(len(parts) - 1, len(parts[-1].split()), flush=True)
+    else:
+        print(*("0.%s" % part.replace(" ", "") for part in [*parts, "9"]), sep="\\n", flush=True)
+"""
+
+
+def test_meteor_is_asked_for_counts_and_then_for_scores(monkeypatch, tmp_path):
+    """By a program that speaks as METEOR does, which is started once."""
+    (tmp_path / "java").write_text(_METEOR.format(python=sys.executable))
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setattr(captioning_tokens, "find_java", lambda: str(tmp_path / "java"))
+    each, overall = captioning_scores._meteor([["a", "b"], ["c"], ["d ||| e"]], ["one two", "three", ""])
+    assert each.tolist() == pytest.approx([22, 11, 10])
+    assert overall == pytest.approx(90)
+
+
 def test_a_program_is_talked_to_line_by_line(monkeypatch, tmp_path):
     """Answers are read while the question is still being sent, and the second question goes to the same program."""
     told = "import sys\nfor n, line in enumerate(sys.stdin): print(n, line.strip(), flush=True)\nsys.exit(1)"

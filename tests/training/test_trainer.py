@@ -154,7 +154,7 @@ def test_a_stopped_training_goes_on_as_if_never_stopped(toy_pairs, pictures, run
     assert same(weights(done), expected)
 
 
-def test_a_run_given_by_its_folder(toy_pairs, pictures, tmp_path, monkeypatch):
+def test_a_run_given_by_its_folder(toy_pairs, pictures, tmp_path, monkeypatch, unchecked):
     """As an open run, `~` and NumPy's numbers included; processes that are not the first open nothing."""
     monkeypatch.setenv("HOME", str(tmp_path))
     options = {"defence": "clean", "pictures": pictures, "learning_rate": 1e-3}
