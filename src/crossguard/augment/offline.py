@@ -122,7 +122,8 @@ def augment(
 def _device(given: torch.device | str | None, model: VisionLanguageModel | None) -> torch.device:
     if given is not None:
         return torch.device(given)
-    return torch.device("cpu") if model is None else next(module_of(model).parameters()).device
+    first = None if model is None else next(module_of(model).parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def read_measures(folder: Path | str) -> list[Measures]:
