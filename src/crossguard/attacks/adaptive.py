@@ -34,10 +34,10 @@ class Adaptive(Attack):
     and so on, `rounds` times. Negatives are the whole gallery, as the stage before left it: how the data are cut into
     batches plays no part. Images are moved by Auto-PGD, once to raise the losses of images that ask for texts (their
     cross-entropy and their margin take turns), once those of texts that ask for images (the smoothly counted texts
-    that are lost, own and others'; with restarts also their cross-entropy and margin); what is lost for good moves no
-    more. All that was found are candidates, and out of them three sets are chosen by coordinate ascent on the rank of
-    all queries (K = 1): one that is worst for images that ask for texts, one for texts that ask for images, and one for
-    both ("shared"). Called with a batch, the attack gives the last one.
+    that are lost, own and others'; with restarts also their cross-entropy and margin); an image moves no more once all
+    that it can make fail does. All that was found are candidates, and out of them three sets are chosen by coordinate
+    ascent on the rank of all queries (K = 1): one that is worst for images that ask for texts, one for texts that ask
+    for images, and one for both ("shared"). Called with a batch, the attack gives the last one.
 
     More rounds, steps, restarts or variants never leave more: they only add candidates, and a set is given up only for
     one that leaves no more of the whole gallery right.

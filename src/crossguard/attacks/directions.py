@@ -16,7 +16,7 @@ from crossguard.attacks import mixture
 from crossguard.attacks.mixture import LOWEST, Chosen, Links, Scores, Standing, lead, nearness
 
 DONE = 2.0
-"""An image whose failure leads by so many logits moves no more."""
+"""An image moves no more once all that it can make fail does, by so many logits."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,16 @@ class ImageRetrieval:
         margins = ahead.amax(dim=2)
         entropy = softplus(lead(mine, self.total)).amax(dim=2)
         lost = nearness(margins).masked_fill(~own, 0.0).sum(dim=1)
-        before, best_own = self.best_other[rows], self.best_own
-        taken = nearness(lead(best_own, torch.maximum(gallery, before))) - nearness(lead(best_own, before))
-        harm = lost + taken.masked_fill(self.among[rows], 0.0).sum(dim=1)
-        worst = margins.masked_fill(~own, torch.inf).amin(dim=1)
-        worst = worst.where(own.any(dim=1), -worst)  # an image without texts may still take others' places
+        before, among = self.best_other[rows], self.among[rows]
+        theirs = lead(self.best_own, torch.maximum(gallery, before))
+        taken = nearness(theirs) - nearness(lead(self.best_own, before))
+        harm = lost + taken.masked_fill(among, 0.0).sum(dim=1)
+        # An image whose own texts are lost may still take the place of others' images.
+        left = torch.cat([margins.masked_fill(~own, torch.inf), theirs.masked_fill(among, torch.inf)], dim=1)
         return {
             "margin": margins.masked_fill(~own, 0.0).sum(dim=1) / count,
             "entropy": entropy.masked_fill(~own, 0.0).sum(dim=1) / count,
             "count": harm,
             "judge": harm,
-            "done": worst - DONE,
+            "done": left.amin(dim=1) - DONE,
         }
