@@ -11,7 +11,7 @@ import textwrap
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crossguard
@@ -604,6 +604,7 @@ def test_different_names_have_different_files():
 VALUES = st.recursive(st.integers() | st.text(), lambda inner: st.dictionaries(st.text("ab"), inner), max_leaves=5)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text("ab"), VALUES), st.dictionaries(st.text("ab"), VALUES))
 def test_differences_are_found_if_there_are_any(one, other):
     assert differences(one, one) == []

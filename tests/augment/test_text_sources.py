@@ -117,14 +117,15 @@ class TestShuffled:
     def test_texts_belong_to_other_pictures(self, toy_pairs, seed):
         made = Shuffled().make_texts(toy_pairs, range(24), request(toy_pairs, seed=seed))
         assert [len(samples) for samples in made] == [3] * 24
+        known = [sorted(cores(text)) for text in toy_pairs.texts]
         for image, samples in enumerate(made):
-            own = [sorted(cores(toy_pairs.texts[j])) for j in toy_pairs.texts_of(image)]
-            known = [sorted(cores(text)) for text in toy_pairs.texts]
+            own = [known[j] for j in toy_pairs.texts_of(image)]
             for one in samples:
                 assert one.images == (image,)
                 assert one.content not in toy_pairs.texts
-                assert sorted(cores(one.content)) in known
-                assert sorted(cores(one.content)) not in own
+                words = sorted(cores(one.content))
+                assert words in known
+                assert words not in own
 
     def test_too_few_texts_give_fewer_samples(self, toy_pairs):
         alone = toy_pairs.head(1)
