@@ -457,8 +457,8 @@ def test_the_split_in_capitals(folder):
     pairs = load(folder, rows)
     assert pairs.texts == ("y",)
     assert "1 of other splits" in pairs.notes[0]
-    with pytest.raises(ValueError, match="Expected one column 'split', but got 'split', 'Split'"):
-        load(folder, [{**rows[0], "split": "test"}])
+    with pytest.raises(ValueError, match=r"1 with several splits \(row 1\)"):
+        load(folder, [rows[0], {**rows[0], "split": "test"}, {"image": "b.png", "caption": "y", "split": "test"}])
 
 
 def test_what_else_a_row_says_is_told(folder):

@@ -12,7 +12,7 @@ from crossguard.checks import some, visible
 from crossguard.data.gather import Gathering
 from crossguard.data.json_stream import Repeated, is_lines, is_list, read_lines, read_list, read_object
 from crossguard.data.reading import Reading, split_of_file, split_said, uncollected
-from crossguard.data.rows_of import split_of
+from crossguard.data.rows_of import splits_of
 
 IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
 CAPTION = ("caption", "captions", "comment", "text", "texts", "title", "description", "sentence", "sentences", "raw")
@@ -79,10 +79,13 @@ def _read_rows(
         if not isinstance(row, dict) or isinstance(row, Repeated):
             rows.refuse("a key that comes twice" if isinstance(row, Repeated) else "no object", number)
             continue
-        part = split_of(row)
-        if part is not None:
+        parts = splits_of(row)
+        if len(parts) > 1:
+            rows.refuse("several splits", number)
+            continue
+        if parts:
             told += 1
-            if not rows.is_of(row[part], asked, number, also=_REST):
+            if not rows.is_of(row[parts[0]], asked, number, also=_REST):
                 continue
         elif len(untold) < 6:
             untold.append(number)
@@ -141,7 +144,7 @@ def _unusual(
         found = [_column(given, key) for key in keys] if plain else []
         if plain and sum(map(len, given)) != len(given) * sum(None not in column for column in found):
             held = {key for layout in set(map(tuple, given)) for key in layout}  # some have more to say
-            plain = split_of(held) is None and not (held & _VALUES - set(keys))
+            plain = not splits_of(held) and not (held & _VALUES - set(keys))
         if plain and rows.add_plain(*found):
             untold.extend(numbers[: 6 - min(6, len(untold))])
         else:

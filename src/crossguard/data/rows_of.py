@@ -197,13 +197,18 @@ def _named(names: Sequence[str], columns: Columns) -> tuple[str, str]:
     return found[0], found[1]
 
 
+def splits_of(names: Iterable[Any]) -> list[str]:
+    """Return all names of columns of splits: one, or none, or several that differ in capitals."""
+    return [name for name in names if isinstance(name, str) and name.lower() == SPLIT]
+
+
 def split_of(names: Iterable[Any]) -> str | None:
     """Return the name of the column of splits; None if there is none.
 
     Raises:
         ValueError: there are several.
     """
-    found = [name for name in names if isinstance(name, str) and name.lower() == SPLIT]
+    found = splits_of(names)
     if len(found) > 1:
         raise ValueError(f"Expected one column {SPLIT!r}, but got {', '.join(map(repr, found))}.")
     return found[0] if found else None
