@@ -13,10 +13,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
+import clip_reference
 from crossguard.models import CLIP, load_model
-from crossguard.models.open_clip import KNOWN, _config, convert_open_clip
+from crossguard.models.clip_resnet import ResNetCLIPNetwork
+from crossguard.models.open_clip import KNOWN, convert_open_clip, read_config
 from crossguard.models.originals import check_shapes
-from fusion_reference import attend, gelu, linear, norm
 from open_clip_files import MODEL, released, tokenizer_with_ends_last, write
 
 TEXTS = ["a red disc", "a small picture of a blue square on the left side", "plain yellow cross"]
@@ -27,42 +28,6 @@ def pixels():
     return torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
 
 
-def reference(state, pixels, ids, ends, quick):
-    """CLIP from its paper: pre-norm blocks, a causal text transformer, the state at the text's end."""
-
-    def activate(x):
-        return x * torch.sigmoid(1.702 * x) if quick else gelu(x)
-
-    def block(name, x, heads, causal):
-        q, k, v = (
-            norm(state, f"{name}ln_1", x, 1e-5) @ state[f"{name}attn.in_proj_weight"].T
-            + state[f"{name}attn.in_proj_bias"]
-        ).chunk(3, -1)
-        if causal:
-            rows = [attend(q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1], heads) for t in range(x.shape[1])]
-            mixed = torch.cat(rows, 1)
-        else:
-            mixed = attend(q, k, v, heads)
-        x = x + linear(state, f"{name}attn.out_proj", mixed)
-        wide = activate(linear(state, f"{name}mlp.c_fc", norm(state, f"{name}ln_2", x, 1e-5)))
-        return x + linear(state, f"{name}mlp.c_proj", wide)
-
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
-    x = torch.nn.functional.conv2d((pixels - mean) / std, state["visual.conv1.weight"], stride=8)
-    x = x.flatten(2).transpose(1, 2)
-    x = torch.cat([state["visual.class_embedding"].expand(len(x), 1, -1), x], 1) + state["visual.positional_embedding"]
-    x = norm(state, "visual.ln_pre", x, 1e-5)
-    for n in range(2):
-        x = block(f"visual.transformer.resblocks.{n}.", x, 4, causal=False)
-    image = norm(state, "visual.ln_post", x[:, 0], 1e-5) @ state["visual.proj"]
-    t = state["token_embedding.weight"][ids] + state["positional_embedding"][: ids.shape[1]]
-    for n in range(2):
-        t = block(f"transformer.resblocks.{n}.", t, 3, causal=True)
-    text = norm(state, "ln_final", t[torch.arange(len(t)), ends], 1e-5) @ state["text_projection"]
-    return image, text
-
-
 @pytest.mark.parametrize("quick", [True, False])
 @torch.no_grad()
 def test_embeddings_equal_the_second_implementation(tmp_path, pixels, quick):
@@ -70,7 +35,8 @@ def test_embeddings_equal_the_second_implementation(tmp_path, pixels, quick):
     model = load_model(write(tmp_path / "m", state, MODEL | {"quick_gelu": quick}))
     assert isinstance(model, CLIP)
     tokens = model.tokenize(TEXTS)
-    image, text = reference(state, pixels, tokens.ids, tokens.mask.sum(1) - 1, quick)
+    image = clip_reference.vit_image(state, pixels, 4, quick=quick)
+    text = clip_reference.text(state, tokens.ids, tokens.mask.sum(1) - 1, 3, quick=quick)
     torch.testing.assert_close(model.encode_image(pixels), image, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.encode_text(TEXTS), text, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.logit_scale, torch.tensor(2.0).exp())
@@ -134,7 +100,7 @@ class TestRefused:
         ("model", "message"),
         [
             (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"timm_model_name": "vit"}}, r"vision_cfg\.timm_model_name"),
-            (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"layers": [3, 4, 6, 3]}}, "a ResNet"),
+            (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"layers": [3, 4, 6, 3]}}, "unknown .vision_model"),
             (MODEL | {"custom_text": True}, r"model_cfg\.custom_text"),
             (MODEL | {"text_cfg": MODEL["text_cfg"] | {"hf_model_name": "roberta"}}, r"text_cfg\.hf_model_name"),
             (MODEL | {"vision_cfg": MODEL["vision_cfg"] | {"layers": 3}}, r"16 keys are missing"),
@@ -155,7 +121,7 @@ class TestRefused:
 
     def test_no_weights(self, tmp_path):
         (write(tmp_path / "m", released()) / "open_clip_model.safetensors").unlink()
-        with pytest.raises(ValueError, match="neither is there"):
+        with pytest.raises(ValueError, match="none is there"):
             load_model(tmp_path / "m")
 
     def test_a_web_page(self, tmp_path):
@@ -180,11 +146,12 @@ class TestRefused:
 def test_shipped_configs_have_the_shapes_of_open_clip(open_clip, tmp_path):
     """At full size, without memory: what we make of a config fits the weights that open_clip makes of it."""
     folder = Path(open_clip.__file__).parent / "model_configs"
-    for name in ("ViT-B-32-quickgelu", "ViT-L-14-336"):
+    for name in ("ViT-B-32-quickgelu", "ViT-L-14-336", "RN50", "RN101-quickgelu"):
         values = json.loads((folder / f"{name}.json").read_text())
         with torch.device("meta"):
             theirs = open_clip.CLIP(**values).state_dict()
-            ours = CLIPModel(_config(values, tmp_path)).state_dict()
+            config = read_config(values, tmp_path)
+            ours = (ResNetCLIPNetwork if isinstance(config, dict) else CLIPModel)(config).state_dict()
         check_shapes(convert_open_clip(theirs), ours, family=name)
 
 
@@ -194,17 +161,20 @@ def test_shipped_configs_are_taken_or_named(open_clip, tmp_path):
     for path in folder.glob("*.json"):
         values = json.loads(path.read_text())
         plain = {*values["vision_cfg"], *values["text_cfg"]} <= KNOWN["vision_cfg"] | KNOWN["text_cfg"]
-        if plain and not isinstance(values["vision_cfg"]["layers"], list) and set(values) <= KNOWN["model_cfg"]:
-            config = _config(values, tmp_path)
+        if plain and isinstance(values["vision_cfg"]["layers"], list) and set(values) <= KNOWN["model_cfg"]:
+            assert read_config(values, tmp_path)["layers"] == values["vision_cfg"]["layers"]
+            taken.add(path.stem)
+        elif plain and set(values) <= KNOWN["model_cfg"]:
+            config = read_config(values, tmp_path)
             assert config.vision_config.num_hidden_layers == values["vision_cfg"]["layers"]
             assert config.text_config.hidden_size == values["text_cfg"]["width"]
             assert config.projection_dim == values["embed_dim"]
             taken.add(path.stem)
         elif {"timm_model_name", "hf_model_name"} & {*values["vision_cfg"], *values["text_cfg"]}:
             with pytest.raises(ValueError, match="asks for .*_name"):
-                _config(values, tmp_path)
+                read_config(values, tmp_path)
             refused.add(path.stem)
-    assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14"} <= taken
+    assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "RN50", "RN101"} <= taken
     assert len(refused) > 20
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     converted, all_of_them, release = re.search(r"(\d+) of the (\d+) configs of open_clip ([\d.]+\d)", page).groups()

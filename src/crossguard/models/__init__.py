@@ -19,6 +19,7 @@ from crossguard.models.base import (
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
 from crossguard.models.clip import CLIP
+from crossguard.models.clip_resnet import ResNetCLIP
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.heatmap import GROUNDING_LAYER, attention_maps, enlarge
 from crossguard.models.momentum import MomentumTraining
@@ -52,6 +53,7 @@ __all__ = [
     "PackingClassifier",
     "PatchModel",
     "PixelRule",
+    "ResNetCLIP",
     "RoadNet",
     "SigLIP",
     "States",

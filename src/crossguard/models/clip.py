@@ -1,7 +1,9 @@
 """CLIP through Transformers, behind the `VisionLanguageModel` protocol."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,21 +13,75 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
+    MetaClip2Model,
     PreTrainedTokenizerBase,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from crossguard.checks import lookup
 from crossguard.models.base import Tokens
+from crossguard.models.hub import local_folder
 from crossguard.models.patches import additive, keep_tokens
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.prefixes import pool_by_beginnings
-from crossguard.models.storage import load_transformers, told_name, write_model
-from crossguard.models.tokenizers import load_tokenizer
+from crossguard.models.storage import CONFIG, load_transformers, told_name, write_model
+from crossguard.models.supplied import NOTHING, Supplied
+from crossguard.models.tokenizers import check_vocabulary
 
 
-class CLIP(ReadsPictures):
+class ReadsTexts(ReadsPictures):
+    """What all CLIPs share whose text tower is CLIP's causal transformer, whatever reads their pictures.
+
+    Attributes:
+        network: has `text_model` and `text_projection` of Transformers, and `logit_scale`, a logarithm.
+        tokenizer: of its texts.
+        context_length: the most tokens of a text.
+    """
+
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.context_length,
+            return_tensors="pt",
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+
+    def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts or tokens."""
+        tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)
+        output = self.network.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
+        embedding: Tensor = self.network.text_projection(output.pooler_output)
+        return embedding
+
+    @torch.no_grad()
+    def encode_variants(self, tokens: Tokens) -> Float[Tensor, "texts dim"]:
+        """Embed texts that mostly begin alike, as `encode_text` does to rounding, each beginning once; no gradients."""
+        pooled = pool_by_beginnings(self.network.text_model, tokens)
+        if pooled is None:
+            return self.encode_text(tokens)
+        embedding: Tensor = self.network.text_projection(pooled)
+        return embedding
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The learnt inverse temperature, at most 100 as in the paper."""
+        scale: Tensor = self.network.logit_scale.exp().clamp(max=100.0)
+        return scale
+
+
+class CLIP(ReadsTexts):
     """A CLIP of Transformers (Radford et al., 2021): pixels in [0, 1] and strings in, embeddings out.
+
+    MetaCLIP 2 is one too, with a vocabulary of many languages.
 
     Args:
         network: the Transformers model.
@@ -35,7 +91,12 @@ class CLIP(ReadsPictures):
     """
 
     def __init__(
-        self, network: CLIPModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
+        self,
+        network: CLIPModel | MetaClip2Model,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pixel_rule: PixelRule,
+        name: str,
     ) -> None:
         super().__init__(pixel_rule)
         self.network, self.tokenizer, self.name = network, tokenizer, name
@@ -45,20 +106,32 @@ class CLIP(ReadsPictures):
         self.mask_token = spelt_mask(tokenizer)
 
     @classmethod
-    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "CLIP":
-        """Load a local folder in Transformers' CLIP layout, or a hub id.
+    def from_pretrained(
+        cls, source: Path | str, *, name: str | None = None, offline: bool = False, supplied: Supplied = NOTHING
+    ) -> "CLIP":
+        """Load a local folder in Transformers' layout of CLIP or MetaCLIP 2, or a hub id.
 
         Args:
             source: the folder, or a hub id such as "openai/clip-vit-base-patch16".
             name: shown in tables; default: the folder's or hub id's last part.
             offline: look only at local files.
+            supplied: what the files lack.
 
         Raises:
-            ValueError: the checkpoint has missing or surplus weights.
+            ValueError: the checkpoint has missing or surplus weights, or lacks tokenizer or preprocessing.
         """
-        network = load_transformers(CLIPModel, source, offline=offline, family="CLIP")
-        tokenizer = load_tokenizer(source, offline=offline)
-        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
+        folder = local_folder(source, offline=offline)
+        told = json.loads((folder / CONFIG).read_text()).get("model_type")
+        kind = lookup(_KINDS, str(told), what="model type of CLIP")
+        config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = supplied.tokenizer_for(folder)
+        text = config.text_config
+        early = text.eos_token_id == 2 and kind is CLIPModel  # files of CLIP's early days, which pool at the highest id
+        check_vocabulary(
+            tokenizer, size=text.vocab_size, end=text.vocab_size - 1 if early else text.eos_token_id, where=folder
+        )
+        rule = supplied.pixel_rule_for(folder, size=config.vision_config.image_size)
+        network = load_transformers(kind, folder, offline=True, family=kind.__name__.removesuffix("Model"))
         return cls(network, tokenizer, pixel_rule=rule, name=name or told_name(source)).eval()
 
     @classmethod
@@ -106,13 +179,6 @@ class CLIP(ReadsPictures):
         rule = PixelRule(size=(image_size, image_size), mean=tuple(OPENAI_CLIP_MEAN), std=tuple(OPENAI_CLIP_STD))
         return cls(network, tokenizer, pixel_rule=rule, name=name).eval()
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
-        encoded = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
-
     def encode_image(
         self,
         pixels: Float[Tensor, "images 3 height width"],
@@ -146,27 +212,6 @@ class CLIP(ReadsPictures):
         pooled: Tensor = vision.post_layernorm(encoded.last_hidden_state[:, 0])
         return pooled
 
-    def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
-        """Embed texts or tokens."""
-        tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)
-        output = self.network.text_model(input_ids=tokens.ids, attention_mask=tokens.mask.long())
-        embedding: Tensor = self.network.text_projection(output.pooler_output)
-        return embedding
-
-    @torch.no_grad()
-    def encode_variants(self, tokens: Tokens) -> Float[Tensor, "texts dim"]:
-        """Embed texts that mostly begin alike, as `encode_text` does to rounding, each beginning once; no gradients."""
-        pooled = pool_by_beginnings(self.network.text_model, tokens)
-        if pooled is None:
-            return self.encode_text(tokens)
-        embedding: Tensor = self.network.text_projection(pooled)
-        return embedding
-
-    @property
-    def logit_scale(self) -> Float[Tensor, ""]:
-        """The learnt inverse temperature, at most 100 as in the paper."""
-        return self.network.logit_scale.exp().clamp(max=100.0)
-
     def tower(self, which: str) -> Iterable[nn.Parameter]:
         """Parameters of the "image" or the "text" tower with its projection.
 
@@ -184,6 +229,9 @@ class CLIP(ReadsPictures):
         write_model(
             folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name
         )
+
+
+_KINDS: dict[str, Any] = {"clip": CLIPModel, "metaclip_2": MetaClip2Model}
 
 
 def spelt_mask(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,14 +1,21 @@
-"""Reading checkpoints as their authors released them: PyTorch files with keys and shapes of the authors' code."""
+"""Reading weights as their authors released them: which file of a folder holds them, and tensors from any such file."""
 
+import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from crossguard.checks import some, visible
+from crossguard.models.torchscript import is_torchscript, read_torchscript
 
 TRAINING_STATE = (
     r"(visual_encoder|text_encoder|vision_proj|text_proj)_m\.",  # momentum copies
@@ -18,11 +25,103 @@ TRAINING_STATE = (
 
 State = Mapping[str, Shaped[Tensor, "..."]]
 
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "vision_encoder_state_dict")
+"""Under which keys training code keeps the weights beside its own state."""
+_PREFIXES = ("module.", "_orig_mod.")
+"""What `DataParallel` and `torch.compile` put before every key."""
+_USUAL = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+_VARIANT = re.compile(r"(model|open_clip_model)\.\w+\.safetensors|pytorch_model\.\w+\.bin")
+_ANY = re.compile(r".+\.(safetensors|bin|pt|pth)")
+_NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scheduler.bin", "scaler.pt"}
+
+
+def choose_weights(names: Iterable[str], *, where: Path | str) -> str:
+    """Return which of a folder's files holds the weights.
+
+    The usual names come first (safetensors before pickles), then variants such as `model.fp16.safetensors`, then the
+    only file that can hold weights, such as `epoch_30.pt`.
+
+    Args:
+        names: the files' names.
+        where: the folder, for the message.
+
+    Raises:
+        ValueError: none, or several that no convention chooses among.
+    """
+    here = set(names) - _NO_WEIGHTS
+    for name in _USUAL:
+        if name in here:
+            return name
+    for pattern in (_VARIANT, _ANY):
+        found = sorted(name for name in here if pattern.fullmatch(name) and not name.startswith("rng_state"))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(
+                f"Expected one file of weights in {visible(where)}, but got {some(found)}: name the file itself in "
+                "place of the folder, with `base=`."
+            )
+    raise ValueError(
+        f"Expected weights in {visible(where)}, such as model.safetensors, pytorch_model.bin or "
+        "open_clip_model.safetensors, but none is there."
+    )
+
+
+def read_weights(place: Path | str) -> dict[str, Tensor]:
+    """Read the tensors of a file, or of the file that a folder has for its weights; shards are joined.
+
+    Args:
+        place: `.safetensors`, an index of shards, a pickle of PyTorch, or a folder with one of them.
+
+    Raises:
+        ValueError: as `choose_weights` and `read_checkpoint`; a shard that is missing or lies outside the folder.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        path = path / choose_weights((entry.name for entry in path.iterdir()), where=path)
+    if path.name.endswith(".index.json"):
+        return {key: value for shard in _shards(path) for key, value in read_weights(shard).items()}
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
+    try:
+        return _unwrapped(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"Expected whole safetensors in {visible(path)}, but the file is broken: {error}") from error
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"Expected a `weight_map` of shards in {visible(index)}, but got: {error!r}") from error
+    lost = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    if lost:
+        raise ValueError(f"Expected the shards that {visible(index)} names beside it, but {some(lost)} are not there.")
+    return [index.parent / name for name in names]
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state without what wrappers put before every key."""
+    found = dict(state)
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in found):
+            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
+
 
 def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
-    """Read the tensors of a `.pth` file: a bare state dict, or a dict that holds it as `model` or `state_dict`.
+    """Read the tensors of a PyTorch file: a bare state dict, one kept as `model` or `state_dict`, or TorchScript's.
 
-    Nothing is unpickled but tensors and plain values.
+    Nothing is unpickled but tensors and plain values, and no code of the file is run.
 
     Raises:
         ValueError: no such file, a web page, a broken file, or one that holds something else than tensors.
@@ -34,15 +133,17 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
         start = file.read(64).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ValueError(f"Expected a PyTorch checkpoint in {path}, but it is a web page: the download went wrong.")
+    if is_torchscript(path):
+        return read_torchscript(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"Expected a PyTorch checkpoint of plain tensors in {path}, but it could not be read: {reason}"
         ) from error
     if isinstance(loaded, Mapping):
-        for wrapper in ("model", "state_dict"):
+        for wrapper in _WRAPPERS:
             if isinstance(loaded.get(wrapper), Mapping):
                 loaded = loaded[wrapper]
                 break
@@ -54,7 +155,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
             f"Expected a dict of tensors in {path}, but {strangers[:3]} hold something else; its own keys: "
             f"{list(loaded)[:5]}."
         )
-    return {str(key): value for key, value in loaded.items()}
+    return _unwrapped({str(key): value for key, value in loaded.items()})
 
 
 def require(state: State, keys: Iterable[str], *, family: str) -> None:

@@ -23,6 +23,10 @@ class ReadsPictures(nn.Module):
 
     def __init__(self, pixel_rule: PixelRule) -> None:
         super().__init__()
+        self.set_pixel_rule(pixel_rule)
+
+    def set_pixel_rule(self, pixel_rule: PixelRule) -> None:
+        """Take another rule for photos and their normalisation."""
         self.pixel_rule = pixel_rule
         self.image_size = pixel_rule.size
         self.register_buffer("_mean", torch.tensor(pixel_rule.mean).view(1, 3, 1, 1), persistent=False)

@@ -84,7 +84,8 @@ def pool_by_beginnings(
     if not _right_padded(mask):
         return None
     ids = tokens.ids.cpu().numpy()
-    end = _pooled_position(ids, eos=text_model.eos_token_id)
+    early = text_model.eos_token_id == 2 and text_model.config.model_type == "clip_text_model"
+    end = _pooled_position(ids, eos=text_model.eos_token_id, early=early)
     # Rows that begin alike come together, so that a slice holds few different beginnings.
     order = np.lexsort(ids.T[::-1])
     parts = []
@@ -156,6 +157,6 @@ def _right_padded(mask: Bool[np.ndarray, "texts length"]) -> bool:
     return bool((mask[:, :-1] >= mask[:, 1:]).all() and mask[:, 0].all())
 
 
-def _pooled_position(ids: Int64[np.ndarray, "texts length"], *, eos: int) -> Int64[np.ndarray, " texts"]:
+def _pooled_position(ids: Int64[np.ndarray, "texts length"], *, eos: int, early: bool) -> Int64[np.ndarray, " texts"]:
     """Where `CLIPTextModel` pools: the first end of text, or the highest id for checkpoints of its early days."""
-    return np.asarray(ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1))
+    return np.asarray(ids.argmax(axis=1) if early else (ids == eos).argmax(axis=1))

@@ -1,23 +1,33 @@
-"""SigLIP through Transformers, behind the `VisionLanguageModel` protocol."""
+"""SigLIP and SigLIP 2 through Transformers, behind the `VisionLanguageModel` protocol."""
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, SiglipModel
+from transformers import PreTrainedTokenizerBase, Siglip2Model, SiglipModel
 
 from crossguard.models.base import Tokens
 from crossguard.models.clip import spelt_mask
-from crossguard.models.patches import additive, keep_tokens
+from crossguard.models.hub import local_folder
+from crossguard.models.patches import additive, keep_tokens, to_patches
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
-from crossguard.models.storage import load_transformers, told_name, write_model
-from crossguard.models.tokenizers import load_tokenizer
+from crossguard.models.storage import CONFIG, load_transformers, told_name, write_model
+from crossguard.models.supplied import NOTHING, Supplied
+from crossguard.models.tokenizers import check_vocabulary
 
 
 class SigLIP(ReadsPictures):
     """A SigLIP of Transformers (Zhai et al., 2023): pixels in [0, 1] and strings in, embeddings out.
+
+    SigLIP 2 (Tschannen et al., 2025) is one too: of fixed resolution, with Gemma's vocabulary in lower case; and in
+    "naflex" files, whose image tower takes any grid of patches. Pictures are squeezed to the largest square that such a
+    tower's budget of patches allows, so that all have one size.
 
     Its text tower reads a sequence of fixed length and takes the state at its end, padding included: `tokenize` pads to
     the longest of the batch, and `encode_text` fills up, so that a text's embedding does not depend on its batch. Its
@@ -31,7 +41,12 @@ class SigLIP(ReadsPictures):
     """
 
     def __init__(
-        self, network: SiglipModel, tokenizer: PreTrainedTokenizerBase, *, pixel_rule: PixelRule, name: str
+        self,
+        network: SiglipModel | Siglip2Model,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pixel_rule: PixelRule,
+        name: str,
     ) -> None:
         super().__init__(pixel_rule)
         self.network, self.tokenizer, self.name = network, tokenizer, name
@@ -39,23 +54,39 @@ class SigLIP(ReadsPictures):
         self.patch_grid = (self.image_size[0] // patch, self.image_size[1] // patch)
         self.context_length = int(network.config.text_config.max_position_embeddings)
         self.mask_token = spelt_mask(tokenizer)
+        self.lower_case = isinstance(network, Siglip2Model) or _is_gemmas(tokenizer)
 
     @classmethod
-    def from_pretrained(cls, source: Path | str, *, name: str | None = None, offline: bool = False) -> "SigLIP":
-        """Load a local folder in Transformers' SigLIP layout, or a hub id such as "google/siglip-base-patch16-224".
+    def from_pretrained(
+        cls, source: Path | str, *, name: str | None = None, offline: bool = False, supplied: Supplied = NOTHING
+    ) -> "SigLIP":
+        """Load a local folder in Transformers' SigLIP layout, or a hub id such as "google/siglip2-base-patch16-224".
+
+        Args:
+            source: the folder or hub id.
+            name: shown in tables; default: the folder's or hub id's last part.
+            offline: look only at local files.
+            supplied: what the files lack.
 
         Raises:
-            ValueError: the checkpoint has missing or surplus weights.
+            ValueError: the checkpoint has missing or surplus weights, or lacks tokenizer or preprocessing.
         """
-        network = load_transformers(SiglipModel, source, offline=offline, family="SigLIP")
-        rule = PixelRule.from_pretrained(source, default_size=network.config.vision_config.image_size, offline=offline)
-        tokenizer = load_tokenizer(source, offline=offline)
+        folder = local_folder(source, offline=offline)
+        kind: Any = (
+            Siglip2Model if json.loads((folder / CONFIG).read_text())["model_type"] == "siglip2" else SiglipModel
+        )
+        config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = supplied.tokenizer_for(folder)
+        check_vocabulary(tokenizer, size=config.text_config.vocab_size, end=None, where=folder)
+        size = config.vision_config.image_size if kind is SiglipModel else _square(folder, config.vision_config)
+        rule = supplied.pixel_rule_for(folder, size=size)
+        network = load_transformers(kind, folder, offline=True, family="SigLIP")
         return cls(network, tokenizer, pixel_rule=rule, name=name or told_name(source)).eval()
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
         encoded = self.tokenizer(
-            list(texts),
+            [text.lower() for text in texts] if self.lower_case else list(texts),
             padding=True,
             padding_side="right",
             truncation=True,
@@ -75,15 +106,30 @@ class SigLIP(ReadsPictures):
         Raises:
             ValueError: an image that keeps no patch; there is no class token to stand for it.
         """
-        vision, normal = self.network.vision_model, self.normalise(pixels)
-        if kept is None:
-            embedding: Tensor = vision(pixel_values=normal).pooler_output
-            return embedding
-        if not bool(kept.any(dim=1).all()):
-            raise ValueError("Expected at least one kept patch per image, but an image keeps none.")
-        hidden, mask = keep_tokens(vision.embeddings(normal), kept)
+        vision = self.network.vision_model
+        hidden, mask = self._patches(self.normalise(pixels)), None
+        if kept is not None:
+            if not bool(kept.any(dim=1).all()):
+                raise ValueError("Expected at least one kept patch per image, but an image keeps none.")
+            hidden, mask = keep_tokens(hidden, kept)
         encoded = vision.encoder(inputs_embeds=hidden, attention_mask=additive(mask, hidden.dtype))
         return self._pool(vision.post_layernorm(encoded.last_hidden_state), mask)
+
+    def _patches(self, normal: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches width"]:
+        embeddings = self.network.vision_model.embeddings
+        if not isinstance(self.network, Siglip2Model):
+            tokens: Tensor = embeddings(normal)
+            return tokens
+        # One grid for all: its positions are interpolated once. Channels come last within a patch.
+        values = to_patches(normal, self.patch_grid).permute(0, 1, 3, 4, 2).flatten(2)
+        side = embeddings.position_embedding_size
+        positions = embeddings.resize_positional_embeddings(
+            embeddings.position_embedding.weight.reshape(side, side, -1),
+            torch.tensor([self.patch_grid]),
+            max_length=values.shape[1],
+        )
+        embedded: Tensor = embeddings.patch_embedding(values) + positions
+        return embedded
 
     def _pool(
         self, hidden: Float[Tensor, "images tokens width"], mask: Bool[Tensor, "images tokens"] | None
@@ -132,3 +178,20 @@ class SigLIP(ReadsPictures):
         write_model(
             folder, [self.network.save_pretrained, self.tokenizer.save_pretrained, self.pixel_rule.save], name=self.name
         )
+
+
+def _is_gemmas(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a vocabulary is Gemma's, which SigLIP 2 was trained on in lower case; its files do not say so."""
+    return "Gemma" in type(tokenizer).__name__
+
+
+def _square(folder: Path, vision: Any) -> int:
+    """Return the edge of the largest square within a naflex checkpoint's budget of patches, or as it was saved here."""
+    try:
+        rule = json.loads((folder / "preprocessor_config.json").read_text())
+        told = rule.get("max_num_patches", vision.num_patches)
+        if isinstance(rule.get("size"), dict):
+            return int(rule["size"]["height"])
+    except (OSError, ValueError, AttributeError, KeyError):
+        told = vision.num_patches
+    return math.isqrt(int(told)) * int(vision.patch_size)

@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from crossguard.checks import shown, visible
+from crossguard.models.hub import local_folder
+from crossguard.models.originals import choose_weights, read_weights
 from crossguard.runs import atomic_folder
 
 CONFIG = "config.json"
@@ -120,12 +122,14 @@ def save_network(module: nn.Module, config: Mapping[str, Any], folder: Path | st
     Raises:
         ValueError: as `write_model`.
     """
-    write_model(
-        folder,
-        (
-            lambda place: (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n"),
-            lambda place: save_safetensors(module, str(place / WEIGHTS)),
-        ),
+    write_model(folder, network_parts(module, config))
+
+
+def network_parts(module: nn.Module, config: Mapping[str, Any]) -> tuple[Callable[[Path], Any], ...]:
+    """Return what writes `config.json` and `model.safetensors` into a folder, for `write_model`."""
+    return (
+        lambda place: (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n"),
+        lambda place: save_safetensors(module, str(place / WEIGHTS)),
     )
 
 
@@ -158,7 +162,8 @@ def _check_sizes(config: Any) -> None:
 def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bool, family: str) -> Pretrained:
     """Load a network of Transformers from a local folder or a hub id, every weight of it, in float32.
 
-    Checkpoints are often stored in half precision; gradients of attacks would drown in its rounding.
+    Checkpoints are often stored in half precision; gradients of attacks would drown in its rounding. Weights may lie in
+    any file that `choose_weights` finds; pickles are read with `weights_only`.
 
     Args:
         kind: its class.
@@ -169,16 +174,22 @@ def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bo
     Raises:
         ValueError: weights that are missing, unknown, or of another shape.
     """
+    folder = local_folder(source, offline=offline)
+    weights = choose_weights((entry.name for entry in folder.iterdir()), where=folder)
+    usual = weights in ("model.safetensors", "model.safetensors.index.json")
+    options: dict[str, Any] = {"use_safetensors": True} if usual else {"state_dict": read_weights(folder / weights)}
+    if not usual:
+        options["config"] = kind.config_class.from_pretrained(str(folder), local_files_only=True)  # type: ignore[union-attr]
     told = logging.get_verbosity()
     logging.set_verbosity_error()  # what does not fit is refused below, in a sentence and with harmless names
     try:
         loaded: Any = kind.from_pretrained(
-            str(source),
-            local_files_only=offline,
-            use_safetensors=True,
+            str(folder) if usual else None,  # type: ignore[arg-type]
+            local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
+            **options,
         )
     finally:
         logging.set_verbosity(told)
@@ -187,5 +198,8 @@ def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bo
         # Older files hold positions 0, 1, 2, ... as a buffer.
         found = sorted(str(key) for key in loaded[1][problem] if not str(key).endswith("position_ids"))
         if found:
-            raise ValueError(f"Expected a whole {family} checkpoint in {source}, but got {problem}: {found[:5]}.")
+            raise ValueError(
+                f"Expected a whole {family} checkpoint in {source}, but got {problem}: {found[:5]}. Where it holds one "
+                "tower alone, give `base=` (the model it was made from)."
+            )
     return network
