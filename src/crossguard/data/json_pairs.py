@@ -8,6 +8,7 @@ from crossguard.data.annotations import gather_json
 from crossguard.data.csv_pairs import gather_csv
 from crossguard.data.files import find_base
 from crossguard.data.gather import Gathering
+from crossguard.data.judged import with_judged_links
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.reading import Reading, data_name
 
@@ -83,6 +84,8 @@ def load_coco(
     root: Path | str,
     split: str = "test",
     annotations: Path | str | None = None,
+    judged: Path | str | Sequence[Path | str] | None = None,
+    captions: Path | str | None = None,
     reading: Reading | None = None,
 ) -> OneToManyPairs:
     """Load a split of COCO's captions (Lin et al., 2014; 113,287 / 5,000 / 5,000 images of Karpathy's split).
@@ -93,16 +96,24 @@ def load_coco(
             and BLIP have it, or `dataset_coco.json`.
         split: "train" ("restval" included), "val" or "test".
         annotations: the annotation file, where it lies elsewhere.
+        judged: files of links that people judged afterwards, ECCV Caption's or CxC's (see `with_judged_links`); then
+            retrieval is told with these links and with the data's own.
+        captions: COCO's `captions_val2014.json`, which numbers the captions; default: below `root` or `annotations/`.
         reading: as `load_json`.
 
     Raises:
-        ValueError: an unknown split, no annotation file there, or as `load_json`.
+        ValueError: an unknown split, no annotation file there, links of other data, or as `load_json`.
     """
     names = ("coco_{}.json", "coco_karpathy_{}.json", "dataset_coco.json")
     root, path = _annotations(root, annotations, split, names)
     rows = _gather(path, split, reading or Reading())
     base = find_base(root, ("images", "coco", "coco2014", "val2014", "train2014"), rows.images)
-    return rows.build(name="coco", split=split, root=base)
+    pairs = rows.build(name="coco", split=split, root=base)
+    if judged is None:
+        return pairs
+    numbered = "captions_val2014.json"
+    beside = next((place for place in (root, root / "annotations") if (place / numbered).is_file()), root)
+    return with_judged_links(pairs, judged, captions=captions or beside / numbered)
 
 
 def _gather(path: Path, split: str, reading: Reading) -> Gathering:

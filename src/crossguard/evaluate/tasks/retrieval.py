@@ -41,6 +41,8 @@ from crossguard.models.unseen import cut_texts, linked_as_read
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
 
+OWN = ("own_clean", "own_robust")
+"""What ranks by the data's own links are called in rows, of data with judged links beside."""
 TOP = 5
 """How many results an example shows."""
 
@@ -87,7 +89,8 @@ class Retrieval(Task):
 
     Rows, one per query, all of direction "tr" before all of "ir", in the order of the data: `direction`, `index`,
     `query` (image key or text), `group` (`OneToManyPairs.groups`), `clean_rank`, `robust_rank` and `shared_rank` (from
-    1; the latter two None without attack), and of the query as it was asked under attack `linf` (images), `words` and
+    1; the latter two None without attack), of data with judged links `own_clean_rank` and `own_robust_rank` (by the
+    data's own links alone), and of the query as it was asked under attack `linf` (images), `words` and
     `adversarial_text` (texts).
 
     Args:
@@ -179,11 +182,13 @@ class Retrieval(Task):
         """Attack every batch that is not stored yet, then rank everything at once."""
         clean = self._once("clean", lambda: self._clean(asked))
         links = torch.tensor(self.read.links, device=asked.device)
+        own_links = None if self.data.own_links is None else torch.tensor(self.data.own_links, device=asked.device)
         for part in parts:
             decides = {key: part.settings[key] for key in ("weights", "content")}
             before = self._once("ranked", partial(self._ranking, asked, part, "clean", decides, clean, clean, links))
+            read = None if own_links is None else CosineRanking(clean, clean, own_links).ranks
             if part.attack is None:
-                part.keep(self._rows(before.ranks, None, Edits.none(self.data)), self.key)
+                part.keep(self._rows(before.ranks, None, Edits.none(self.data), own=(read, None)), self.key)
                 continue
             sets = self._attacked(asked, part, clean)
             target = part.threat.target if part.threat is not None else "both"
@@ -208,8 +213,24 @@ class Retrieval(Task):
             if target != "gallery":  # images as they ask for texts, texts as they ask for images
                 images, texts = (sets.get(name, sets["shared"])[1] for name in DIRECTIONS)
                 queries = Edits(texts.texts, texts.words, images.linf)
-            part.keep(self._rows(before.ranks, own.ranks, queries, shared.ranks), self.key)
+            again = None
+            if own_links is not None:
+                again = {name: self._own_ranks(sets, name, target, clean, own_links) for name in DIRECTIONS}
+            part.keep(self._rows(before.ranks, own.ranks, queries, shared.ranks, own=(read, again)), self.key)
             self._memory["ended", part.label, part.part] = _Ranked(before, shared, sets["shared"][1])
+
+    def _own_ranks(
+        self,
+        sets: Mapping[SetName, tuple[Side, Edits]],
+        name: Direction,
+        target: str,
+        clean: Side,
+        links: Int64[torch.Tensor, "links 2"],
+    ) -> torch.Tensor:
+        """Return the ranks by cosine of a direction's queries, by the data's own links."""
+        attacked = sets.get(name, sets["shared"])[0]
+        queries, gallery = (clean if target == "gallery" else attacked), (clean if target == "query" else attacked)
+        return CosineRanking(queries, gallery, links).ranks[name]
 
     def _once(self, name: str, make: Any) -> Any:
         if name not in self._memory:
@@ -303,6 +324,7 @@ class Retrieval(Task):
         robust: Mapping[Direction, torch.Tensor] | None,
         edits: Edits,
         shared: Mapping[Direction, torch.Tensor] | None = None,
+        own: tuple[Mapping[Direction, torch.Tensor] | None, ...] = (None, None),
     ) -> list[dict[str, Any]]:
         """Return one row per query, both directions.
 
@@ -311,6 +333,7 @@ class Retrieval(Task):
             robust: the same under attack; None without.
             edits: what the attack changed of the queries.
             shared: ranks under one set for both directions, where `robust` has each under its own.
+            own: ranks by the data's own links, without and under attack; None where all links are.
         """
         attacked = robust is not None
         rows = []
@@ -334,6 +357,10 @@ class Retrieval(Task):
                         "adversarial_text": edits.texts[index] if not asks_image and attacked else None,
                     }
                 )
+        for name, ranks in zip(OWN, own, strict=True):
+            told = [rank for direction in DIRECTIONS for rank in ranks[direction].tolist()] if ranks is not None else []
+            for row, rank in zip(rows, told, strict=False):
+                row[f"{name}_rank"] = rank
         return rows
 
     @property
@@ -367,13 +394,20 @@ class Retrieval(Task):
         return found
 
     def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
-        """Return how many texts are cut, and how many the model cannot tell from others."""
-        found = [f"{note}." for note in self.read.notes[len(self.data.notes) :]]
+        """Return how many texts are cut, how many the model cannot tell from others, and what the data's own links say."""
+        told = [f"{note}." for note in self.read.notes[len(self.data.notes) :]]
+        if self.data.own_links is not None:
+            sides = OWN if settings["attack"] is not None else OWN[:1]
+            by_own = [self.ratios(rows, side) for side in sides]
+            said = ", ".join(
+                f"{metric} " + " -> ".join(str(found[metric].figure()) for found in by_own) for metric in self.headline
+            )
+            told.append(f"All links count, the judged ones too. By the data's own links alone, by cosine: {said}.")
         cut = self._once("cut", lambda: cut_texts(self.model, self.data.texts))
         if cut:
             reads = f"{self.model.context_length} tokens that the model reads"
-            found.append(f"{len(cut)} of {len(self.data.texts)} texts are longer than the {reads}, and are cut.")
-        return found
+            told.append(f"{len(cut)} of {len(self.data.texts)} texts are longer than the {reads}, and are cut.")
+        return told
 
     def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
         """Return queries of each direction, evenly spaced among those that are right without attack."""
