@@ -202,3 +202,48 @@ class TestMistakes:
         monkeypatch.setattr(type(model), "generate", lambda *_, **__: pytest.fail("it wrote captions first"))
         with pytest.raises(ImportError, match="pycocoevalcap"):
             measure(model, data)
+
+
+class TestTargets:
+    def test_the_attack_makes_the_target_likely_and_success_is_that_it_is_written(self, model, data):
+        target = "the yellow cross"
+        result = measure(model, data, attack="pgd", threat=THREAT, target=target, attack_options={"steps": 6})
+        pixels = model.preprocess([data.image(i) for i in range(5)])
+        before = model.caption_loss(pixels, [target] * 5)
+        again = measure(model, data, attack="pgd", threat=THREAT, attack_options={"steps": 6})
+        assert [row["clean_caption"] for row in result.rows] == [row["clean_caption"] for row in again.rows]
+        for row in result.rows:
+            for side in ("clean", "robust"):
+                assert row[f"{side}_target"] == (f" {target} " in f" {row[f'{side}_caption']} ")
+            assert row["linf"] <= 32 / 255 + 1e-6
+        share = 100 * np.mean([row["robust_target"] for row in result.rows])
+        assert result.success["target"]["captions"] == pytest.approx(share)
+        assert any("lowers the loss of 'the yellow cross'" in note for note in result.notes)
+        assert before.isfinite().all()
+
+    def test_what_is_written_anyway_is_reached(self, model, data):
+        written = measure(model, data).rows[0]["clean_caption"]
+        result = measure(
+            model, data, attack="pgd", threat=ThreatModel(image=LInf(1 / 255)), target=written, attack_options=STEPS
+        )
+        assert result.rows[0]["clean_target"]
+
+    def test_the_loss_of_the_target_falls(self, model, data, tmp_path):
+        with RunFolder.open(tmp_path / "run", settings={}) as run:
+            measure(
+                model, data, attack="pgd", threat=THREAT, target="green cross", attack_options={"steps": 6}, run=run
+            )
+        stored = sorted((tmp_path / "run" / "adversarial").rglob("batch-*.npz"))
+        moved = torch.from_numpy(np.concatenate([np.load(path)["grey"] for path in stored])).float() / 255
+        pixels = model.preprocess([data.image(i) for i in range(5)])
+        with torch.no_grad():
+            falls = model.caption_loss(pixels, ["green cross"] * 5) - model.caption_loss(moved, ["green cross"] * 5)
+        assert float(falls.min()) > 0
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [("  ", "to be written"), ("a zebra", "unknown words"), ("red disc " * 9, "at most 12 tokens")],
+    )
+    def test_targets_that_cannot_be_written_are_refused(self, model, data, target, message):
+        with pytest.raises(ValueError, match=message):
+            measure(model, data, attack="pgd", threat=THREAT, target=target)

@@ -45,6 +45,7 @@ def attack_captions(
     seed: int,
     objective: CaptionObjective,
     own: Sequence[str],
+    target: str | None = None,
 ) -> Float[Tensor, "images 3 height width"]:
     """Return adversarial pixels within the budget, on the 8-bit grid.
 
@@ -57,12 +58,16 @@ def attack_captions(
         objective: "references" raises the mean loss of an image's references; "own-caption" that of what the model
             writes for the clean image, which asks for any other caption (an untargeted change).
         own: what the model writes for the clean images.
+        target: what the model is to write for every image, in place of an objective: its loss falls.
     """
     assert isinstance(attack, GradientAttack)
     ball = attack.budgets(threat).ball(model, batch.pixels)
     captions, rows = _targets(batch, own) if objective == "own-caption" else (batch.texts, batch.links[:, 0])
+    raised = caption_objective(model, captions, rows)
+    if target is not None:
+        raised = _towards(model, target)
     with frozen(model):
-        found = attack.raised(caption_objective(model, captions, rows), ball, batch.image_ids, seed=seed)
+        found = attack.raised(raised, ball, batch.image_ids, seed=seed)
         return ball.to_pixels(found.detach())
 
 
@@ -78,6 +83,48 @@ def caption_objective(model: Captioner, captions: Sequence[str], rows: Int64[Ten
         return each.new_zeros(len(pixels)).index_add(0, place, each) / counts
 
     return loss
+
+
+def _towards(model: Captioner, target: str) -> LossPerSample:
+    """Return what rises as a target becomes likely: its loss, negative."""
+
+    def likelier(pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, " images"]:
+        return -model.caption_loss(pixels, [target] * len(pixels)).float()
+
+    return likelier
+
+
+def check_target_text(model: Captioner, target: str, *, max_length: int) -> None:
+    """Refuse a target that a captioner cannot write.
+
+    Raises:
+        ValueError: it is blank, has words that the tokenizer does not know, or is longer than what may be written.
+    """
+    if not target.strip():
+        raise ValueError(f"Expected a `target` to be written, but got {target!r}.")
+    tokenizer, tokenize = getattr(model, "tokenizer", None), getattr(model, "tokenize", None)
+    if tokenizer is None or tokenize is None:
+        return
+    ids = tokenize([target]).ids[0].tolist()
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise ValueError(
+            f"Expected a `target` that the tokenizer of {model.name!r} can write, but {target!r} has unknown words."
+        )
+    if len(ids) > max_length:
+        raise ValueError(
+            f"Expected a `target` of at most {max_length} tokens (`max_length`), prompt and end counted, but "
+            f"{target!r} has {len(ids)}."
+        )
+
+
+def says(caption: str, target: str) -> bool:
+    """Return whether a caption has the target in it, word for word; capitals and blanks make no difference.
+
+    Example:
+        >>> says("A photo of  a red disc", "a red disc"), says("a tired disc", "red disc")
+        (True, False)
+    """
+    return f" {' '.join(target.casefold().split())} " in f" {' '.join(caption.casefold().split())} "
 
 
 def _targets(batch: PairBatch, own: Sequence[str]) -> tuple[list[str], Int64[Tensor, " captions"]]:

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import nn
 
 from crossguard.attacks.base import Attack
-from crossguard.checks import WrongKind
+from crossguard.checks import WrongKind, shown
 from crossguard.data import OneToManyPairs, PairBatch, as_pairs
 from crossguard.evaluate.batches import in_order, preprocessed
 from crossguard.evaluate.captioning_attack import (
@@ -19,6 +19,8 @@ from crossguard.evaluate.captioning_attack import (
     attack_captions,
     caption_objective,
     check_caption_attack,
+    check_target_text,
+    says,
 )
 from crossguard.evaluate.captioning_scores import score_captions, unavailable_metrics
 from crossguard.evaluate.captioning_tokens import choose_tokenizer
@@ -52,23 +54,26 @@ class Captioning(SampleTask):
     BLEU, METEOR, ROUGE-L, CIDEr and SPICE hold the captions against the image's texts. METEOR, SPICE and the usual
     tokenizer need Java; without it the others are given, with a plain tokenizer, and the result says so. The attack
     raises the model's loss of the references, or of the caption that it writes for the clean picture. Its success is
-    the drop of every score, and the share of captions changed.
+    the drop of every score, and the share of captions changed. With a `target` it lowers the loss of that text, and its
+    success is the share of pictures for which the text is written (`figures`: "target").
 
     Rows, one per image: `index`, `image`, `group` (`OneToManyPairs.groups`), `references`, `clean_caption`,
     `clean_loss` (mean loss of the references, nats per token), `robust_caption`, `robust_loss` (None without attack),
-    `linf`.
+    `linf`; with a target `clean_target` and `robust_target`, whether it is written.
 
     Args:
         objective: what the attack raises: "references" or "own-caption".
         beams: hypotheses kept per image.
         min_length: fewest tokens, prompt and end included.
         max_length: most tokens, the same counted.
+        target: a text that the attack is to make the model write for every picture; None: there is none.
     """
 
     objective: CaptionObjective = "references"
     beams: int = 3
     min_length: int = 5
     max_length: int = 20
+    target: str | None = None
 
     name: ClassVar[str] = "captioning"
     heading: ClassVar[str] = "Captioning"
@@ -99,6 +104,8 @@ class Captioning(SampleTask):
                 f"Expected beams >= 1 and 1 <= min_length <= max_length, but got {self.beams}, {self.min_length} and "
                 f"{self.max_length}."
             )
+        if self.target is not None:
+            check_target_text(self.model, self.target, max_length=self.max_length)
         if attack is not None and threat is not None:
             check_caption_attack(attack, threat, self.objective)
         unavailable_metrics()  # raises now where pycocoevalcap is not there
@@ -114,7 +121,10 @@ class Captioning(SampleTask):
 
     def attack_facts(self, attack: Any) -> dict[str, Any]:
         """Return the attack's options, and its objective."""
-        return super().attack_facts(attack) | {"objective": None if attack is None else self.objective}
+        aim = None if attack is None else self.objective
+        if attack is not None and self.target is not None:
+            return super().attack_facts(attack) | {"objective": "target", "target": self.target}
+        return super().attack_facts(attack) | {"objective": aim}
 
     @cached_property
     def batches(self) -> list[Int64[np.ndarray, " images"]]:
@@ -164,7 +174,16 @@ class Captioning(SampleTask):
     ) -> Arrays:
         """Attack images against their references, or away from the captions of the clean images."""
         own = [answer["caption"] for answer in clean]
-        pixels = attack_captions(self.model, batch, attack, threat=threat, seed=seed, objective=self.objective, own=own)
+        pixels = attack_captions(
+            self.model,
+            batch,
+            attack,
+            threat=threat,
+            seed=seed,
+            objective=self.objective,
+            own=own,
+            target=self.target,
+        )
         return StoredBatch.from_pixels(batch, pixels).arrays()
 
     def beyond_budget(self, batch: PairBatch, found: Arrays, threat: ThreatModel) -> str:
@@ -196,6 +215,11 @@ class Captioning(SampleTask):
                     "linf": None if found is None else float(found["linf"][place]),
                 }
             )
+            if self.target is not None:
+                written = {side: rows[-1][f"{side}_caption"] for side in ("clean", "robust")}
+                rows[-1] |= {
+                    f"{s}_target": None if text is None else says(text, self.target) for s, text in written.items()
+                }
         return rows
 
     @classmethod
@@ -233,6 +257,9 @@ class Captioning(SampleTask):
                 for m in metrics
             }
             found["changed"] = {"captions": Ratio.of_hits(changed, names[member]).figure()}
+            if "robust_target" in rows[0]:
+                reached = np.array([row["robust_target"] for row in rows])
+                found["target"] = {"captions": Ratio.of_hits(reached, names[member]).figure()}
         draws = {} if few else {s: {m: drawn[s][m].round(2).tolist() for m in metrics} for s in sides}
         return found, {"draws": draws, "missing": missing, "tokenizer": tokenizer}
 
@@ -251,7 +278,14 @@ class Captioning(SampleTask):
             f"{', '.join(f'{value:.2f} {side}' for side, value in losses.items())}."
         ]
         if settings["attack"] is not None:
-            notes.append(f"The attack raises {AIMS[self.objective]}.")
+            if self.target is None:
+                notes.append(f"The attack raises {AIMS[self.objective]}.")
+            else:
+                before = sum(row["clean_target"] for row in rows)
+                notes.append(
+                    f"The attack lowers the loss of {shown(self.target)}, and succeeds where that is written; without "
+                    f"attack it is written for {before} of {len(rows)} pictures."
+                )
         return notes + [f"{metric} is missing: {why}." for metric, why in unavailable_metrics().items()]
 
     def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
