@@ -139,3 +139,175 @@ def test_other_models_and_data_are_refused(images, toy_pairs, model, unchecked):
         cg.evaluate(torch.nn.Linear(2, 2), images)
     with pytest.raises(WrongKind, match="Expected LabelledImages"):
         cg.evaluate(model, toy_pairs, task="zero-shot")
+
+
+class TestHalfPrecisionFirst:
+    @pytest.mark.parametrize("name", ["pgd", "auto-attack"])
+    def test_no_more_stands_than_under_single_precision_alone(self, model, images, name):
+        given = {"attack": name, "threat": cg.ThreatModel(image=cg.LInf(2 / 255)), "batch_size": 10, "seed": 1}
+        if name == "auto-attack":
+            given["attack_options"] = {"steps": 5, "queries": 20, "targets": 2}
+        single = cg.evaluate(model, images, **given)
+        both = cg.evaluate(model, images, half_first=True, **given)
+        for alone, row in zip(single.rows, both.rows, strict=True):
+            assert not (row["robust"] == row["label"] and alone["robust"] != alone["label"])
+        assert any(row["half"] for row in both.rows)
+        assert any("half precision first" in note for note in both.outcomes[0].notes)
+
+    @torch.no_grad()
+    def test_successes_are_those_of_single_precision(self, model, images, tmp_path):
+        with RunFolder.open(tmp_path / "run", settings={}) as run:
+            result = cg.evaluate(model, images, attack="pgd", threat=THREAT, batch_size=10, run=run, half_first=True)
+        stored = sorted((tmp_path / "run" / "adversarial").rglob("batch-*.npz"))
+        moved = torch.from_numpy(np.concatenate([np.load(path)["values/image"] for path in stored]))
+        assert [row["robust"] for row in result.rows] == [images.classes[c] for c in by_hand(model, images, moved)]
+
+
+class TestNamesUnderAttack:
+    @pytest.fixture
+    def named(self, images):
+        return LabelledImages(
+            images.name, images.split, images.images, images.labels, ("small disc", "large square", "cross"), ("a {}",)
+        )
+
+    def variants(self, name):
+        """Every name one letter away in one word, none that another class has."""
+        letters, words = "abcdefghijklmnopqrstuvwxyz", name.split()
+        found = []
+        for place, word in enumerate(words):
+            edits = {word[:i] + c + word[i:] for i in range(len(word) + 1) for c in letters}
+            edits |= {word[:i] + c + word[i + 1 :] for i in range(len(word)) for c in letters}
+            edits |= {word[:i] + word[i + 1 :] for i in range(len(word))}
+            found += [" ".join([*words[:place], edit, *words[place + 1 :]]) for edit in edits if edit and edit != word]
+        return found
+
+    @torch.no_grad()
+    def test_the_worst_names_are_found(self, model, named):
+        source = {"name": "characters", "limit": None}
+        threat = cg.ThreatModel(text=cg.WordEdits(1))
+        result = cg.evaluate(model, named, attack="pgd", threat=threat, source=source)
+        pixels = model.preprocess([named.image(i) for i in range(len(named))])
+        images = normalize(model.encode_image(pixels), dim=-1)
+        scores = {}
+        for name in named.classes:
+            texts = [f"a {text}" for text in [name, *self.variants(name)]]
+            scores[name] = images @ normalize(model.encode_text(texts), dim=-1).T
+        for place, row in enumerate(result.rows):
+            own = float(scores[row["label"]][place].min())
+            others = {name: float(s[place].max()) for name, s in scores.items() if name != row["label"]}
+            worst = max(others, key=others.get)
+            if abs(others[worst] - own) > 1e-5:
+                assert row["robust"] == (row["label"] if own > others[worst] else worst)
+            assert row["edited"]["text"] <= 1
+            assert row["linf"]["image"] == 0
+        assert result.robust["accuracy"] < result.clean["accuracy"]
+
+    def test_both_together_harm_at_least_as_much_as_each(self, model, named):
+        threat = cg.ThreatModel(image=cg.LInf(1 / 255), text=cg.WordEdits(1))
+        result = cg.evaluate(model, named, attack="pgd", threat=threat, source="characters", batch_size=10)
+        right = {part: [row["robust"] == row["label"] for row in result.of(part).rows] for part in result.parts}
+        assert set(right) == {"image", "text", "joint"}
+        for image, text, joint in zip(*right.values(), strict=True):
+            assert joint <= min(image, text)
+
+    def test_other_budgets_are_refused(self, model, named):
+        with pytest.raises(ValueError, match="Expected WordEdits as the budget of class names"):
+            cg.evaluate(model, named, attack="pgd", threat=cg.ThreatModel(text=cg.Elements(1)))
+        with pytest.raises(ValueError, match="Unknown candidate source"):
+            cg.evaluate(model, named, attack="pgd", threat=cg.ThreatModel(text=cg.WordEdits(1)), source="dictionary")
+
+
+class TestDrawing:
+    def test_classes_keep_their_shares_and_every_picture_its_chance(self, images):
+        uneven = images.select([*range(0, 24, 2), *range(0, 24, 2), *range(24)])
+        counts = np.zeros(len(uneven))
+        for seed in range(300):
+            drawn = uneven.draw(16, seed=seed)
+            assert len(drawn) == 16
+            for label in range(3):
+                share = 16 * np.mean(uneven.labels == label)
+                assert abs(int((drawn.labels == label).sum()) - share) < 1
+            keys = [picture.key for picture in drawn.images]
+            for place, picture in enumerate(uneven.images):
+                counts[place] += picture.key in keys
+        assert uneven.draw(16, seed=3).images == uneven.draw(16, seed=3).images
+        assert uneven.draw(16, seed=3).images != uneven.draw(16, seed=4).images
+        assert uneven.draw(99, seed=0) is uneven
+        alone = [p for p, picture in enumerate(uneven.images) if sum(o is picture for o in uneven.images) == 1]
+        # 300 draws with chance 1/3: ten standard deviations would be 82.
+        assert np.abs(counts[alone] - 100).max() < 45
+
+    def test_templates_in_both_spellings(self, images):
+        both = LabelledImages("x", "test", images.images, images.labels, images.classes, ("a {}, seen", "the {c}."))
+        assert both.prompts("disc") == ("a disc, seen", "the disc.")
+        with pytest.raises(ValueError, match="templates with {c} or {} in the place of a class name"):
+            LabelledImages("x", "test", images.images, images.labels, images.classes, ("a photo",))
+
+
+class TestTable:
+    @pytest.fixture
+    def recipe(self, toy_pairs, tmp_path):
+        names = ("disc", "square", "cross")
+        for name in names:
+            (tmp_path / "shapes" / name).mkdir(parents=True)
+        for picture in toy_pairs.images:
+            own = next(name for name in names if name in picture.key)
+            picture.load().save(tmp_path / "shapes" / own / f"{picture.key}.png")
+        fit_clip(toy_pairs).save_pretrained(tmp_path / "fitted")
+        fit_clip(toy_pairs, seed=1).save_pretrained(tmp_path / "other")
+        for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / "other" / name).unlink()
+        shapes = {"name": "imagefolder", "options": {"root": str(tmp_path / "shapes")}}
+        return {
+            "verb": "table",
+            "run": str(tmp_path / "run"),
+            "models": {
+                "fitted": str(tmp_path / "fitted"),
+                "other": {"source": str(tmp_path / "other"), "base": str(tmp_path / "fitted")},
+            },
+            "sets": {
+                "shapes": shapes,
+                "things": {**shapes, "options": {**shapes["options"], "templates": ["a {c}", "the {c}"]}},
+            },
+            "attack": {"name": "pgd"},
+            "max_samples": 12,
+        }
+
+    def test_cells_are_evaluations_and_the_mean_is_theirs(self, recipe, tmp_path):
+        from crossguard.progress import Silent
+        from crossguard.recipes import open_run, parse_recipe
+        from crossguard.recipes.table import as_grid, perform_table
+
+        parsed = parse_recipe(recipe, source="test")
+        with open_run(parsed) as run:
+            cells = perform_table(parsed, run, progress=Silent())
+            rows = len(run.rows)
+            assert perform_table(parsed, run, progress=Silent()) == cells
+            assert len(run.rows) == rows == 2 * 2 * 2 * 12
+        found = {(c.model, c.data, c.budget): c for c in cells}
+        assert len(found) == len(cells) == 2 * 3 * 3
+        data = cg.load_images("imagefolder", root=tmp_path / "shapes").draw(12, seed=0)
+        for model, options in (("fitted", {}), ("other", {"base": str(tmp_path / "fitted")})):
+            alone = cg.evaluate(
+                cg.load_model(tmp_path / model, **options),
+                data,
+                attack="pgd",
+                threat=cg.ThreatModel(image=cg.LInf(4 / 255)),
+            )
+            assert found[model, "shapes", "4/255"].value == alone.robust["accuracy"]
+            assert found[model, "shapes", "clean"].value == alone.clean["accuracy"]
+            mean = found[model, "mean", "2/255"]
+            parts = [found[model, name, "2/255"] for name in ("shapes", "things")]
+            assert mean.value == pytest.approx(sum(part.value for part in parts) / 2)
+            assert mean.low <= mean.value <= mean.high
+        headings, lines = as_grid(cells)
+        assert headings == ["clean / 2/255 / 4/255", "shapes", "things", "mean"]
+        assert [line[0] for line in lines] == ["fitted", "other"]
+
+    def test_mistakes_are_told_together(self, recipe):
+        from crossguard.recipes import check_names, parse_recipe
+
+        recipe |= {"models": {"a": "nowhere.pt"}, "attack": {"name": "sga"}, "sets": {"x": {"name": "emoji"}}}
+        problems = check_names(parse_recipe(recipe, source="test"))
+        assert len(problems) == 3
+        assert "models.a: model: 'nowhere.pt' is no folder" in problems[1]

@@ -1,5 +1,6 @@
 """AutoAttack and its parts: images against their own texts among all texts, sensors against their labels."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -24,10 +25,12 @@ from crossguard.attacks.goals import Goal
 from crossguard.attacks.parts import Parts
 from crossguard.attacks.ranking import NEGATIVES, contested, cosines, image_states, ranking_scores, text_states
 from crossguard.attacks.scores import ClassScores, Rows, Scores
+from crossguard.checks import lookup
 from crossguard.data import PairBatch
 from crossguard.models import FusionModel, VisionLanguageModel
 from crossguard.threat import L2, LInf
 
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 LINF: Takes = {**ANY_BALL, "image": (LInf,)}
 NORMS: Takes = {**ANY_BALL, "image": (LInf, L2)}
 
@@ -117,15 +120,28 @@ class AutoAttack(OnScores):
         targets: texts that `apgd-t` and `fab-t` aim at, those of the highest clean scores first.
         restarts: of every part.
         queries: of `square`.
+        parts: which of the four run, in this order; default: all. Tables of robust CLIPs use the first two.
 
     Raises:
-        ValueError: a number below one.
+        ValueError: a number below one, an unknown part, or none.
     """
 
     name = "auto-attack"
 
-    def __init__(self, *, steps: int = 100, targets: int = 9, restarts: int = 1, queries: int = 5000) -> None:
-        self.parts = standard_parts(steps=steps, targets=targets, restarts=restarts, queries=queries)
+    def __init__(
+        self,
+        *,
+        steps: int = 100,
+        targets: int = 9,
+        restarts: int = 1,
+        queries: int = 5000,
+        parts: Sequence[str] = PARTS,
+    ) -> None:
+        built = standard_parts(steps=steps, targets=targets, restarts=restarts, queries=queries)
+        known = dict(zip(PARTS, built, strict=True))
+        self.parts = tuple(lookup(known, name, what="part of auto-attack") for name in parts)
+        if not self.parts:
+            raise ValueError("Expected at least one of AutoAttack's parts, but got none.")
 
 
 class APGDCE(OnScores):

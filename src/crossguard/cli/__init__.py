@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from crossguard import __version__
-from crossguard.cli import augment, certify, demo, evaluate, listing, predict, report, study, train, validate
+from crossguard.cli import (
+    augment,
+    certify,
+    demo,
+    evaluate,
+    listing,
+    models,
+    predict,
+    report,
+    study,
+    table,
+    train,
+    validate,
+)
 
 app = typer.Typer(
     name="crossguard",
@@ -36,7 +49,7 @@ def _top(
     pass
 
 
-for _verb in (demo, evaluate, train, certify, predict, augment, study, report, listing, validate):
+for _verb in (demo, evaluate, table, train, certify, predict, augment, study, report, listing, models, validate):
     _verb.register(app)
 
 __all__ = ["app"]

@@ -12,6 +12,8 @@ from crossguard.data.pairs import OneToManyPairs, evenly
 from crossguard.data.pictures import Picture
 
 TEMPLATES = ("a photo of a {c}.",)
+PLACES = ("{c}", "{}")
+"""Where a class name goes, as clip_benchmark and open_clip spell it."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,12 @@ class LabelledImages:
         images: the pictures.
         labels: int64 [images], the class of each.
         classes: the names of the classes, as a prompt says them.
-        templates: prompts, each with `{c}` in the place of a class name.
+        templates: prompts, each with `{c}` or `{}` in the place of a class name.
         notes: what the loader saw and a reader of the results should know.
         groups: int64 [images], equal where pictures belong together (drawings of one thing); default: each by itself.
 
     Raises:
-        ValueError: no pictures, lengths that differ, labels out of range, blank names, a template without `{c}`.
+        ValueError: no pictures, lengths that differ, labels out of range, blank names, a template without a place.
 
     Example:
         >>> from pathlib import Path
@@ -71,9 +73,11 @@ class LabelledImages:
         blank = [place for place, name in enumerate(self.classes) if not name.strip()]
         if blank:
             raise ValueError(f"Expected names of classes, but those of {some(blank)} are blank.")
-        plain = [template for template in self.templates if "{c}" not in template]
+        plain = [template for template in self.templates if not any(place in template for place in PLACES)]
         if plain or not self.templates:
-            raise ValueError(f"Expected templates with {{c}} in the place of a class name, but got {some(plain)!r}.")
+            raise ValueError(
+                f"Expected templates with {{c}} or {{}} in the place of a class name, but got {some(plain)!r}."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,7 +88,7 @@ class LabelledImages:
 
     def prompts(self, name: str) -> tuple[str, ...]:
         """Return the prompts of a class."""
-        return tuple(template.replace("{c}", name) for template in self.templates)
+        return tuple(fill(template, name) for template in self.templates)
 
     def select(self, images: Sequence[int] | Int64[np.ndarray, " chosen"]) -> "LabelledImages":
         """Return the chosen images, in the order given; all classes stay."""
@@ -99,6 +103,30 @@ class LabelledImages:
     def spread(self, max_images: int) -> "LabelledImages":
         """Return `max_images` images, evenly spread from the first to the last."""
         return self.select(evenly(max_images, len(self)))
+
+    def draw(self, max_images: int, *, seed: int) -> "LabelledImages":
+        """Return `max_images` images at random, each class as often as it is in the data to within one picture.
+
+        A systematic sample: images stand by class, shuffled within it, and every n-th is taken from a random start on,
+        so that each has the same chance and accuracies of the sample are those of the whole on average.
+        """
+        if max_images >= len(self):
+            return self
+        random = np.random.default_rng(seed)
+        shuffled = random.permutation(len(self))
+        ordered = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        places = ((np.arange(max_images) + random.random()) * (len(self) / max_images)).astype(np.int64)
+        return self.select(np.sort(ordered[places]))
+
+
+def fill(template: str, name: str) -> str:
+    """Return a prompt: the template with a class name in its place.
+
+    Example:
+        >>> fill("a photo of a {c}.", "cat"), fill("a {}, a kind of pet", "dog")
+        ('a photo of a cat.', 'a dog, a kind of pet')
+    """
+    return template.replace(PLACES[0], name) if PLACES[0] in template else template.replace(PLACES[1], name)
 
 
 def labelled(pairs: OneToManyPairs, classes: Sequence[str] | None, templates: Sequence[str]) -> LabelledImages:

@@ -18,7 +18,15 @@ from crossguard.recipes.perform import (
     perform_evaluate,
     perform_train,
 )
-from crossguard.recipes.schema import AugmentRecipe, CertifyRecipe, EvaluateRecipe, Recipe, StudyRecipe, TrainRecipe
+from crossguard.recipes.schema import (
+    AugmentRecipe,
+    CertifyRecipe,
+    EvaluateRecipe,
+    Recipe,
+    StudyRecipe,
+    TableRecipe,
+    TrainRecipe,
+)
 
 __all__ = [
     "VERBS",
@@ -29,6 +37,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "StudyRecipe",
+    "TableRecipe",
     "TrainRecipe",
     "apply_overrides",
     "check_names",

@@ -17,12 +17,14 @@ from crossguard.recipes.schema import (
     EvaluateRecipe,
     Recipe,
     StudyRecipe,
+    TableRecipe,
     TrainRecipe,
 )
 from crossguard.recipes.values import LARGEST, read_yaml
 
 VERBS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateRecipe,
+    "table": TableRecipe,
     "train": TrainRecipe,
     "certify": CertifyRecipe,
     "augment": AugmentRecipe,

@@ -25,6 +25,7 @@ from crossguard.recipes.schema import (
     Data,
     EvaluateRecipe,
     StudyRecipe,
+    TableRecipe,
     TrainRecipe,
 )
 from crossguard.table import OWN_PARTS
@@ -51,6 +52,8 @@ def check_names(recipe: AnyRecipe) -> list[str]:
         problems += _train(recipe)
     elif isinstance(recipe, AugmentRecipe):
         problems += _augment(recipe)
+    elif isinstance(recipe, TableRecipe):
+        problems += _table(recipe)
     elif isinstance(recipe, StudyRecipe):
         problems += [*_model(recipe.model, "vision-language"), *_data(recipe.data, "data", "pairs")]
         problems += [*_data(recipe.test, "test", "pairs"), *_study(recipe)]
@@ -95,7 +98,25 @@ def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:
         yield from _threat(recipe, [attack for _, attack in asked])
 
 
-def _task_options(recipe: EvaluateRecipe, task: type[Task]) -> Iterator[str]:
+def _table(recipe: TableRecipe) -> Iterator[str]:
+    yield from _row(TASKS, recipe.task, "task")
+    for name, data in recipe.sets.items():
+        yield from _data(data, f"sets.{name}", "images")
+    for name, model in recipe.models.items():
+        if not Path(model.source).is_file():
+            yield from (f"models.{name}: {told}" for told in _model(model.source, "vision-language", adapters=True))
+        if model.base is not None:
+            yield from (f"models.{name}.base: {told}" for told in _model(model.base, "vision-language"))
+    yield from _attack(ATTACKS, recipe.attack, "attack")
+    if recipe.attack.name in ATTACKS and not ATTACKS[recipe.attack.name].samples:
+        yield f"attack.name: expected one on labelled pictures, such as auto-attack, but got {recipe.attack.name!r}"
+    if recipe.task in TASKS:
+        if TASKS[recipe.task].reads != "images":
+            yield f"task: expected one of labelled images, but {recipe.task!r} reads {TASKS[recipe.task].reads}"
+        yield from _task_options(recipe, TASKS[recipe.task])
+
+
+def _task_options(recipe: EvaluateRecipe | TableRecipe, task: type[Task]) -> Iterator[str]:
     """Options that the task does not have, and values of other types."""
     known = task_options(task)
     for name in recipe.options:
@@ -357,12 +378,14 @@ def _data(data: Data, key: str, gives: str, *, also: str = "") -> Iterator[str]:
         yield from _options(DATASETS[data.name].load, data.options, key, what=f"data set {data.name!r}", own=own)
 
 
-def _model(source: str, *kinds: str) -> Iterator[str]:
-    """A model that is not there, or of another kind than those that a verb takes."""
+def _model(source: str, *kinds: str, adapters: bool = False) -> Iterator[str]:
+    """A model that is not there, or of another kind than those that a verb takes; or, with a base, parts of one."""
     shipped = [row.name for row in MODELS.values() if row.ships]
     if source not in shipped and not Path(source).is_dir() and not _is_hub_id(source):
         known = nearest(source, shipped)
         yield f"model: {shown(source)} is no folder, hub id or shipped model; {known}. {OWN_PARTS}"
+        return
+    if adapters and Path(source).is_dir():
         return
     if source not in shipped and Path(source).is_dir():
         yield from _told("model", lambda: row_of(source))

@@ -22,11 +22,11 @@ from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TrainRecipe
+from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TableRecipe, TrainRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train
 
-Settings = EvaluateRecipe | TrainRecipe | CertifyRecipe
+Settings = EvaluateRecipe | TableRecipe | TrainRecipe | CertifyRecipe
 
 
 def open_run(recipe: Settings, *, command: Sequence[str] | None = None) -> RunFolder:

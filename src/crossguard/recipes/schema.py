@@ -216,6 +216,45 @@ class EvaluateRecipe(_Recipe):
     batch_size: Annotated[Positive | None, Field(description="attacked together; default: the task's")] = None
 
 
+class Checkpoint(_Section):
+    """A model, and where the parts come from that its files lack."""
+
+    source: Annotated[Place, Field(description="shipped name, folder, file of weights, or hub id")]
+    base: Annotated[Place | None, Field(description="the model it was made from, for what is missing")] = None
+    tokenizer: Annotated[Place | None, Field(description="a folder, a hub id, or clip")] = None
+    preprocessing: Annotated[Place | None, Field(description="a folder, a hub id, or clip")] = None
+
+
+def _checkpoint(value: object) -> object:
+    """Read `fare2: FOLDER` as `fare2: {source: FOLDER}`."""
+    return {"source": value} if isinstance(value, str) else value
+
+
+class TableRecipe(_Recipe):
+    """Several models on several data sets under one attack at several budgets: one table."""
+
+    verb: Literal["table"]
+    task: Annotated[str, Field(description="one of classes of pictures")] = "zero-shot"
+    options: Annotated[Options, Field(description="the task's own settings, as `half_first`")] = Field(
+        default_factory=dict
+    )
+    models: Annotated[
+        dict[str, Annotated[Checkpoint, BeforeValidator(_checkpoint)]],
+        Field(min_length=1, description="a row each: `fare2: FOLDER`, or `fare2: {source: FILE, base: FOLDER}`"),
+    ]
+    sets: Annotated[dict[str, Data], Field(min_length=1, description="columns, by their names in the table")]
+    attack: Attack = Attack(name="auto-attack")
+    eps: Annotated[
+        list[Annotated[Number, Field(gt=0, le=1)]],
+        Field(min_length=1, description="L-inf budgets of the picture, each a part of the table"),
+    ] = [2 / 255, 4 / 255]
+    text: Annotated[TextBudget | None, Field(description="the names of classes are attacked too")] = None
+    max_samples: Annotated[
+        Positive | None, Field(description="pictures of each set, drawn at random by class with `seed`; null: all")
+    ] = 1000
+    batch_size: Annotated[Positive | None, Field(description="attacked together; default: the task's")] = None
+
+
 class TrainRecipe(_Recipe):
     """Harden (or merely fine-tune) one model."""
 
@@ -549,5 +588,5 @@ class StudyRecipe(_Section):
         return {name: judging.named(name) for table in tables for name, judging in table.attacks.items()}
 
 
-AnyRecipe = EvaluateRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe | StudyRecipe
+AnyRecipe = EvaluateRecipe | TableRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe | StudyRecipe
 Recipe = Annotated[AnyRecipe, Field(discriminator="verb")]

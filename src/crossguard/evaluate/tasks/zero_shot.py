@@ -10,19 +10,28 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import log_softmax, normalize
 
+from crossguard.attacks.budget import count_word_edits
+from crossguard.attacks.candidates import CandidateSource
+from crossguard.attacks.samples import attack_samples
+from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.storage import Storage
+from crossguard.attacks.victims import Plain, Victim
 from crossguard.checks import WrongKind
 from crossguard.data import LabelledImages, MultiModalSamples
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.examples import Example, Item, spread_evenly
 from crossguard.evaluate.features import check_model
+from crossguard.evaluate.fingerprint import describe
+from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.task import Part, Rows
+from crossguard.evaluate.tasks.class_names import NamePool, plain_pool, pool_within
 from crossguard.evaluate.tasks.samples import Classification, Loaded, NamedAttack
 from crossguard.models import VisionLanguageModel
+from crossguard.models.inputs import input_tensor
 from crossguard.progress import Reporter
-from crossguard.threat import ThreatModel
+from crossguard.threat import LInf, ThreatModel, WordEdits
 
 
 class ClassChoice(nn.Module):
@@ -40,27 +49,103 @@ class ClassChoice(nn.Module):
     def __init__(self, model: VisionLanguageModel, data: LabelledImages) -> None:
         super().__init__()
         self.towers, self.name, self.classes = model, model.name, tuple(data.classes)
-        self._prompts = [data.prompts(name) for name in data.classes]
+        self._data = data
 
     @cached_property
-    def embeddings(self) -> Float[Tensor, "classes dim"]:
-        """One unit vector for each class, computed once."""
-        with torch.no_grad():
-            means = [normalize(self.towers.encode_text(list(own)).float(), dim=-1).mean(dim=0) for own in self._prompts]
-        return normalize(torch.stack(means), dim=-1)
+    def names(self) -> NamePool:
+        """The classes under their own names, embedded once."""
+        return plain_pool(self.towers, self._data)
+
+    def embed(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
+        """Return unit vectors of pictures in [0, 1]."""
+        return normalize(self.towers.encode_image(pixels).float(), dim=-1)
 
     def forward(self, inputs: Mapping[str, Float[Tensor, "images ..."]]) -> Float[Tensor, "images classes"]:
         """Return logits of pictures in [0, 1]."""
-        images = normalize(self.towers.encode_image(inputs["image"]).float(), dim=-1)
-        return self.towers.logit_scale * images @ self.embeddings.T
+        return self.towers.logit_scale * self.embed(inputs["image"]) @ self.names.embeddings.T
+
+
+class Called:
+    """A victim whose classes are called otherwise, picture by picture.
+
+    Args:
+        choice: the classifier.
+        pool: names and their embeddings.
+        chosen: int64 [images, classes], the name of every class for every picture.
+        places: int64 [images], ascending, the pictures' places in the data set.
+    """
+
+    modalities, passes = ("image",), 1
+
+    def __init__(
+        self,
+        choice: ClassChoice,
+        pool: NamePool,
+        chosen: Int64[Tensor, "images classes"],
+        places: Int64[Tensor, " images"],
+    ) -> None:
+        self.module, self.name, self.classes = choice, choice.name, choice.classes
+        self.pool, self.chosen, self.places = pool, chosen, places
+
+    def logits(self, images: Float[Tensor, "rows dim"], ids: Int64[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
+        """Return the logits of embedded pictures."""
+        names = self.chosen[torch.searchsorted(self.places, ids.to(self.places.device))]
+        return self.module.towers.logit_scale * (images @ self.pool.embeddings.T).gather(1, names.to(images.device))
+
+    def log_probabilities(
+        self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]
+    ) -> Float[Tensor, "rows classes"]:
+        """Return differentiable log-probabilities."""
+        return log_softmax(self.logits(self.module.embed(inputs["image"]), ids), dim=1)
+
+    def decide(self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+        """Return the classes that are answered."""
+        return self.logits(self.module.embed(inputs["image"]), ids).argmax(dim=1)
+
+
+class InHalf:
+    """A victim whose gradients are taken in half precision (bfloat16), and whose answers are those of single precision.
+
+    Args:
+        victim: what it is.
+    """
+
+    def __init__(self, victim: Victim) -> None:
+        self.victim, self.module = victim, victim.module
+        self.name, self.modalities, self.classes, self.passes = (
+            victim.name, victim.modalities, victim.classes, victim.passes
+        )  # fmt: skip
+
+    def log_probabilities(
+        self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]
+    ) -> Float[Tensor, "rows labels ..."]:
+        """Return the victim's, computed in half precision."""
+        with torch.autocast(next(iter(inputs.values())).device.type, dtype=torch.bfloat16):
+            return self.victim.log_probabilities(inputs, ids).float()
+
+    def decide(self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]) -> Int64[Tensor, "rows ..."]:
+        """Return the victim's own answers."""
+        return self.victim.decide(inputs, ids)
 
 
 @dataclass(frozen=True)
 class ZeroShot(Classification):
     """Which class each picture is of, told by the cosine with the prompts of the classes; pictures are attacked.
 
-    Rows, one per picture: as in classification, with `image` (the picture's key).
+    A budget for the text is one for the names of the classes, which are edited picture by picture (see `class_names`).
+
+    Rows, one per picture: as in classification, with `image` (the picture's key); under an attack on names with `names`
+    (what its own class, and the class that was answered, were called); with `half_first` also `half`, whether half
+    precision was enough to change the answer.
+
+    Args:
+        half_first: attack in half precision first, and again in single precision what stands. Answers are those of
+            single precision throughout, so that no more pictures stand than under single precision alone.
+        source: where words for class names come from, see `crossguard list sources`.
     """
+
+    half_first: bool = False
+    source: SourceLike = "thesaurus"
 
     name: ClassVar[str] = "zero-shot"
     heading: ClassVar[str] = "Zero-shot classification"
@@ -92,12 +177,32 @@ class ZeroShot(Classification):
             )
         self.check_attack(attack, threat)
 
+    def check_attack(self, attack: NamedAttack | None, threat: ThreatModel | None) -> None:
+        """Refuse an attack that cannot work within the image's budget, and an unknown source of words."""
+        if threat is None or "text" not in threat:
+            return super().check_attack(attack, threat)
+        if not isinstance(threat["text"], WordEdits):
+            raise ValueError(f"Expected WordEdits as the budget of class names, but got {threat['text']!r}.")
+        self._words  # noqa: B018  raises where there is no such source
+        return super().check_attack(attack, threat.only("image") if "image" in threat else ThreatModel(image=LInf(0)))
+
+    @cached_property
+    def _words(self) -> CandidateSource:
+        return make_source(self.source)
+
     def facts(self, progress: Reporter) -> dict[str, Any]:
         """Return the fingerprint of the data."""
         return {
             "content": images_fingerprint(self.data),
             "data_notes": list(self.data.notes),
         }
+
+    def attack_facts(self, attack: NamedAttack | None) -> dict[str, Any]:
+        """Return also whether half precision comes first, and where words come from."""
+        told = super().attack_facts(attack)
+        if attack is not None:
+            told |= {"half_first": self.half_first, "source": describe(self.source)}
+        return told
 
     @property
     def samples(self) -> str:
@@ -117,16 +222,134 @@ class ZeroShot(Classification):
         )
         return Loaded(samples, ids, device)
 
+    def attack(self, batch: Loaded, clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int) -> Arrays:
+        """Attack pictures, names, or both.
+
+        With both, the names that harm the picture as it is come first, then the picture alone, then the picture under
+        those names; after each change of the picture its names are chosen again. What stands is attacked on.
+        """
+        budget = threat.get("text")
+        if not isinstance(budget, WordEdits):
+            return self._attack_pictures(Plain(self.net), batch, clean, attack, threat, seed)
+        pool = self._pool(budget)
+        found, chosen = self._renamed(batch, pool, None)
+        if "image" not in threat:
+            return found
+        image = threat.only("image")
+        for renamed in (False, True):
+            stands = np.flatnonzero(found["attacked"] == batch.samples.labels)
+            if not len(stands):
+                break
+            left = Loaded(batch.samples.select(stands), batch.ids[stands], batch.device)
+            victim: Victim = Plain(self.net)
+            if renamed:
+                rows = torch.from_numpy(stands).to(chosen.device)
+                victim = Called(self.net, pool, chosen[rows], torch.from_numpy(left.ids).to(batch.device))
+            moved = self._attack_pictures(victim, left, left.samples.labels, attack, image, seed)
+            again, _ = self._renamed(left, pool, moved)
+            found = {key: _replaced(values, stands, again[key]) for key, values in found.items()}
+        return found
+
+    @torch.no_grad()
+    def _pool(self, budget: WordEdits) -> NamePool:
+        if budget not in self._pools:
+            self._pools[budget] = pool_within(self.model, self.data, budget, self._words)
+        return self._pools[budget]
+
+    @cached_property
+    def _pools(self) -> dict[WordEdits, NamePool]:
+        return {}
+
+    @torch.no_grad()
+    def _renamed(
+        self, batch: Loaded, pool: NamePool, moved: Arrays | None
+    ) -> tuple[dict[str, np.ndarray], Int64[Tensor, "images classes"]]:
+        """Return what is found for pictures, moved or not, under the names that harm them most; and these names."""
+        values = batch.samples.modalities["image"] if moved is None else moved["values/image"]
+        images = self.net.embed(input_tensor(values, batch.device))
+        labels = torch.from_numpy(batch.samples.labels).to(batch.device)
+        chosen, places = pool.worst(images, labels), torch.from_numpy(batch.ids).to(batch.device)
+        answers = Called(self.net, pool, chosen, places).logits(images, places).argmax(dim=1)
+        names = np.array(pool.names)
+        places = np.arange(len(batch.ids))
+        called = {"own": batch.samples.labels, "answered": answers.cpu().numpy()}
+        now = {which: names[chosen.cpu().numpy()[places, label]] for which, label in called.items()}
+        before = {which: names[pool.table[:, 0].numpy()[label]] for which, label in called.items()}
+        edits = [[count_word_edits(*pair) or 0 for pair in zip(before[w], now[w], strict=True)] for w in called]
+        found = {
+            "attacked": answers.cpu().numpy(),
+            "values/image": values,
+            "edited/image": np.zeros(len(places), np.int64) if moved is None else moved["edited/image"],
+            "linf/image": np.zeros(len(places)) if moved is None else moved["linf/image"],
+            "edited/text": np.max(edits, axis=0).astype(np.int64),
+            **{f"names/{which}": texts for which, texts in now.items()},
+        }
+        if self.half_first:
+            found["half"] = np.zeros(len(places), bool) if moved is None else moved["half"]
+        return found, chosen
+
+    def _attack_pictures(
+        self, victim: Victim, batch: Loaded, clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int
+    ) -> dict[str, np.ndarray]:
+        if not self.half_first:
+            return self._attacked(victim, batch, clean, attack, threat, seed)
+        found = self._attacked(InHalf(victim), batch, clean, attack, threat, seed)
+        found["half"] = found["attacked"] != batch.samples.labels
+        stands = np.flatnonzero(~found["half"])
+        if len(stands):
+            left = Loaded(batch.samples.select(stands), batch.ids[stands], batch.device)
+            again = self._attacked(victim, left, clean[stands], attack, threat, seed) | {"half": found["half"][stands]}
+            found = {key: _replaced(values, stands, again[key]) for key, values in found.items()}
+        return found
+
+    def _attacked(
+        self, victim: Victim, batch: Loaded, clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int
+    ) -> dict[str, np.ndarray]:
+        found = attack_samples(
+            victim,
+            batch.samples,
+            threat=threat,
+            attack=attack.name,
+            attack_options=attack.options,
+            objective=self.objective,
+            storage=self._storage,
+            seed=seed,
+            batch_size=len(batch.ids),
+            known_answers=clean,
+            places=batch.ids,
+            device=batch.device,
+        )
+        return {
+            "attacked": found.attacked,
+            "values/image": found.samples.modalities["image"],
+            "edited/image": found.edited["image"],
+            "linf/image": found.linf["image"],
+        }
+
     def rows_of(self, batch: Loaded, clean: Any, robust: Any, found: Any) -> list[dict[str, Any]]:
         """Return one row per picture."""
         rows = super().rows_of(batch, clean, robust, found)
-        return [{"image": self.data.images[int(i)].key, **row} for i, row in zip(batch.ids, rows, strict=True)]
+        rows = [{"image": self.data.images[int(i)].key, **row} for i, row in zip(batch.ids, rows, strict=True)]
+        for place, row in enumerate(rows if found is not None else []):
+            if "half" in found:
+                row["half"] = bool(found["half"][place])
+            if "names/own" in found:
+                row["names"] = {which: str(found[f"names/{which}"][place]) for which in ("own", "answered")}
+        return rows
 
     def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
         """Return the prompts, and what the attack raised."""
         said = ", ".join(repr(template) for template in self.data.templates[:3])
         more = "" if len(self.data.templates) <= 3 else f" and {len(self.data.templates) - 3} more"
-        return [f"{len(self.data.classes):,} classes, named as {said}{more}.", *super().notes(rows, settings)[1:]]
+        told = [f"{len(self.data.classes):,} classes, named as {said}{more}.", *super().notes(rows, settings)[1:]]
+        if rows and "half" in rows[0]:
+            judged = [row for row in rows if row["clean"] == row["label"]]
+            half = sum(row["half"] for row in judged)
+            told.append(
+                f"Attacked in half precision first: {half:,} of {len(judged):,} right answers fell there, confirmed in "
+                "single precision; the others were attacked again in single precision."
+            )
+        return told
 
     def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
         """Return pictures spread evenly over those that are right without attack."""
@@ -148,6 +371,13 @@ class ZeroShot(Classification):
                     said["Under attack"] = (Item(text=row["robust"], right=row["robust"] == row["label"]),)
                 examples.append(Example((asked,), said))
         return tuple(examples)
+
+
+def _replaced(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return a copy with some rows replaced; strings become as long as either needs."""
+    result = values.astype(np.promote_types(values.dtype, new.dtype))
+    result[rows] = new
+    return result
 
 
 def _picture(pixels: Float[np.ndarray, "3 height width"]) -> np.ndarray:
