@@ -22,6 +22,7 @@ from crossguard.models.clip import CLIP
 from crossguard.models.clip_resnet import ResNetCLIP
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.heatmap import GROUNDING_LAYER, attention_maps, enlarge
+from crossguard.models.llava import Llava
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
 from crossguard.models.road_net import RoadNet
@@ -45,6 +46,7 @@ __all__ = [
     "FusionModel",
     "GroundingModel",
     "ImageToText",
+    "Llava",
     "ModelRow",
     "MomentumTraining",
     "MultiModalClassifier",

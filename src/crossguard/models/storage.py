@@ -159,7 +159,9 @@ def _check_sizes(config: Any) -> None:
         raise ValueError(f"Expected sizes of a network up to {_LARGEST:,} in its config.json, but got {shown(config)}.")
 
 
-def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bool, family: str) -> Pretrained:
+def load_transformers(
+    kind: type[Pretrained], source: Path | str, *, offline: bool, family: str, dtype: torch.dtype = torch.float32
+) -> Pretrained:
     """Load a network of Transformers from a local folder or a hub id, every weight of it, in float32.
 
     Checkpoints are often stored in half precision; gradients of attacks would drown in its rounding. Weights may lie in
@@ -170,6 +172,7 @@ def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bo
         source: the folder or hub id.
         offline: look only at local files.
         family: what the network is called in messages.
+        dtype: of the weights; less than float32 for what is too large for it.
 
     Raises:
         ValueError: weights that are missing, unknown, or of another shape.
@@ -188,7 +191,7 @@ def load_transformers(kind: type[Pretrained], source: Path | str, *, offline: bo
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            dtype=torch.float32,
+            dtype=dtype,
             **options,
         )
     finally:

@@ -20,6 +20,7 @@ from crossguard.models.clip_resnet import MODEL_TYPE as CLIP_RESNET
 from crossguard.models.clip_resnet import ResNetCLIP
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.hub import is_hub_id, local_folder
+from crossguard.models.llava import Llava
 from crossguard.models.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from crossguard.models.open_clip import load_open_clip, load_openai
 from crossguard.models.partial import adapter_base, is_adapter, with_adapters, with_parts
@@ -122,6 +123,13 @@ MODELS = Table[ModelRow](
             BlipCaptioner.from_pretrained,
             ("blip",),
             ("BlipForConditionalGeneration",),
+        ),
+        ModelRow(
+            "llava",
+            "LLaVA-1.5, which writes and answers, any folder or hub id of Transformers' layout",
+            "captioner",
+            Llava.from_pretrained,
+            ("llava",),
         ),
         ModelRow(
             "emoji-clip",
