@@ -13,7 +13,20 @@ from crossguard.cli.options import as_overrides
 from crossguard.recipes import read_recipe
 from shared import write_annotations
 
-VERBS = ["demo", "evaluate", "train", "certify", "predict", "augment", "study", "report", "list", "validate"]
+VERBS = [
+    "demo",
+    "evaluate",
+    "table",
+    "train",
+    "certify",
+    "predict",
+    "augment",
+    "study",
+    "report",
+    "list",
+    "models",
+    "validate",
+]
 
 
 def plain(result):

@@ -7,6 +7,7 @@ from crossguard.data.in_memory import as_images, as_pairs
 from crossguard.data.labelled import LabelledImages
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
+from crossguard.data.questions import PictureQuestions
 from crossguard.data.reading import Reading
 from crossguard.data.referring import ReferringExpressions
 from crossguard.data.samples import MultiModalSamples, as_samples
@@ -16,6 +17,7 @@ from crossguard.data.table import (
     load_expressions,
     load_images,
     load_pairs,
+    load_questions,
     load_samples,
     register_data,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "OneToManyPairs",
     "PairBatch",
     "Picture",
+    "PictureQuestions",
     "Reading",
     "ReferringExpressions",
     "as_images",
@@ -40,6 +43,7 @@ __all__ = [
     "load_expressions",
     "load_images",
     "load_pairs",
+    "load_questions",
     "load_samples",
     "register_data",
 ]

@@ -19,6 +19,8 @@ from crossguard.data.labelled import LabelledImages
 from crossguard.data.npz_samples import load_npz
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pothole import load_pothole
+from crossguard.data.question_files import load_pope, load_scienceqa, load_textvqa, load_vqav2
+from crossguard.data.questions import PictureQuestions
 from crossguard.data.ravdess import load_ravdess, load_ravdess_features
 from crossguard.data.reading import with_reading
 from crossguard.data.refcoco import load_refcoco_plus
@@ -39,7 +41,7 @@ class DatasetRow:
 
     name: str
     summary: str
-    gives: Literal["pairs", "samples", "expressions", "images"]
+    gives: Literal["pairs", "samples", "expressions", "images", "questions"]
     load: Callable[..., Any]
 
     def __post_init__(self) -> None:
@@ -99,6 +101,10 @@ DATASETS = Table[DatasetRow](
             "imagefolder", "class folders of pictures, for zero-shot classification", "images", load_image_folder
         ),
         DatasetRow("wds", "clip_benchmark's tar shards of pictures and classes", "images", load_image_shards),
+        DatasetRow("vqav2", "VQAv2's questions about COCO's pictures, ten people's answers", "questions", load_vqav2),
+        DatasetRow("textvqa", "TextVQA's questions about what is written in pictures", "questions", load_textvqa),
+        DatasetRow("pope", "POPE: is a thing in the picture, yes or no", "questions", load_pope),
+        DatasetRow("scienceqa", "ScienceQA's questions with a picture, several choices", "questions", load_scienceqa),
         DatasetRow("pothole", "stereo pothole photographs: RGB, disparity, mask", "samples", load_pothole),
     ),
 )
@@ -109,7 +115,7 @@ def register_data(
     load: Callable[..., Any],
     *,
     summary: str,
-    gives: Literal["pairs", "samples", "expressions", "images"] = "pairs",
+    gives: Literal["pairs", "samples", "expressions", "images", "questions"] = "pairs",
 ) -> None:
     """Add a data set of your own to the table, so that recipes, the command line and `load_...` can name it.
 
@@ -117,8 +123,8 @@ def register_data(
         name: what it is called.
         load: takes `split` and options of its own by keyword, and returns what `gives` says.
         summary: one line for `crossguard list datasets`.
-        gives: "pairs" (`OneToManyPairs`), "samples" (`MultiModalSamples`), "images" (`LabelledImages`) or "expressions"
-            (`ReferringExpressions`).
+        gives: "pairs" (`OneToManyPairs`), "samples" (`MultiModalSamples`), "images" (`LabelledImages`), "expressions"
+            (`ReferringExpressions`) or "questions" (`PictureQuestions`).
 
     Raises:
         ValueError: a name of the package's own.
@@ -190,6 +196,20 @@ def load_images(
         ValueError: an unknown name or option, one that is missing, or a name that holds something else.
     """
     return _load(name, "images", split, progress=progress, **options)
+
+
+def load_questions(name: str, *, split: str | None = None, **options: Any) -> PictureQuestions:
+    """Load a split of a data set of questions about pictures.
+
+    Args:
+        name: "vqav2", "textvqa", "pope" or "scienceqa".
+        split: the split; default: the data set's usual one.
+        options: the data set's own (`root`; of "pope" also `file`).
+
+    Raises:
+        ValueError: an unknown name or option, one that is missing, or a name that holds something else.
+    """
+    return _load(name, "questions", split, **options)
 
 
 def _load(name: str, gives: str, split: str | None, *, progress: Reporter | None = None, **options: Any) -> Any:

@@ -42,7 +42,8 @@ class Task(ABC):
         judged_by: settings (or words for reports) that decide which answers are right: models are compared sample by
             sample where they have these in common.
         default_batch_size: where none is asked for.
-        reads: what kind of data sets of the table it takes: "pairs", "images", "samples" or "expressions".
+        reads: what kind of data sets of the table it takes: "pairs", "images", "samples", "expressions" or
+            "questions".
         models: what kinds of models of the table it asks: "vision-language", "captioner", "classifier", "segmenter".
         of_samples: whether it is attacked as classifiers and segmenters are, rather than as images with texts.
     """

@@ -14,6 +14,7 @@ from crossguard.data import (
     load_expressions,
     load_images,
     load_pairs,
+    load_questions,
     load_samples,
 )
 from crossguard.evaluate import TASKS, Result, evaluate
@@ -142,7 +143,7 @@ def read_data(data: Data, max_samples: int | None, *, reads: str, progress: Repo
     Args:
         data: name, split and options.
         max_samples: images, samples or expressions' images at most; None: all.
-        reads: "pairs", "images", "samples" or "expressions".
+        reads: "pairs", "images", "samples", "expressions" or "questions".
         progress: where reading is shown.
     """
     more = {"progress": progress} if reads in ("pairs", "images") else {}
@@ -162,4 +163,5 @@ _LOADERS: dict[str, Callable[..., Any]] = {
     "images": load_images,
     "samples": load_samples,
     "expressions": load_expressions,
+    "questions": load_questions,
 }

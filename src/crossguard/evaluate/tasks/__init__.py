@@ -4,6 +4,7 @@ from inspect import isabstract
 
 from crossguard.checks import WrongKind
 from crossguard.evaluate.task import Task
+from crossguard.evaluate.tasks.answering import Answering
 from crossguard.evaluate.tasks.captioning import Captioning
 from crossguard.evaluate.tasks.grounding import Grounding
 from crossguard.evaluate.tasks.retrieval import Retrieval
@@ -11,7 +12,7 @@ from crossguard.evaluate.tasks.samples import Classification, Segmentation
 from crossguard.evaluate.tasks.zero_shot import ZeroShot
 from crossguard.table import Table
 
-TASKS = Table[type[Task]]("task", (Retrieval, ZeroShot, Classification, Segmentation, Grounding, Captioning))
+TASKS = Table[type[Task]]("task", (Retrieval, ZeroShot, Classification, Segmentation, Grounding, Captioning, Answering))
 
 
 def register_task(task: type[Task]) -> None:
