@@ -83,7 +83,7 @@ def chosen_letter(answer: str) -> str:
         ('B', 'C', 'A', '')
     """
     text = answer.strip()
-    found = re.match(r"([A-Z])(?:[.):]|$)", text) or re.search(r"answer is ([A-Z])\b", text)
+    found = re.match(r"([A-Z])(?:[.):]|$)", text) or re.search(r"[Aa]nswer is ([A-Z])\b", text)
     return found[1] if found else ""
 
 
