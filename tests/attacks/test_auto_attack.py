@@ -276,3 +276,17 @@ def test_images_lose_their_texts_and_lost_ones_stay_clean(tiny_clip, toy_batch, 
     assert lost[0].tolist() == [True] + [False] * (len(everyone) - 1)
     assert lost[2].sum() > 1
     assert lost[1].sum() <= lost[2].sum()
+
+
+def test_some_of_the_parts_in_an_order_of_ones_own():
+    from crossguard.attacks.auto_attack import AutoAttack
+    from crossguard.attacks.class_search import CrossEntropyPart, TargetedPart
+
+    chosen = AutoAttack(parts=["apgd-t", "apgd-ce"], steps=7).parts
+    assert [type(part) for part in chosen] == [TargetedPart, CrossEntropyPart]
+    assert [part.steps for part in chosen] == [7, 7]
+    assert len(AutoAttack().parts) == 4
+    with pytest.raises(ValueError, match="Unknown part of auto-attack 'apgd'"):
+        AutoAttack(parts=["apgd"])
+    with pytest.raises(ValueError, match="at least one"):
+        AutoAttack(parts=[])

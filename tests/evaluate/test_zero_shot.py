@@ -123,7 +123,7 @@ def test_the_emoji_have_subgroups():
     ("options", "message"),
     [
         ({"attack": "pgd"}, "Expected a threat model"),
-        ({"attack": "pgd", "threat": cg.ThreatModel(text=cg.WordEdits(1))}, "modality in the threat model 'text'"),
+        ({"attack": "pgd", "threat": cg.ThreatModel(audio=cg.LInf(0.1))}, "modality in the threat model 'audio'"),
         ({"attack": "sga", "threat": THREAT}, "Expected an attack on samples"),
         ({"templates": ("{c}",)}, "Unknown option 'templates'"),
     ],
@@ -204,7 +204,9 @@ class TestNamesUnderAttack:
 
     def test_both_together_harm_at_least_as_much_as_each(self, model, named):
         threat = cg.ThreatModel(image=cg.LInf(1 / 255), text=cg.WordEdits(1))
-        result = cg.evaluate(model, named, attack="pgd", threat=threat, source="characters", batch_size=10)
+        result = cg.evaluate(
+            model, named, attack="pgd", threat=threat, source="characters", batch_size=10, modalities=True
+        )
         right = {part: [row["robust"] == row["label"] for row in result.of(part).rows] for part in result.parts}
         assert set(right) == {"image", "text", "joint"}
         for image, text, joint in zip(*right.values(), strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +285,9 @@ class TestFormats:
             load_model(whole)
         assert not (tmp_path / "made").exists()
 
+    @pytest.mark.filterwarnings(
+        "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:Could not find a config file"
+    )
     def test_adapters_go_on_their_base(self, whole, tmp_path):
         from peft import LoraConfig, get_peft_model
 
@@ -411,7 +415,9 @@ class TestResNets:
 
         vision, text = {"image_size": 224, "layers": layers, "width": 64}, {"width": 512, "heads": 8, "layers": 12}
         with torch.device("meta"):
-            network = ResNetCLIPNetwork(read_config({"embed_dim": embed, "vision_cfg": vision, "text_cfg": text}, "RN"))
+            network = ResNetCLIPNetwork(
+                read_config({"embed_dim": embed, "vision_cfg": vision, "text_cfg": text}, Path("RN"))
+            )
         assert sum(weight.numel() for weight in network.parameters()) == count
 
 

@@ -42,7 +42,9 @@ def _print(cells: "list[Cell]") -> None:
     from crossguard.recipes.table import as_grid
 
     headings, lines = as_grid(cells)
-    grid = Table(*map(cell, headings), box=None, header_style="bold")
+    grid = Table(box=None, header_style="bold")
+    for heading in headings:
+        grid.add_column(cell(heading))
     for line in lines:
         grid.add_row(*map(cell, line))
     Console().print(grid)

@@ -127,7 +127,7 @@ def _shapes(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return {key: value.to("meta") for key, value in read_weights(path).items()}
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             keys = [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118
             sizes = [(key, part.get_shape(), _DTYPES.get(part.get_dtype(), torch.float32)) for key, part in keys]
     except (OSError, SafetensorError) as error:

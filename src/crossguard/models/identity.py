@@ -110,6 +110,8 @@ class _Teller:
         """
         if isinstance(value, _PLAIN):
             return self.note(at, _digest(type(value).__qualname__, repr(value)))
+        if isinstance(value, re.Pattern):  # pickled through a table, not by itself
+            return self.note(at, _digest("pattern", repr(value.pattern), str(value.flags)))
         if isinstance(value, Tensor):
             return self.note(at, _tensor(value))
         if at in self.used:  # a plain value at one time

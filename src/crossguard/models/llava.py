@@ -209,13 +209,13 @@ class Llava(ReadsPictures):
         surprise = cross_entropy(logits.transpose(1, 2), tokens.ids[:, 1:], reduction="none")
         return (surprise * counted).sum(dim=1) / counted.sum(dim=1)
 
-    def _look(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images tokens width"]:
+    def _look(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images tokens channels"]:
         normal = self.normalise(pixels).to(self.network.dtype)
         return torch.stack(list(self.network.model.get_image_features(pixel_values=normal).pooler_output))
 
     def _embedded(
-        self, ids: Int64[Tensor, "texts length"], seen: Float[Tensor, "images tokens width"], rows: Tensor | None
-    ) -> Float[Tensor, "texts length width"]:
+        self, ids: Int64[Tensor, "texts length"], seen: Float[Tensor, "images tokens channels"], rows: Tensor | None
+    ) -> Float[Tensor, "texts length channels"]:
         """Return the tokens' embeddings with what the tower saw in the picture's places."""
         embedded: Tensor = self.network.get_input_embeddings()(ids)
         there = (ids == self.network.config.image_token_id).unsqueeze(-1)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def with_adapters(base: Any, folder: Path) -> Any:
     state = read_weights(folder / choose_weights((entry.name for entry in folder.iterdir()), where=folder))
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        adapted: Any = get_peft_model(network, config)
+        with warnings.catch_warnings():  # PEFT asks for what Transformers renames
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted: Any = get_peft_model(network, config)
         result = set_peft_model_state_dict(adapted, state)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"Expected adapters of {base.name!r} in {visible(folder)}, but got: {error}") from error

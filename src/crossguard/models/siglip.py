@@ -115,7 +115,7 @@ class SigLIP(ReadsPictures):
         encoded = vision.encoder(inputs_embeds=hidden, attention_mask=additive(mask, hidden.dtype))
         return self._pool(vision.post_layernorm(encoded.last_hidden_state), mask)
 
-    def _patches(self, normal: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches width"]:
+    def _patches(self, normal: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches channels"]:
         embeddings = self.network.vision_model.embeddings
         if not isinstance(self.network, Siglip2Model):
             tokens: Tensor = embeddings(normal)

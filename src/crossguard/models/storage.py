@@ -182,12 +182,12 @@ def load_transformers(
     usual = weights in ("model.safetensors", "model.safetensors.index.json")
     options: dict[str, Any] = {"use_safetensors": True} if usual else {"state_dict": read_weights(folder / weights)}
     if not usual:
-        options["config"] = kind.config_class.from_pretrained(str(folder), local_files_only=True)  # type: ignore[union-attr]
+        options["config"] = kind.config_class.from_pretrained(str(folder), local_files_only=True)
     told = logging.get_verbosity()
     logging.set_verbosity_error()  # what does not fit is refused below, in a sentence and with harmless names
     try:
         loaded: Any = kind.from_pretrained(
-            str(folder) if usual else None,  # type: ignore[arg-type]
+            str(folder) if usual else None,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,

@@ -59,13 +59,15 @@ def perform_table(recipe: TableRecipe, run: RunFolder, *, progress: Reporter) ->
         model = load_checkpoint(checkpoint)
         for column, data in sets.items():
             for eps in recipe.eps:
-                text = {} if recipe.text is None else {"text": WordEdits(recipe.text.words, tuple(recipe.text.kinds))}
+                budgets: dict[str, Any] = {"image": LInf(eps)}
+                if recipe.text is not None:
+                    budgets["text"] = WordEdits(recipe.text.words, tuple(recipe.text.kinds))
                 result = evaluate(
                     model,
                     data,
                     task=recipe.task,
-                    attack=task.make_attack(recipe.attack.name, recipe.attack.options),
-                    threat=ThreatModel(image=LInf(eps), **text),
+                    attack={recipe.attack.name: task.make_attack(recipe.attack.name, recipe.attack.options)},
+                    threat=ThreatModel(**budgets),
                     modalities=False,
                     label=f"{row} on {column} at {spell_budget(eps)}",
                     seed=recipe.seed,

@@ -81,7 +81,8 @@ class Answering(SampleTask):
         if self.beams < 1 or self.max_length < 1:
             raise ValueError(f"Expected `beams` and `max_length` >= 1, but got {self.beams} and {self.max_length}.")
         if self.target is not None:
-            check_target_text(self.model, self.target, max_length=self.max_length)
+            model: Any = self.model
+            check_target_text(model, self.target, max_length=self.max_length)
         if attack is not None and threat is not None:
             check_caption_attack(attack, threat, "references")
 

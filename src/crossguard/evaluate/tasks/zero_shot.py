@@ -75,7 +75,8 @@ class Called:
         places: int64 [images], ascending, the pictures' places in the data set.
     """
 
-    modalities, passes = ("image",), 1
+    modalities: tuple[str, ...] = ("image",)
+    passes = 1
 
     def __init__(
         self,
@@ -184,7 +185,7 @@ class ZeroShot(Classification):
         if not isinstance(threat["text"], WordEdits):
             raise ValueError(f"Expected WordEdits as the budget of class names, but got {threat['text']!r}.")
         self._words  # noqa: B018  raises where there is no such source
-        return super().check_attack(attack, threat.only("image") if "image" in threat else ThreatModel(image=LInf(0)))
+        return super().check_attack(attack, threat.only("image") if "image" in threat else ThreatModel(image=LInf(0.0)))
 
     @cached_property
     def _words(self) -> CandidateSource:
@@ -271,21 +272,21 @@ class ZeroShot(Classification):
         chosen, places = pool.worst(images, labels), torch.from_numpy(batch.ids).to(batch.device)
         answers = Called(self.net, pool, chosen, places).logits(images, places).argmax(dim=1)
         names = np.array(pool.names)
-        places = np.arange(len(batch.ids))
+        rows = np.arange(len(batch.ids))
         called = {"own": batch.samples.labels, "answered": answers.cpu().numpy()}
-        now = {which: names[chosen.cpu().numpy()[places, label]] for which, label in called.items()}
+        now = {which: names[chosen.cpu().numpy()[rows, label]] for which, label in called.items()}
         before = {which: names[pool.table[:, 0].numpy()[label]] for which, label in called.items()}
         edits = [[count_word_edits(*pair) or 0 for pair in zip(before[w], now[w], strict=True)] for w in called]
         found = {
             "attacked": answers.cpu().numpy(),
             "values/image": values,
-            "edited/image": np.zeros(len(places), np.int64) if moved is None else moved["edited/image"],
-            "linf/image": np.zeros(len(places)) if moved is None else moved["linf/image"],
+            "edited/image": np.zeros(len(rows), np.int64) if moved is None else moved["edited/image"],
+            "linf/image": np.zeros(len(rows)) if moved is None else moved["linf/image"],
             "edited/text": np.max(edits, axis=0).astype(np.int64),
             **{f"names/{which}": texts for which, texts in now.items()},
         }
         if self.half_first:
-            found["half"] = np.zeros(len(places), bool) if moved is None else moved["half"]
+            found["half"] = np.zeros(len(rows), bool) if moved is None else moved["half"]
         return found, chosen
 
     def _attack_pictures(
