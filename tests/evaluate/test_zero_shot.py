@@ -203,10 +203,10 @@ class TestNamesUnderAttack:
         assert result.robust["accuracy"] < result.clean["accuracy"]
 
     def test_both_together_harm_at_least_as_much_as_each(self, model, named):
+        given = {"attack": "pgd", "attack_options": {"steps": 2}, "objective": "margin", "batch_size": 4}
         threat = cg.ThreatModel(image=cg.LInf(1 / 255), text=cg.WordEdits(1))
-        result = cg.evaluate(
-            model, named, attack="pgd", threat=threat, source="characters", batch_size=10, modalities=True
-        )
+        few = named.spread(8)
+        result = cg.evaluate(model, few, threat=threat, source="characters", modalities=True, **given)
         right = {part: [row["robust"] == row["label"] for row in result.of(part).rows] for part in result.parts}
         assert set(right) == {"image", "text", "joint"}
         for image, text, joint in zip(*right.values(), strict=True):
@@ -271,8 +271,9 @@ class TestTable:
                 "shapes": shapes,
                 "things": {**shapes, "options": {**shapes["options"], "templates": ["a {c}", "the {c}"]}},
             },
-            "attack": {"name": "pgd"},
-            "max_samples": 12,
+            "attack": {"name": "pgd", "options": {"steps": 1}},
+            "options": {"objective": "margin"},
+            "max_samples": 6,
         }
 
     def test_cells_are_evaluations_and_the_mean_is_theirs(self, recipe, tmp_path):
@@ -285,16 +286,18 @@ class TestTable:
             cells = perform_table(parsed, run, progress=Silent())
             rows = len(run.rows)
             assert perform_table(parsed, run, progress=Silent()) == cells
-            assert len(run.rows) == rows == 2 * 2 * 2 * 12
+            assert len(run.rows) == rows == 2 * 2 * 2 * 6
         found = {(c.model, c.data, c.budget): c for c in cells}
         assert len(found) == len(cells) == 2 * 3 * 3
-        data = cg.load_images("imagefolder", root=tmp_path / "shapes").draw(12, seed=0)
+        data = cg.load_images("imagefolder", root=tmp_path / "shapes").draw(6, seed=0)
         for model, options in (("fitted", {}), ("other", {"base": str(tmp_path / "fitted")})):
             alone = cg.evaluate(
                 cg.load_model(tmp_path / model, **options),
                 data,
                 attack="pgd",
+                attack_options={"steps": 1},
                 threat=cg.ThreatModel(image=cg.LInf(4 / 255)),
+                objective="margin",
             )
             assert found[model, "shapes", "4/255"].value == alone.robust["accuracy"]
             assert found[model, "shapes", "clean"].value == alone.clean["accuracy"]

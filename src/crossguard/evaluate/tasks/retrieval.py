@@ -394,7 +394,7 @@ class Retrieval(Task):
         return found
 
     def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
-        """Return how many texts are cut, how many the model cannot tell from others, and what the data's own links say."""
+        """Return how many texts are cut or cannot be told from others, and what the data's own links say."""
         told = [f"{note}." for note in self.read.notes[len(self.data.notes) :]]
         if self.data.own_links is not None:
             sides = OWN if settings["attack"] is not None else OWN[:1]
