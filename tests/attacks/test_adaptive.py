@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from crossguard.attacks import make_attack
-from crossguard.attacks.base import Budgets, frozen
+from crossguard.attacks.base import frozen
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.gallery import SETS, Gallery, InMemory, Whole
 from crossguard.attacks.mixture import Links, standing
 from crossguard.attacks.ranking import cosines, image_states, text_states

@@ -5,8 +5,8 @@ from crossguard.attacks.apgd import auto_maximise
 from crossguard.attacks.ascent import maximise, step_size
 from crossguard.attacks.auto_attack import APGDCE, APGDT, FABT, AutoAttack, Square
 from crossguard.attacks.ball import Ball, ElementsBall, JointBall, L2Ball, LInfBall, PatchBall, ball_of
-from crossguard.attacks.base import Adversarial, Attack, Budgets, fast_precision, frozen
-from crossguard.attacks.budget import count_word_edits, within_words
+from crossguard.attacks.base import Adversarial, Attack, fast_precision, frozen
+from crossguard.attacks.budget import Budgets, count_word_edits, within_words
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.characters import Characters
 from crossguard.attacks.class_search import Search, run_parts, standard_parts

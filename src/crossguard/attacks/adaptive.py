@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.gallery import Gallery, InMemory, Keep, ReadSet, Whole
 from crossguard.attacks.gallery_search import Effort, GallerySearch

@@ -10,7 +10,8 @@ from torch.nn.functional import one_hot
 
 from crossguard.attacks.ascent import Pixels
 from crossguard.attacks.ball import Values
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets, Takes
+from crossguard.attacks.base import ANY_BALL, Attack, Takes
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.class_search import (
     BorderPart,
     CrossEntropyPart,

@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.ball import Ball, ball_of, is_empty
-from crossguard.attacks.budget import count_word_edits
+from crossguard.attacks.budget import Budgets, count_word_edits
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.gallery import Gallery
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
 from crossguard.models.plain_torch import check_weights, plain_torch
-from crossguard.threat import L2, Budget, Elements, LInf, Patch, Target, ThreatModel, WordEdit, WordEdits
+from crossguard.threat import L2, Budget, Elements, LInf, Patch, ThreatModel, WordEdits
 
 Takes = dict[str, tuple[type[Any], ...]]
 ANY_BALL: Takes = {"image": (LInf, L2, Patch, Elements), "text": (WordEdits,)}
@@ -155,53 +154,6 @@ class Attack(ABC):
             budget: what may change; a modality without any leave as it is.
             seed: the only source of randomness; draw with `attacks.noise`, by image id.
         """
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """What an attack may change: `image` in its ball, `words` of a text.
-
-    `kinds` are the edits that `words` counts. `target` is whom retrieval will meet attacked: with "query" or "gallery",
-    adversarial images rank against clean texts, and adversarial texts against clean images.
-    """
-
-    image: Budget
-    words: int
-    kinds: tuple[WordEdit, ...] = ("substitution",)
-    target: Target = "both"
-
-    @property
-    def eps(self) -> float:
-        """The radius of an L-inf or L2 budget of images; 0 for any other."""
-        return self.image.eps if isinstance(self.image, LInf | L2) else 0.0
-
-    @property
-    def moves_images(self) -> bool:
-        """Whether images may change at all."""
-        return not is_empty(self.image)
-
-    def ball(self, model: VisionLanguageModel | Captioner, pixels: Float[Tensor, "images 3 height width"]) -> Ball:
-        """Return the ball about clean pixels.
-
-        Raises:
-            ValueError: `Elements` for a model that does not say its patches, or a patch larger than the images.
-        """
-        return ball_of(self.image, pixels, grid=patch_grid(model) if isinstance(self.image, Elements) else None)
-
-
-def patch_grid(model: VisionLanguageModel | Captioner) -> tuple[int, int]:
-    """Return (rows, columns) of the patches that an image's elements are.
-
-    Raises:
-        ValueError: the model does not say.
-    """
-    grid: tuple[int, int] | None = getattr(model, "patch_grid", None)
-    if grid is None:
-        raise ValueError(
-            f"Expected a model with a `patch_grid` (rows, columns), whose patches a budget of elements counts, but "
-            f"{model.name!r} has none."
-        )
-    return grid
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:

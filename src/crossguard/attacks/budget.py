@@ -1,6 +1,7 @@
-"""Counting word edits."""
+"""What an attack may change, and how much it did."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import get_args
 
@@ -8,11 +9,59 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crossguard.attacks.ball import ball_of
+from crossguard.attacks.ball import Ball, ball_of, is_empty
 from crossguard.checks import shown
-from crossguard.threat import Budget, Elements, LInf, WordEdit, WordEdits
+from crossguard.models import Captioner, VisionLanguageModel
+from crossguard.threat import L2, Budget, Elements, LInf, Target, WordEdit, WordEdits
 
 ALL_KINDS: tuple[WordEdit, ...] = get_args(WordEdit)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What an attack may change: `image` in its ball, `words` of a text.
+
+    `kinds` are the edits that `words` counts. `target` is whom retrieval will meet attacked: with "query" or "gallery",
+    adversarial images rank against clean texts, and adversarial texts against clean images.
+    """
+
+    image: Budget
+    words: int
+    kinds: tuple[WordEdit, ...] = ("substitution",)
+    target: Target = "both"
+
+    @property
+    def eps(self) -> float:
+        """The radius of an L-inf or L2 budget of images; 0 for any other."""
+        return self.image.eps if isinstance(self.image, LInf | L2) else 0.0
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether images may change at all."""
+        return not is_empty(self.image)
+
+    def ball(self, model: VisionLanguageModel | Captioner, pixels: Float[Tensor, "images 3 height width"]) -> Ball:
+        """Return the ball about clean pixels.
+
+        Raises:
+            ValueError: `Elements` for a model that does not say its patches, or a patch larger than the images.
+        """
+        return ball_of(self.image, pixels, grid=patch_grid(model) if isinstance(self.image, Elements) else None)
+
+
+def patch_grid(model: VisionLanguageModel | Captioner) -> tuple[int, int]:
+    """Return (rows, columns) of the patches that an image's elements are.
+
+    Raises:
+        ValueError: the model does not say.
+    """
+    grid: tuple[int, int] | None = getattr(model, "patch_grid", None)
+    if grid is None:
+        raise ValueError(
+            f"Expected a model with a `patch_grid` (rows, columns), whose patches a budget of elements counts, but "
+            f"{model.name!r} has none."
+        )
+    return grid
 
 
 def beyond_budget(

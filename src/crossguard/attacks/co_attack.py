@@ -9,7 +9,8 @@ from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample, Pixels, StepRule, maximise, step_size
 from crossguard.attacks.ball import LInfBall
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.encode import encode_images, encode_texts
 from crossguard.attacks.fused import FusedScore, fused_loss
 from crossguard.attacks.noise import uniform

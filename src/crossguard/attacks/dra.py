@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from crossguard.attacks.ascent import LossAndGradient, LossPerSample, Pixels
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.sga import SGA
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.views import mixed_gradient

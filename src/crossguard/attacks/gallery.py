@@ -3,19 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from crossguard.attacks.ascent import Pixels
+from crossguard.attacks.budget import Budgets
 from crossguard.data import PairBatch
 from crossguard.models import VisionLanguageModel
 from crossguard.threat import ThreatModel
-
-if TYPE_CHECKING:
-    from crossguard.attacks.base import Budgets
 
 SetName = Literal["tr", "ir", "shared"]
 SETS: tuple[SetName, ...] = ("tr", "ir", "shared")
@@ -159,7 +157,7 @@ class GalleryAttack(Protocol):
         model: VisionLanguageModel,
         whole: Whole,
         *,
-        budget: "Budgets",
+        budget: Budgets,
         seed: int,
         keep: Keep | None = None,
         advance: Callable[[int], None] = lambda count: None,
@@ -176,10 +174,10 @@ class GalleryAttack(Protocol):
         """
         ...
 
-    def stages(self, budget: "Budgets") -> int:
+    def stages(self, budget: Budgets) -> int:
         """Return how often a search goes through all batches."""
         ...
 
-    def budgets(self, threat: ThreatModel) -> "Budgets":
+    def budgets(self, threat: ThreatModel) -> Budgets:
         """Return the budgets of a threat model."""
         ...

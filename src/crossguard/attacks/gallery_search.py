@@ -11,7 +11,7 @@ from torch import Tensor
 
 import crossguard.attacks.base as attack_base
 from crossguard.attacks.ascent import LossPerSample, Pixels
-from crossguard.attacks.base import Budgets
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.directions import ImageRetrieval, TextRetrieval
 from crossguard.attacks.encode import encode_images
 from crossguard.attacks.gallery import SETS, Found, Keep, ReadSet, SetName, Whole

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.attacks.base import Budgets
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.candidates import Candidates, CandidateSource
 from crossguard.attacks.encode import encode_texts
 from crossguard.attacks.gallery import Found

@@ -19,7 +19,8 @@ from crossguard.attacks.ascent import (
     with_momentum,
 )
 from crossguard.attacks.ball import Ball, Values
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.goals import Goal
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective

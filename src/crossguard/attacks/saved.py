@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.base import Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.saved_set import load_adversarial
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.models import VisionLanguageModel

@@ -1,7 +1,8 @@
 """Sep: image PGD and word-swap side by side, neither knowing of the other (the baseline of Co-Attack's paper)."""
 
 from crossguard.attacks.ascent import Pixels
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.pgd import PGD
 from crossguard.attacks.sources import SourceLike
 from crossguard.attacks.swap import WordSwap

@@ -11,7 +11,8 @@ from crossguard.attacks.ascent import (
     ascend,
     step_size,
 )
-from crossguard.attacks.base import ANY_BALL, Attack, Budgets
+from crossguard.attacks.base import ANY_BALL, Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_step_rule, check_steps

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.ball import is_empty
-from crossguard.attacks.base import Attack, Budgets, Takes, patch_grid
+from crossguard.attacks.base import Attack, Takes
+from crossguard.attacks.budget import Budgets, patch_grid
 from crossguard.attacks.encode import encode_unit_texts
 from crossguard.attacks.goals import Goal
 from crossguard.attacks.objectives import mean_partner, misalignment

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from crossguard.attacks.base import Attack, Budgets
+from crossguard.attacks.base import Attack
+from crossguard.attacks.budget import Budgets
 from crossguard.attacks.candidates import CandidateSource, propose
 from crossguard.attacks.first_order import FirstOrder
 from crossguard.attacks.objectives import Objective

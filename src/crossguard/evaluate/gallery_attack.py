@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossguard.attacks.base import changes, patch_grid
-from crossguard.attacks.budget import beyond_budget
+from crossguard.attacks.base import changes
+from crossguard.attacks.budget import beyond_budget, patch_grid
 from crossguard.attacks.gallery import SETS, Found, GalleryAttack, SetName, Whole
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.evaluate.batches import pair_batch

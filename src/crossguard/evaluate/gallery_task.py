@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from crossguard.attacks import Storage
-from crossguard.attacks.base import patch_grid
+from crossguard.attacks.budget import patch_grid
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.data import MultiModalSamples, OneToManyPairs
 from crossguard.evaluate.batches import load_pixels

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from crossguard.attacks.base import Adversarial, patch_grid
-from crossguard.attacks.budget import beyond_budget
+from crossguard.attacks.base import Adversarial
+from crossguard.attacks.budget import beyond_budget, patch_grid
 from crossguard.data import PairBatch
 from crossguard.evaluate.store import Store
 from crossguard.models import Captioner, VisionLanguageModel
