@@ -273,7 +273,7 @@ class TestTable:
             },
             "attack": {"name": "pgd", "options": {"steps": 1}},
             "options": {"objective": "margin"},
-            "max_samples": 6,
+            "max_samples": 9,
         }
 
     def test_cells_are_evaluations_and_the_mean_is_theirs(self, recipe, tmp_path):
@@ -286,10 +286,10 @@ class TestTable:
             cells = perform_table(parsed, run, progress=Silent())
             rows = len(run.rows)
             assert perform_table(parsed, run, progress=Silent()) == cells
-            assert len(run.rows) == rows == 2 * 2 * 2 * 6
+            assert len(run.rows) == rows == 2 * 2 * 2 * 9
         found = {(c.model, c.data, c.budget): c for c in cells}
         assert len(found) == len(cells) == 2 * 3 * 3
-        data = cg.load_images("imagefolder", root=tmp_path / "shapes").draw(6, seed=0)
+        data = cg.load_images("imagefolder", root=tmp_path / "shapes").draw(9, seed=0)
         for model, options in (("fitted", {}), ("other", {"base": str(tmp_path / "fitted")})):
             alone = cg.evaluate(
                 cg.load_model(tmp_path / model, **options),
