@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from crossguard.certify.design import Design
-from crossguard.certify.sampling import class_logits, sub_samples
+from crossguard.certify.sampling import Asked, class_logits
 from crossguard.data import MultiModalSamples
 from crossguard.models import CLIP, Packed, WatchNet, load_model
 from crossguard.models.patches import encode_patches, from_patches, to_patches
@@ -79,14 +79,11 @@ def costs(model: nn.Module, samples: MultiModalSamples, *, share: float, rows: i
     draw = torch.arange(rows)
     position = torch.zeros_like(draw)
     whole = {m: torch.from_numpy(array[:1]).expand(rows, *array.shape[1:]).contiguous() for m, array in values.items()}
+    dropped, overwritten = (Asked(model, values, Design(keep, sizes, packs=packs)) for packs in (tuple(sizes), ()))
     ways = {
         "whole": lambda: model(whole),
-        "dropped": lambda: class_logits(
-            model, *sub_samples(values, np.arange(1), position, draw, Design(keep, sizes, packs=tuple(sizes)))
-        ),
-        "overwritten": lambda: class_logits(
-            model, *sub_samples(values, np.arange(1), position, draw, Design(keep, sizes))
-        ),
+        "dropped": lambda: class_logits(model, *dropped.sub_samples(np.arange(1), position, draw)),
+        "overwritten": lambda: class_logits(model, *overwritten.sub_samples(np.arange(1), position, draw)),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(turns + 1):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from crossguard.certify.design import Design
-from crossguard.certify.sampling import pixel_votes, sub_samples
+from crossguard.certify.sampling import Asked, pixel_votes
 from crossguard.models.road_net import RoadNet
 from crossguard.progress import Silent
 
@@ -45,9 +45,10 @@ def main() -> None:
     model = RoadNet({"rgb": 3, "depth": 1}, ("other", "road"), encoder=options.encoder).eval().to(options.device)
     keep = {m: round(share * height * width) for m, share in SHARE.items()}
     sizes = dict.fromkeys(keep, height * width)
-    design = Design(keep, sizes, batch_size=options.batch_size, device=options.device)
+    how = {"batch_size": options.batch_size, "device": options.device, "mask_size": (height, width)}
+    asked = Asked(model, values, Design(keep, sizes, **how))
     draw = torch.arange(options.batch_size, device=options.device)
-    inputs, kept = sub_samples(values, np.array([0]), torch.zeros_like(draw), draw, design)
+    inputs, kept = asked.sub_samples(np.array([0]), torch.zeros_like(draw), draw)
     shaped = {name: mask.reshape(-1, height, width) for name, mask in kept.items()}
     batches = options.draws // options.batch_size
     clock = time.process_time if options.device == "cpu" else time.perf_counter
@@ -68,7 +69,7 @@ def main() -> None:
 
     with Silent().task("", total=1) as task:
         span = (0, batches * options.batch_size)
-        votes = partial(pixel_votes, span, model=model, values=values, image=0, design=design, task=task)
+        votes = partial(pixel_votes, span, asked=asked, image=0, task=task)
         forward(1)  # warms up
         bare, whole = [], []
         for _ in range(options.turns):

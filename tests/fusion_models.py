@@ -69,11 +69,12 @@ def released_blip(vocabulary_size, *, captioner=False):
     return state
 
 
-def make_blip(folder):
+def make_blip(folder, **sizes):
     folder.mkdir(parents=True, exist_ok=True)
     count = len(write_vocabulary(folder / "vocab.txt"))
     torch.save({"model": released_blip(count)}, folder / "blip.pth")
-    return BLIP.from_released(folder / "blip.pth", vocabulary=folder / "vocab.txt", vision_heads=4, text_heads=2)
+    heads = {"vision_heads": 4, "text_heads": 2}
+    return BLIP.from_released(folder / "blip.pth", vocabulary=folder / "vocab.txt", **heads, **sizes)
 
 
 def make_captioner(folder):

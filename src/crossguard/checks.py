@@ -136,6 +136,16 @@ def check_options(
     Raises:
         ValueError: an unknown option, one without a default that is missing, or a value of another type.
     """
+    check_option_names(build, options, what=what, own=own)
+    wrong = ill_typed(build, options)
+    if wrong:
+        raise ValueError(f"Expected option {wrong[0]} ({what}).")
+
+
+def check_option_names(
+    build: Callable[..., Any], options: Mapping[str, Any], *, what: str, own: Collection[str] = ()
+) -> None:
+    """Refuse options that `build` does not take, naming the nearest one, and missing ones; see `check_options`."""
     parameters = signature(build).parameters
     known = {name: p for name, p in parameters.items() if name not in own and p.kind not in _OPEN}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -146,9 +156,6 @@ def check_options(
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
         raise ValueError(f"Expected the option{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} of {what}.")
-    wrong = ill_typed(build, options)
-    if wrong:
-        raise ValueError(f"Expected option {wrong[0]} ({what}).")
 
 
 def ill_typed(build: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,16 @@ from scipy.stats import kstest, norm
 from torch import nn
 
 import crossguard as cg
-from crossguard.certify import Counts, certify, certify_counts, certify_segmentation, overlap, preflight, worst_case
+from crossguard.certify import (
+    Counts,
+    certify,
+    certify_counts,
+    certify_early,
+    certify_segmentation,
+    overlap,
+    preflight,
+    worst_case,
+)
 from crossguard.certify.noise import NoisyMargins, margins_with_noise
 from crossguard.certify.subsample import gaussian
 from crossguard.certify.thresholds import Margins
@@ -129,6 +138,20 @@ def test_where_only_both_together_decide_one_alone_certifies_nothing(pairs):
     assert (
         certify(model, pairs, keep={"text": 3, "image": 0}, draws=1000, seed=0).accuracy() == (pairs.labels == 0).mean()
     )
+
+
+def test_early_stopping_beside_noise_claims_what_all_draws_would(pairs):
+    options = {"keep": {"text": 3}, "noise": {"image": 1.0}, "draws": 1000, "alpha": 0.01, "seed": 0}
+    full = certify(Together(), pairs, **options)
+    for radii in ({"text": 1, "image": 0.5}, {"image": 2.0}):
+        early = certify_early(Together(), pairs, radii=radii, **options)
+        assert (early.certified <= full.certified(radii)).all()
+        assert early.certified.all() == full.certified(radii).all()
+        assert early.draws.max() < 600
+    with pytest.raises(ValueError, match="within reach of some number of draws"):
+        certify_early(Together(), pairs, radii={"text": 2}, **options)
+    with pytest.raises(ValueError, match="did you mean 'image'"):
+        certify_early(Together(), pairs, radii={"imag": 0.5}, **options)
 
 
 def test_counts_resume_bit_for_bit_and_are_told_from_others(pairs, tmp_path):

@@ -24,7 +24,7 @@ def test_error_under_the_null_is_at_most_alpha(threshold):
     rounds = plan_rounds(threshold, 400, alpha)
     assert len(rounds.draws) > 8
     found = decide_in_rounds(
-        votes_of(chances, np.random.default_rng(0)), samples, 3, threshold=threshold, alpha=alpha, rounds=rounds
+        votes_of(chances, np.random.default_rng(0)), (samples, 3), threshold=threshold, alpha=alpha, rounds=rounds
     )
     error = found.certified.mean()
     assert 0.5 * alpha < error <= alpha + 4 * np.sqrt(alpha / samples)
@@ -36,7 +36,7 @@ def test_error_of_other_shares_of_labels_is_at_most_alpha():
         rounds = plan_rounds(0.55, 200, alpha)
         table = np.tile(chances, (samples, 1))
         found = decide_in_rounds(
-            votes_of(table, np.random.default_rng(1)), samples, 3, threshold=0.55, alpha=alpha, rounds=rounds
+            votes_of(table, np.random.default_rng(1)), (samples, 3), threshold=0.55, alpha=alpha, rounds=rounds
         )
         assert found.certified.mean() <= alpha + 4 * np.sqrt(alpha / samples)
 
@@ -71,7 +71,7 @@ def test_clear_cases_are_decided_with_few_draws():
     rng = np.random.default_rng(0)
     chances = np.array([[1.0, 0.0]] * 500 + [[0.0, 1.0]] * 500 + [[0.4, 0.6]] * 500)
     rounds = plan_rounds(0.75, 1000, 0.001)
-    found = decide_in_rounds(votes_of(chances, rng), 1500, 2, threshold=0.75, alpha=0.001, rounds=rounds)
+    found = decide_in_rounds(votes_of(chances, rng), (1500, 2), threshold=0.75, alpha=0.001, rounds=rounds)
     assert found.certified[:1000].all()
     assert not found.certified[1000:].any()
     assert (found.labels[:500] == 0).all()
@@ -84,7 +84,7 @@ def test_power_is_close_to_that_of_all_draws():
     chances = np.tile([0.85, 0.15], (2000, 1))
     rounds = plan_rounds(0.75, 1000, 0.001)
     found = decide_in_rounds(
-        votes_of(chances, np.random.default_rng(0)), 2000, 2, threshold=0.75, alpha=0.001, rounds=rounds
+        votes_of(chances, np.random.default_rng(0)), (2000, 2), threshold=0.75, alpha=0.001, rounds=rounds
     )
     assert found.certified.mean() > 0.97
 

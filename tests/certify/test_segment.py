@@ -213,6 +213,20 @@ def test_figures_equal_plain_loops(samples, scheme):
     assert figures["seconds"] > 0
 
 
+def test_mean_iou_is_that_of_the_classes_that_occur(samples):
+    three = replace(samples, classes=(*samples.classes, "never"))
+    found = replace(
+        certify_segmentation(TwoRegions(), samples, keep=KEEP, draws=400, alpha=0.01, batch_size=200, seed=0),
+        samples=three,
+    )
+    radii = [{}, {"image": 1}]
+    own = [[bound.iou for bound in found.bounds(radii, positive=label)] for label in (0, 1)]
+    np.testing.assert_allclose(found.mean_iou(radii), np.mean(own, axis=0))
+    assert found.summary()["mean_iou_unattacked"] == found.mean_iou([{}], correction="bonferroni")[0]
+    blind = replace(found, samples=replace(three, labels=np.full_like(three.labels, -1)))
+    assert np.isnan(blind.mean_iou(radii)).all()
+
+
 def test_metrics_of_other_shapes_and_truths_are_refused(unchecked):
     label = np.zeros((3, 4), dtype=np.int64)
     certified = np.ones((3, 4), dtype=bool)

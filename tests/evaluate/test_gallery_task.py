@@ -12,9 +12,9 @@ from PIL import Image
 from crossguard.attacks import attack_samples
 from crossguard.certify import Smoothed, certify
 from crossguard.certify.stickers import largest_sticker, sticker_patches
-from crossguard.data import OneToManyPairs, Picture
+from crossguard.data import LabelledImages, OneToManyPairs, Picture
 from crossguard.evaluate.envelope import sparse_envelope
-from crossguard.evaluate.gallery_task import gallery_task
+from crossguard.evaluate.gallery_task import gallery_task, retrieval_task, zero_shot_task
 from crossguard.models import Tokens
 from crossguard.models.gallery_choice import GalleryChoice
 from crossguard.models.patches import from_patches, to_patches
@@ -103,6 +103,32 @@ def test_pairs_become_patches_words_and_a_gallery(pairs):
     # Of both modalities: the mean of what each says alone.
     alone = [gallery_task(MeanColour().eval(), pairs, modalities=(m,)).model({m: inputs[m]}) for m in ("image", "text")]
     assert torch.allclose(logits, (alone[0] + alone[1]) / 2, atol=1e-5)
+
+
+def test_labelled_pictures_choose_among_the_names_of_their_classes(pairs):
+    colours = tuple(COLOURS)
+    images = LabelledImages("colours", "test", pairs.images, np.arange(8) // 2, colours, ("a plain {c} field",))
+    task = zero_shot_task(MeanColour().eval(), images)
+    assert (task.model.modalities, task.model.classes) == (("image",), colours)
+    assert task.samples.modalities["image"].shape == (8, 16, 3, 4, 4)
+    logits = task.model({"image": torch.from_numpy(task.samples.modalities["image"])})
+    assert logits.argmax(dim=1).tolist() == task.samples.labels.tolist() == images.labels.tolist()
+    assert (task.truth.argmax(axis=1) == images.labels).all()
+
+
+@pytest.mark.parametrize("ask", ["text", "image"])
+def test_pairs_ask_a_gallery_of_all_pictures_or_texts(pairs, ask):
+    task = retrieval_task(MeanColour().eval(), pairs, ask=ask)
+    assert task.model.modalities == (ask,)
+    assert task.truth.shape == (8, 8)
+    assert (task.truth == np.kron(np.eye(4), np.ones((2, 2)))).all()
+    inputs = {ask: torch.from_numpy(task.samples.modalities[ask]).float()}
+    first = task.model(inputs).argmax(dim=1).numpy()
+    assert task.truth[np.arange(8), first].all()
+    assert len(set(task.samples.groups.tolist())) == (4 if ask == "text" else 8)
+    few = retrieval_task(MeanColour().eval(), pairs, ask=ask, queries=3)
+    assert few.truth.shape == (3, 8)
+    assert (few.samples.modalities[ask] == task.samples.modalities[ask][:3]).all()
 
 
 def test_packed_and_masked_agree_on_a_real_network(toy_pairs):

@@ -8,7 +8,7 @@ from test_siglip import siglip  # noqa: F401  (a fixture)
 
 from crossguard.models import CLIP, PatchModel
 from crossguard.models.patches import additive, keep_tokens
-from fusion_models import make_albef
+from fusion_models import make_albef, make_blip
 from shared import word_tokenizer
 
 
@@ -33,7 +33,12 @@ def albef(tmp_path):
     return make_albef(tmp_path, image_size=24, vision_layers=2)
 
 
-@pytest.fixture(params=["clip", "siglip", "albef"])
+@pytest.fixture
+def blip(tmp_path):
+    return make_blip(tmp_path, image_size=24)
+
+
+@pytest.fixture(params=["clip", "siglip", "albef", "blip"])
 def model(request):
     return request.getfixturevalue(request.param)
 

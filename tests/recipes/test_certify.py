@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossguard.certify import Counts, certify_counts, preflight, segment
+from crossguard.certify import Counts, certify_collective, certify_counts, preflight, segment
 from crossguard.data.roads import write_roads
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Silent
@@ -16,6 +16,7 @@ from crossguard.recipes import CertifyRecipe, RecipeError, open_run, perform_cer
 from crossguard.recipes.choose_keep import try_keeps
 from crossguard.report import certificate_table, report_runs
 from crossguard.report.maps import ABSTAIN, label_map
+from families import FAMILIES
 from files import write_features, write_potholes, write_ravdess
 from shared import write_annotations
 
@@ -82,6 +83,27 @@ def words(folder):
     return [f"data.options={{file: {folder / 'words.npz'}}}", "keep={video: 1, sound: 2}", "train.model={}"]
 
 
+def rgbd(folder):
+    rng = np.random.default_rng(0)
+    for part in ("rgb", "depth", "label"):
+        (folder / "scenes" / part).mkdir(parents=True)
+    for scene in range(10):
+        label = np.zeros((32, 48), dtype=np.uint8)
+        label[:, 8 + scene :], label[:8] = 1, 2
+        colours = np.repeat(80 * label[..., None], 3, axis=2) + rng.integers(0, 40, (32, 48, 3), dtype=np.uint8)
+        for part, values in (("rgb", colours), ("depth", 50 * label + 10), ("label", label)):
+            Image.fromarray(values).save(folder / "scenes" / part / f"{scene}.png")
+    (folder / "scenes" / "classes.json").write_text(json.dumps(["floor", "wall", "sky"]))
+    return [
+        f"data.options={{root: {folder / 'scenes'}}}",
+        "keep={rgb: 40, depth: 40}",
+        "curve.steps=1",
+        "maps.radii={rgb: 1, depth: 1}",
+        "train.options.batch_size=2",
+        "batch_size=70",
+    ]
+
+
 SMALL = {
     "watch-certify": watch,
     "watch-bounds": bounds,
@@ -90,6 +112,7 @@ SMALL = {
     "kitti-certify": kitti,
     "kitti-certify-better": kitti,
     "ravdess-certify": ravdess,
+    "rgbd-certify": rgbd,
     "ravdess-certify-better": ravdess,
     "ravdess-features-certify": features,
     "words-certify": words,
@@ -133,12 +156,12 @@ def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
     (row,) = certificate_table([run.path])
     assert row["model"] == recipe.model
     assert (row["keep"], row["draws"]) == (list(recipe.keep.values()), 70)
-    assert row["unit"] == ("pixel" if found.samples.labels.ndim == 3 else "element")
+    assert row["units"] == [recipe.units.get(m, "pixel") for m in recipe.keep]
     assert (row["curve"]["baseline"] is not None) == (row["baseline"] is not None) == recipe.baseline
     images = found.samples.labels.ndim == 3
-    assert set(row["curve"]["certified"]) == (
-        {"accuracy", "recall", "precision", "f_score", "iou"} if images else {"accuracy"}
-    )
+    metrics = {"accuracy", "recall", "precision", "f_score", "iou"} if images else {"accuracy"}
+    metrics |= {"mean_iou"} if images and len(found.samples.classes) > 2 else set()
+    assert set(row["curve"]["certified"]) == metrics
     lines = [json.loads(line) for line in (run.path / "rows.jsonl").read_text().splitlines()]
     sections = Counter(line["section"] for line in lines if line["section"].startswith("certificate/"))
     assert list(sections.values()) == [len(found.samples)] * (1 + recipe.baseline + len(recipe.beside))
@@ -375,6 +398,120 @@ def test_a_two_tower_model_is_certified_over_patches_and_words_by_recipe(tiny_cl
     assert all(low <= high for low, high in zip(certified, attacked, strict=True))
     with pytest.raises(RecipeError, match="no `train` with `gallery`"):
         read_recipe("emoji-gallery-certify", ["train={data: {name: watch}, steps: 1}"])
+
+
+@pytest.fixture(scope="module", params=("clip", "siglip", "albef", "blip"))
+def family(request, tmp_path_factory):
+    """The folder of a tiny two-tower model."""
+    folder = tmp_path_factory.mktemp(request.param)
+    FAMILIES[request.param](folder / "files").save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize("name", ["emoji-zero-shot-certify", "emoji-retrieval-certify"])
+def test_every_family_is_certified_in_zero_shot_and_in_retrieval_by_the_same_recipes(family, name, toy_pairs, tmp_path):
+    changes = [f"model={family}", f"run={tmp_path / 'run'}", "device=cpu", "draws=40", "alpha=0.05", "max_samples=4"]
+    if name == "emoji-zero-shot-certify":
+        for place, image in enumerate(toy_pairs.images[:6]):
+            folder = tmp_path / "images" / "test" / ("red", "blue")[place % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{place}.png").write_bytes(image.path.read_bytes())
+        data = {"name": "imagefolder", "options": {"root": str(tmp_path / "images")}}
+        changes += ["keep={image: 2}", "curve={direction: {image: 1}, steps: 1}"]
+    else:
+        data = write_annotations(toy_pairs, tmp_path / "toy.json")
+        changes += ["keep={text: 2}", "gallery.most=1", "curve={direction: {text: 1}, steps: 1}"]
+    changes += ["attack.vectors=[]", "attack.draws=2", "attack.options={rounds: 1, steps: 1}"]
+    changes += [f"data={json.dumps(data)}"]
+    found, run = carry_out(read_recipe(name, changes))
+    (row,) = certificate_table([run.path])
+    retrieves = name == "emoji-retrieval-certify"
+    metric = "recall@1" if retrieves else "accuracy"
+    assert row["metric"] == metric
+    assert row["units"] == [{"image": "patch", "text": "word"}[m] for m in row["modalities"]]
+    assert row["kinds"] == ["edit" if retrieves else "substitution"]
+    certified, attacked = (row["curve"][line][metric] for line in ("certified", "attacked"))
+    assert certified == tuple(found.certificate.accuracy({row["modalities"][0]: r}) for r in range(2))
+    assert all(low <= high for low, high in zip(certified, attacked, strict=True))
+    assert 0 <= row["whole_accuracy"] <= 1
+    assert row["samples"] == 4
+    page = report_runs([run.path], tmp_path / "page.html").read_text()
+    assert f"edited {'words' if retrieves else 'patches'}" in page
+    assert ("Certified R@1" in page) == retrieves
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["gallery.most=5"], "`gallery.most` = 1 with `attack`"),
+        (["gallery={of: concepts, most: 2}", "attack=null"], "`most` with retrieval alone"),
+        (["gallery={of: texts, classes: 3}"], "with of: concepts alone"),
+        (["curve=null", "attack=null", "early={text: 1}"], "without gallery of images or texts"),
+        (["data.name=emoji-classes"], "holds images, but this verb takes pairs"),
+    ],
+)
+def test_galleries_that_do_not_fit_are_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        carry_out(read_recipe("emoji-retrieval-certify", [f"run={tmp_path / 'run'}", *changes]))
+
+
+def test_samples_of_different_lengths_are_certified_by_recipe(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    lengths = rng.integers(6, 17, 80)
+    values = {m: rng.normal(size=(80, n, 3)) + 2.0 * labels[:, None, None] for m, n in (("video", 9), ("sound", 16))}
+    values["sound"][np.arange(16) >= lengths[:, None]] = -50.0  # padding that would speak for the other label
+    split = np.where(np.arange(80) % 4 == 3, "test", "train")
+    told = {"labels": labels, "split": split, "sound_length": lengths[:, None]}
+    np.savez(tmp_path / "words.npz", classes=np.array(["bin", "lay"]), **told, **values)
+    changes = [
+        f"data.options={{file: {tmp_path / 'words.npz'}}}",
+        "lengths={sound: sound_length}",
+        "keep={video: 1, sound: 2}",
+        "train.model={}",
+        "train.steps=60",
+        "baseline=false",
+        "beside=[]",
+        "draws=300",
+        "alpha=0.01",
+        "curve.steps=2",
+        f"run={tmp_path / 'run'}",
+        "device=cpu",
+    ]
+    found, run = carry_out(read_recipe("words-certify", changes))
+    (row,) = certificate_table([run.path])
+    own = [line for line in run.read_rows() if line["section"] == "certificate/emotion-net"]
+    assert [line["n"]["sound"] for line in own] == lengths[split == "test"].tolist()
+    curve = row["curve"]["certified"]["accuracy"]
+    assert curve == tuple(found.certificate.accuracy({"video": r, "sound": r}) for r in range(3))
+    assert curve[0] > 0.8
+    assert row["accuracy"][1][2] == found.certificate.accuracy({"video": 1, "sound": 2})
+    assert row["whole_accuracy"] is None
+    assert "differ in length" in row["note"]
+    with pytest.raises(ValueError, match="did you mean 'sound_length'"):
+        carry_out(read_recipe("words-certify", [*changes, "lengths={sound: sound_lengths}", f"run={tmp_path / 'b'}"]))
+    with pytest.raises(RecipeError, match="no `baseline`, `attack` or published design with `lengths`"):
+        read_recipe("words-certify", ["lengths={sound: sound_length}"])
+
+
+def test_one_attack_on_all_pixels_is_bounded_by_recipe_and_taken_up(tmp_path, monkeypatch):
+    changes = ["keep={rgb: 400, disparity: 400}", "design=fixed", "draws=30", "collective=true", "baseline=false"]
+    recipe = small("pothole-certify", tmp_path, *changes)
+    found, run = carry_out(recipe)
+    (row,) = certificate_table([run.path])
+    alone, together = (row["curve"]["certified"][metric] for metric in ("accuracy", "collective"))
+    assert all(low <= high + 1e-12 for low, high in zip(alone, together, strict=True))
+    model, vectors = load_model(run.path / "model"), [{"rgb": r, "disparity": r} for r in range(4)]
+    bounds = [certify_collective(model, found.certificate, index, vectors) for index in range(len(found.samples))]
+    judged = sum(image[0].pixels for image in bounds)
+    assert together == tuple(sum(image[r].together for image in bounds) / judged for r in range(4))
+    monkeypatch.setattr("crossguard.recipes.certify.certify_collective", lambda *_: pytest.fail("bounded again"))
+    carry_out(recipe)
+    (again,) = certificate_table([run.path])
+    assert again["curve"]["certified"]["collective"] == together
+    assert "Certified pixel accuracy of all together" in report_runs([run.path], tmp_path / "page.html").read_text()
+    with pytest.raises(RecipeError, match="published `design` with `collective`"):
+        read_recipe("pothole-certify", ["collective=true"])
 
 
 def test_other_numbers_of_kept_elements_are_tried_without_looking_at_the_judged_data(tmp_path):

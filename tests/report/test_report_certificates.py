@@ -64,7 +64,7 @@ def test_no_curve_draws_no_chart():
 @given(st.tuples(st.integers(0, 5), st.integers(0, 5)), st.integers(1, 6))
 def test_a_line_of_radii_is_named_by_its_direction(direction, steps):
     vectors = tuple(tuple(step * r for r in direction) for step in range(steps + 1))
-    name, texts = along(CurveView(vectors, {"accuracy": (1.0,) * (steps + 1)}), ("a", "b"))
+    name, texts = along(CurveView(vectors, {"accuracy": (1.0,) * (steps + 1)}), ("a", "b"), ("element", "element"))
     if not any(direction):
         assert texts == ("(0, 0)",) * (steps + 1)
         return
@@ -76,7 +76,10 @@ def test_a_line_of_radii_is_named_by_its_direction(direction, steps):
 
 def test_radii_on_no_line_are_written_out():
     curve = CurveView(((0, 0), (1, 2), (2, 2)), {"accuracy": (1.0, 0.5, 0.1)})
-    assert along(curve, ("a", "b")) == ("edited elements of a, b", ("(0, 0)", "(1, 2)", "(2, 2)"))
+    assert along(curve, ("a", "b"), ("element", "element")) == (
+        "edited elements of a, b",
+        ("(0, 0)", "(1, 2)", "(2, 2)"),
+    )
 
 
 def test_a_run_keeps_curve_and_maps(tmp_path):
@@ -86,7 +89,8 @@ def test_a_run_keeps_curve_and_maps(tmp_path):
         run.summarise("certificates", view.label, certificate_entry(view))
     (again,) = certificate_views(open_runs([tmp_path / "run"]))
     assert certificate_entry(again) == json.loads(json.dumps(certificate_entry(again))) | {
-        name: certificate_entry(again)[name] for name in ("modalities", "elements", "keep", "kinds", "curve", "maps")
+        name: certificate_entry(again)[name]
+        for name in ("modalities", "elements", "keep", "kinds", "units", "curve", "maps")
     }
     assert again.curve == view.curve
     (name, pictures), (expected, originals) = again.maps.rows[0], view.maps.rows[0]
@@ -109,7 +113,7 @@ def test_the_table_of_a_curve_has_the_baseline_beside(tmp_path):
     console = Console(file=io.StringIO(), width=140)
     print_certificates([tmp_path / "run"], console=console)
     said = console.file.getvalue()
-    assert "r edited elements of accelerometer, 2 r of gyroscope; positive: road; beside: randomized ablation" in said
+    assert "r edited pixels of accelerometer, 2 r of gyroscope; positive: road; beside: randomized ablation" in said
     assert "base model on whole inputs 87.5" in said
     rows = [line.split() for line in said.splitlines() if line.strip()[:1].isdigit()]
     assert rows[1] == ["1", *[f"{x:.1f}" for i in range(4) for x in (70 - 10 * i, 40)], "40.0", "40.0"]

@@ -195,6 +195,33 @@ def test_a_modality_may_be_left_out_or_get_noise(samples, unchecked):
         watched(keep={"b": 2}, noise={"c": 1.0})
 
 
+def test_what_lies_behind_a_samples_length_is_never_kept(samples):
+    seen = []
+
+    class Watching(WatchNet):
+        def forward(self, inputs, kept=None):
+            seen.append(kept["b"])
+            return super().forward(inputs, kept)
+
+    def watched(**options):
+        model = Watching.for_samples(samples, width=8)
+        return train_ablated(model, samples, keep={"a": 1, "b": 3}, steps=2, batch_size=64, **options)
+
+    lengths = np.arange(60) % 8 + 1
+    watched(lengths={"b": lengths})
+    kept = torch.cat(seen)
+    last = (kept.float() * torch.arange(1, 9)).amax(dim=1)
+    counts = kept.sum(dim=1)
+    assert set(counts.tolist()) == {1, 2, 3}
+    assert (counts == last)[counts < 3].all()  # of fewer than three all are kept
+    with pytest.raises(ValueError, match="modalities that are sub-sampled apart"):
+        watched(lengths={"b": lengths}, joint=True)
+    with pytest.raises(ValueError, match=r"in 1\.\.8, the elements there are, but got 1\.\.9"):
+        watched(lengths={"b": lengths + (lengths == 8)})
+    with pytest.raises(ValueError, match="did you mean 'lengths'"):
+        watched(length={"b": lengths})
+
+
 def test_values_may_be_stored_in_any_way(samples):
     doubles = {m: values.astype(np.float64)[:, ::-1].copy()[:, ::-1] for m, values in samples.modalities.items()}
     expected, found = trained(samples, steps=3), trained(replace(samples, modalities=doubles), steps=3)

@@ -23,20 +23,21 @@ if TYPE_CHECKING:
     from crossguard.certify.certificate import Certificate, Grid
     from crossguard.certify.classify import certify
     from crossguard.certify.collective import CollectiveBound, certify_collective
-    from crossguard.certify.early import EarlyDecision, certify_early
-    from crossguard.certify.early_segment import EarlySegmentation, certify_segmentation_early
+    from crossguard.certify.early import EarlyDecision, certify_early, certify_segmentation_early
     from crossguard.certify.lengths import VariedCertificate, certify_lengths
+    from crossguard.certify.options import CertifyOptions
+    from crossguard.certify.retrieval import RetrievalCertificate, certify_retrieval
     from crossguard.certify.segment import SegmentationCertificate, certify_segmentation
     from crossguard.certify.smoothed import Smoothed
     from crossguard.certify.subsample import ablate, draw_masks
 
 __all__ = [
     "Certificate",
+    "CertifyOptions",
     "CollectiveBound",
     "CountCertificate",
     "Counts",
     "EarlyDecision",
-    "EarlySegmentation",
     "Edits",
     "Grid",
     "JointMargins",
@@ -44,6 +45,7 @@ __all__ = [
     "Overlap",
     "PixelBounds",
     "Preflight",
+    "RetrievalCertificate",
     "SegmentationCertificate",
     "Smoothed",
     "VariedCertificate",
@@ -54,6 +56,7 @@ __all__ = [
     "certify_early",
     "certify_lengths",
     "certify_product",
+    "certify_retrieval",
     "certify_segmentation",
     "certify_segmentation_early",
     "certify_votes",
@@ -71,10 +74,11 @@ __all__ = [
 
 _NEED_TORCH = {
     "Certificate": "certificate",
+    "CertifyOptions": "options",
     "CollectiveBound": "collective",
     "EarlyDecision": "early",
-    "EarlySegmentation": "early_segment",
     "Grid": "certificate",
+    "RetrievalCertificate": "retrieval",
     "ablate": "subsample",
     "SegmentationCertificate": "segment",
     "Smoothed": "smoothed",
@@ -83,8 +87,9 @@ _NEED_TORCH = {
     "certify_collective": "collective",
     "certify_early": "early",
     "certify_lengths": "lengths",
+    "certify_retrieval": "retrieval",
     "certify_segmentation": "segment",
-    "certify_segmentation_early": "early_segment",
+    "certify_segmentation_early": "early",
     "draw_masks": "subsample",
     "predict": "answers",
 }

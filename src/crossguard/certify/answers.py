@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from crossguard.certify.arguments import probability, whole_number
+from crossguard.certify.arguments import probability
 from crossguard.certify.bounds import log_tail
-from crossguard.certify.design import Ablation, Design, design_for, is_rate, scheme_for
+from crossguard.certify.design import design_for
 from crossguard.certify.leaders import most_votes
-from crossguard.certify.looks import choose_seed
-from crossguard.certify.sampling import class_votes, evaluation_mode, pixel_votes
+from crossguard.certify.options import Ablation, CertifyOptions
+from crossguard.certify.sampling import Asked, class_votes, evaluation_mode, pixel_votes
 from crossguard.certify.saved_design import SavedDesign
 from crossguard.certify.segment import image_size
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
-from crossguard.data.samples import MultiModalSamples
+from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
 from crossguard.models.plain_torch import plain_torch
@@ -78,9 +78,8 @@ def predict(
     """
     asked, saved = _loaded(model, device) if isinstance(model, Path | str) else (model, None)
     values = input_arrays(asked, samples)
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device}
-    if samples.labels.ndim == 3:
-        options["mask_size"] = image_size(values, samples)
+    segments = samples.labels.ndim == 3
+    more: dict[str, Any] = {"batch_size": batch_size, "device": device}
     if saved is not None:
         settings = {"keep": keep, "noise": noise, "fill": fill}
         settings |= {"draws": draws, "alpha": alpha, "seed": seed} if saved.published else {}
@@ -88,25 +87,25 @@ def predict(
         given += ["scheme"] if scheme != "independent" else []
         if given:
             raise ValueError(f"Expected no `{given[0]}` beside a saved design, which needs none.")
-        if saved.published:
-            design = _saved(asked, values, saved, saved.seed or 0, options)
-            return _voted(asked, samples, values, design, saved.draws, progress=progress)[0]
-        draws = saved.draws if draws is None else draws
+        sizes = {m: element_count(array) for m, array in values.items() if m not in saved.noise}
+        if sizes != dict(saved.n):
+            raise ValueError(
+                f"Expected samples of as many elements as the saved design's, {dict(saved.n)}, but got {sizes}."
+            )
+        if not saved.published:
+            more |= {"seed": seed} | ({} if draws is None else {"draws": draws})
+        how = saved.options(**more)
     elif keep is None and noise is None:
         raise ValueError("Expected `keep`, elements kept of each modality, or the folder of a model with a design.")
-    alpha = probability(ALPHA if alpha is None else alpha)
-    draws = whole_number((100 if samples.labels.ndim == 3 else 1000) if draws is None else draws, "draws", least=1)
-    check_choice(scheme, ("independent", "joint"), "scheme")
-    scheme = scheme_for("random", scheme, rates=is_rate(keep or {}))
-    chosen, secret = choose_seed(seed, ())
-    options["secret"] = secret
-    if saved is not None:
-        design = _saved(asked, values, saved, chosen, options)
     else:
-        options |= {"keep": keep or {}, "noise": noise, "scheme": scheme, "fill": fill}
-        design = design_for(asked, values, seed=chosen, **options)
-    label, top, second = _voted(asked, samples, values, design, draws, progress=progress)
-    return np.where(sure(top, second, alpha / label[0].size), label, -1)
+        check_choice(scheme, ("independent", "joint"), "scheme")
+        drawn: dict[str, Any] = {"noise": noise, "draws": draws, "seed": seed, "scheme": scheme, "fill": fill}
+        how = CertifyOptions(keep=keep or {}, **drawn, **more)
+    level = probability(ALPHA if alpha is None else alpha)
+    size = image_size(values, samples) if segments else None
+    design = design_for(asked, values, how, mask_size=size, usual=100 if segments else 1000)
+    label, top, second = _voted(Asked(asked, values, design), progress=progress)
+    return label if how.published else np.where(sure(top, second, level / label[0].size), label, -1)
 
 
 def _loaded(folder: Path | str, device: torch.device | str) -> tuple[Any, SavedDesign | None]:
@@ -132,50 +131,20 @@ def sure(top: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."], alpha:
     return np.array(found, dtype=bool).reshape(top.shape)
 
 
-def _saved(
-    model: MultiModalClassifier | MultiModalSegmenter,
-    values: Mapping[str, np.ndarray],
-    saved: SavedDesign,
-    seed: int,
-    options: Mapping[str, Any],
-) -> Design:
-    design = design_for(
-        model,
-        values,
-        keep=saved.k,
-        scheme=saved.design,  # type: ignore[arg-type]
-        seed=seed,
-        fill=saved.fill,
-        noise=saved.noise,
-        published=saved.draws if saved.published else 0,
-        **options,
-    )
-    if dict(design.sizes) != dict(saved.n):
-        raise ValueError(
-            f"Expected samples of as many elements as the saved design's, {dict(saved.n)}, but got {design.sizes}."
-        )
-    return design
-
-
 def _voted(
-    model: MultiModalClassifier | MultiModalSegmenter,
-    samples: MultiModalSamples,
-    values: Mapping[str, np.ndarray],
-    design: Design,
-    draws: int,
-    *,
-    progress: Reporter | None,
+    asked: Asked, *, progress: Reporter | None
 ) -> tuple[Int64[np.ndarray, "samples ..."], Int64[np.ndarray, "samples ..."], Int64[np.ndarray, "samples ..."]]:
     """Return labels, their votes and those of the next label."""
-    names = design.names(values)
-    total = len(samples) * draws
-    with evaluation_mode(model, design.device), (progress or Silent()).task("predict", total=total) as task:
-        shared: dict[str, Any] = {"model": model, "values": values, "names": names, "design": design, "task": task}
-        if samples.labels.ndim == 3:
-            images = [pixel_votes((0, draws), image=i, **shared) for i in range(len(samples))]
-            votes = np.stack(images)
+    draws, every = asked.design.draws, range(len(asked))
+    total = len(asked) * draws
+    with (
+        evaluation_mode(asked.model, asked.design.device),
+        (progress or Silent()).task("predict", total=total) as task,
+    ):
+        if asked.design.mask_size is not None:
+            votes = np.stack([pixel_votes((0, draws), asked=asked, image=i, task=task) for i in every])
         else:
-            votes = class_votes((0, draws), ids=np.arange(len(samples)), **shared)
+            votes = class_votes((0, draws), asked=asked, ids=np.array(every), task=task)
     label, top = most_votes(votes)
     np.put_along_axis(votes, label[..., None], -1, axis=-1)
     return label, top, most_votes(votes)[1]

@@ -1,9 +1,9 @@
 """`Certificate`: what certification found out about each sample, and certified accuracy over radii."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,13 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from crossguard.certify.bounds import Bound, lead_bounds
 from crossguard.certify.counts import Counts
 from crossguard.certify.decide import SCOPES
-from crossguard.certify.design import Ablation
 from crossguard.certify.ensemble import leads
 from crossguard.certify.frontier import maximal_radii, share_at_least
+from crossguard.certify.issued import Issued
 from crossguard.certify.leaders import most_votes
-from crossguard.certify.looks import alpha_of_look
+from crossguard.certify.looks import level_of
 from crossguard.certify.noise import AnyMargins, NoisyMargins
-from crossguard.certify.saved_design import SavedDesign
-from crossguard.certify.thresholds import Scheme
 from crossguard.checks import lookup
-from crossguard.data.samples import MultiModalSamples
 
 
 @dataclass(frozen=True)
@@ -37,73 +34,181 @@ class Grid:
     accuracy: Float[np.ndarray, "*axes"]
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """Labels and certificates of samples; every method reads the counts, none draws.
+@dataclass(frozen=True, kw_only=True)
+class SampleCertificate(Issued):
+    """Certificates of one answer per sample, by the lead that each answer's votes prove.
 
     All that is said about a sample holds together, for all radii at once, with probability 1 - alpha over the draws.
     Truth enters only in `accuracy`, `grid`, `radii`, `area`, `rows` and `summary`, where samples labelled -1 do not
     count.
-
-    Args:
-        model: name of the base model.
-        samples: what was certified.
-        counts: int64 votes [samples, labels].
-        selection: votes of separate draws that chose the labels, or None.
-        alpha: probability of a wrong certificate, per sample, over all looks at growing counts; 0 of a published
-            design.
-        kinds: kind of edit by modality.
-        bound: "majority", "gap" or "both".
-        seconds: wall time of drawing and counting.
-        ablation: what became of elements that were not kept, in words.
-        fill: the same, as `certify` was asked.
     """
 
-    model: str
-    samples: MultiModalSamples
-    counts: Counts
-    selection: Counts | None
-    alpha: float
-    kinds: Mapping[str, str]
-    bound: Bound
-    seconds: float
-    ablation: str = ""
-    fill: Ablation | None = None
+    @property
+    @abstractmethod
+    def gaps(self) -> Float[np.ndarray, " samples"]:
+        """Lower bounds on p_A - p_B; a sample is certified wherever the margin of the radii is at most its gap."""
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """The names of the modalities, in the order of radius vectors: those under noise last."""
-        return self.counts.modalities
+    @abstractmethod
+    def right(self) -> Bool[np.ndarray, " samples"]:
+        """Judged samples whose answer is right, certified or not."""
 
     @property
-    def scheme(self) -> Scheme:
-        """How sub-samples were drawn: "independent", "joint" for the baseline, "fixed" or "product"."""
-        return self.counts.scheme
+    def metric(self) -> str:
+        """What the share of right and certified samples is called."""
+        return "accuracy"
 
-    def save_design(self, folder: Path | str) -> None:
-        """Keep how sub-samples are drawn with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+    @cached_property
+    def judged(self) -> Bool[np.ndarray, " samples"]:
+        """Samples with a label."""
+        return np.asarray(self.samples.labels >= 0)
 
-        Of a published design that is the design itself; of random draws their number and settings, never the seed.
-
-        Raises:
-            ValueError: there is no such folder.
-        """
-        SavedDesign.of(self.counts, fill=self.fill, alpha=self.alpha).save(folder)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Signs that the figures say less than they seem to."""
+        return ()
 
     @property
     def scope(self) -> str:
         """What alpha covers, in words."""
         return SCOPES["published" if self.deterministic else "bonferroni"]
 
+    @cached_property
+    def margins(self) -> AnyMargins:
+        """The margins that radii ask for."""
+        return self.first.margins(self.kinds)
+
+    @cached_property
+    def abstained(self) -> Bool[np.ndarray, " samples"]:
+        """Samples of which nothing is certified, not even that the smoothed label is the likeliest."""
+        return self.gaps < 0
+
     @property
-    def deterministic(self) -> bool:
-        """Whether it is of a published design, and so holds without any chance of error."""
-        return self.scheme in ("fixed", "product")
+    def abstention(self) -> float:
+        """Share of the samples that abstain, in [0, 1]."""
+        return float(self.abstained.mean())
+
+    def certified(self, radii: Mapping[str, float | int]) -> Bool[np.ndarray, " samples"]:
+        """Return which samples' labels no attacker within `radii` can change; whether they are right plays no part.
+
+        Args:
+            radii: elements that may be edited, by modality, and L2 distances of those under noise; a modality that is
+                not named is not attacked.
+
+        Raises:
+            ValueError: an unknown modality, or a radius that is not whole, negative or > n.
+        """
+        return self.gaps >= self.margins.at([self._vector(radii)])[0]
+
+    def accuracy(self, radii: Mapping[str, float | int] | None = None) -> float:
+        """Return certified accuracy in [0, 1]: the share of judged samples with a right label certified at `radii`.
+
+        Args:
+            radii: as `certified`; None stands for no attack, where a sample that abstains still counts as wrong.
+
+        Raises:
+            ValueError: as `certified`, or no sample has a label.
+        """
+        return float((self.certified(radii or {}) & self.right).sum() / self._total)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of judged samples whose smoothed label is right, certified or not, in [0, 1]."""
+        return float(self.right.sum() / self._total)
+
+    def grid(self, radii: Mapping[str, Sequence[float | int]] | None = None) -> Grid:
+        """Return certified accuracy at all combinations of radii.
+
+        Args:
+            radii: the radii of each modality by name; None takes 0, 1, ... to the first that no sample is certified
+                at, and of those under noise eighths of the largest that some sample is certified at.
+
+        Raises:
+            ValueError: a modality is missing or unknown, or a radius is not whole, negative or > n.
+        """
+        if radii is None:
+            reach = dict(zip(self.modalities, self._reach, strict=True))
+            radii = {m: range(min(int(reach[m]) + 1, n) + 1) for m, n in self.first.n.items()}
+            radii |= {m: tuple(np.linspace(0, reach[m], 9).tolist()) for m in self.first.noise}
+        for modality in radii:
+            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
+        axes = {m: tuple(lookup(radii, m, what="modality")) for m in self.modalities}
+        return Grid(axes, self.shares(list(axes.values()), self._total))
+
+    def shares(self, axes: Sequence[Sequence[float | int]], total: int) -> Float[np.ndarray, "*axes"]:
+        """Return the right samples that are certified at all combinations of radii, as shares of `total`."""
+        return share_at_least(self.gaps[self.right], self.margins.grid(axes), total)
+
+    def frontier(self, sample: int) -> Shaped[np.ndarray, "points axes"]:
+        """Return all maximal radius vectors at which one sample is certified; no row when it abstains.
+
+        Beside noise they are float64, and the last entry is how far noisy modalities may be moved: eps in L2 of a
+        single one, of several s, the square root of sum_i (eps_i / sigma_i)^2.
+        """
+        gap = float(self.gaps[sample])
+        if isinstance(self.margins, NoisyMargins):
+            return self.margins.frontier(gap)
+        return maximal_radii(self.margins, gap)
+
+    def radii(self) -> dict[str, float]:
+        """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
+        gaps, samples = np.unique(self.gaps[self.right], return_counts=True)  # as many as there are counts
+        totals = np.zeros(len(self.modalities))
+        for gap, count in zip(gaps.tolist(), samples.tolist(), strict=True):
+            totals += count * np.maximum(self.margins.reach(gap), 0)
+        return dict(zip(self.modalities, (totals / self._total).tolist(), strict=True))
+
+    def area(self) -> float:
+        """Return the area under the frontier: the average number of radius vectors a right label is certified at.
+
+        Beside noise, the average sum of the last entries of the frontier, over all certified radii of the others.
+        """
+        if isinstance(self.margins, NoisyMargins):
+            gaps, samples = np.unique(self.gaps[self.right], return_counts=True)
+            areas = [self.margins.frontier(gap)[:, -1].sum() for gap in gaps.tolist()]
+            return float(np.dot(areas, samples) / self._total)
+        return float(self.grid().accuracy.sum())
+
+    @property
+    def _total(self) -> int:
+        total = int(self.judged.sum())
+        if not total:
+            raise ValueError("Expected samples with labels to speak of accuracy, but all are -1.")
+        return total
+
+    @property
+    def _reach(self) -> tuple[float | int, ...]:
+        return tuple(max(0, r) for r in self.margins.reach(float(self.gaps.max())))
+
+    def _vector(self, radii: Mapping[str, float | int]) -> tuple[float | int, ...]:
+        for modality in radii:
+            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
+        return tuple(radii.get(m, 0) for m in self.modalities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(SampleCertificate):
+    """Labels and certificates of samples; every method reads the counts, none draws.
+
+    Args:
+        counts: int64 votes [samples, labels].
+        selection: votes of separate draws that chose the labels, or None.
+        bound: "majority", "gap" or "both".
+    """
+
+    counts: Counts
+    selection: Counts | None
+    bound: Bound
+
+    @property
+    def first(self) -> Counts:
+        """The votes."""
+        return self.counts
 
     @property
     def level(self) -> float:
         """The part of alpha that this look at the counts has: all of it where they are looked at once."""
-        return alpha_of_look(self.alpha, self.counts.looks, self.counts.draws) if self.counts.looks else self.alpha
+        return level_of(self.counts, self.alpha)
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " samples"]:
@@ -132,16 +237,6 @@ class Certificate:
             separate=self.selection is not None,
         )
 
-    @cached_property
-    def margins(self) -> AnyMargins:
-        """The margins that radii ask for."""
-        return self.counts.margins(self.kinds)
-
-    @cached_property
-    def abstained(self) -> Bool[np.ndarray, " samples"]:
-        """Samples of which nothing is certified, not even that the smoothed label is the likeliest."""
-        return self.gaps < 0
-
     @property
     def warnings(self) -> tuple[str, ...]:
         """Signs that the figures say less than they seem to."""
@@ -152,18 +247,10 @@ class Certificate:
             found.append("answers do not depend on what is kept: every sub-sample of a sample gets the same label")
         return tuple(found)
 
-    @property
-    def abstention(self) -> float:
-        """Share of the samples that abstain, in [0, 1]."""
-        return float(self.abstained.mean())
-
     @cached_property
-    def _judged(self) -> Bool[np.ndarray, " samples"]:
-        return np.asarray(self.samples.labels >= 0)
-
-    @cached_property
-    def _right(self) -> Bool[np.ndarray, " samples"]:
-        return np.asarray(self._judged & (self.labels == self.samples.labels))
+    def right(self) -> Bool[np.ndarray, " samples"]:
+        """Judged samples whose label is right, certified or not."""
+        return np.asarray(self.judged & (self.labels == self.samples.labels))
 
     def judged_by(self, labels: Int64[np.ndarray, " samples"]) -> "Certificate":
         """Return the same certificates held against true labels that were not at hand when they were made.
@@ -176,108 +263,17 @@ class Certificate:
         """
         return replace(self, samples=replace(self.samples, labels=labels))
 
-    def certified(self, radii: Mapping[str, float | int]) -> Bool[np.ndarray, " samples"]:
-        """Return which samples' labels no attacker within `radii` can change; whether they are right plays no part.
-
-        Args:
-            radii: elements that may be edited, by modality, and L2 distances of those under noise; a modality that is
-                not named is not attacked.
-
-        Raises:
-            ValueError: an unknown modality, or a radius that is not whole, negative or > n.
-        """
-        return self.gaps >= self.margins.at([self._vector(radii)])[0]
-
-    def accuracy(self, radii: Mapping[str, float | int] | None = None) -> float:
-        """Return certified accuracy in [0, 1]: the share of judged samples with a right label certified at `radii`.
-
-        Args:
-            radii: as `certified`; None stands for no attack, where a sample that abstains still counts as wrong.
-
-        Raises:
-            ValueError: as `certified`, or no sample has a label.
-        """
-        return float((self.certified(radii or {}) & self._right).sum() / self._total)
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of judged samples whose smoothed label is right, certified or not, in [0, 1]."""
-        return float(self._right.sum() / self._total)
-
-    def grid(self, radii: Mapping[str, Sequence[float | int]] | None = None) -> Grid:
-        """Return certified accuracy at all combinations of radii.
-
-        Args:
-            radii: the radii of each modality by name; None takes 0, 1, ... to the first that no sample is certified
-                at, and of those under noise eighths of the largest that some sample is certified at.
-
-        Raises:
-            ValueError: a modality is missing or unknown, or a radius is not whole, negative or > n.
-        """
-        if radii is None:
-            reach = dict(zip(self.modalities, self._reach, strict=True))
-            radii = {m: range(min(int(reach[m]) + 1, n) + 1) for m, n in self.counts.n.items()}
-            radii |= {m: tuple(np.linspace(0, reach[m], 9).tolist()) for m in self.counts.noise}
-        for modality in radii:
-            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
-        axes = {m: tuple(lookup(radii, m, what="modality")) for m in self.modalities}
-        needed = self.margins.grid(list(axes.values()))
-        return Grid(axes, share_at_least(self.gaps[self._right], needed, self._total))
-
-    def frontier(self, sample: int) -> Shaped[np.ndarray, "points axes"]:
-        """Return all maximal radius vectors at which one sample is certified; no row when it abstains.
-
-        Beside noise they are float64, and the last entry is how far noisy modalities may be moved: eps in L2 of a
-        single one, of several s, the square root of sum_i (eps_i / sigma_i)^2.
-        """
-        gap = float(self.gaps[sample])
-        if isinstance(self.margins, NoisyMargins):
-            return self.margins.frontier(gap)
-        return maximal_radii(self.margins, gap)
-
-    def radii(self) -> dict[str, float]:
-        """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
-        gaps, samples = np.unique(self.gaps[self._right], return_counts=True)  # as many as there are counts
-        totals = np.zeros(len(self.modalities))
-        for gap, count in zip(gaps.tolist(), samples.tolist(), strict=True):
-            totals += count * np.maximum(self.margins.reach(gap), 0)
-        return dict(zip(self.modalities, (totals / self._total).tolist(), strict=True))
-
-    def area(self) -> float:
-        """Return the area under the frontier: the average number of radius vectors a right label is certified at.
-
-        Beside noise, the average sum of the last entries of the frontier, over all certified radii of the others.
-        """
-        if isinstance(self.margins, NoisyMargins):
-            gaps, samples = np.unique(self.gaps[self._right], return_counts=True)
-            areas = [self.margins.frontier(gap)[:, -1].sum() for gap in gaps.tolist()]
-            return float(np.dot(areas, samples) / self._total)
-        return float(self.grid().accuracy.sum())
-
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per sample, of plain JSON values."""
-        common = {
-            "model": self.model,
-            "data": self.samples.name,
-            "split": self.samples.split,
-            "n": dict(self.counts.n),
-            "k": dict(self.counts.k),
-            "noise": dict(self.counts.noise),
-            "kind": dict(self.kinds),
-            "scheme": self.scheme,
-            "alpha": self.alpha,
-            "seed": self.counts.told_seed,
-            "draws": self.counts.draws,
-        }
         classes = self.samples.classes
         return [
             {
-                **common,
+                **self.settings,
                 "sample": i,
                 "group": int(self.samples.groups[i]),
                 "label": classes[label] if label >= 0 else None,
                 "predicted": classes[self.labels[i]],
-                "right": bool(self._right[i]) if label >= 0 else None,
+                "right": bool(self.right[i]) if label >= 0 else None,
                 "votes": int(self.votes[i]),
                 "abstained": bool(self.abstained[i]),
                 "frontier": self.frontier(i).tolist(),
@@ -288,22 +284,12 @@ class Certificate:
     def summary(self) -> dict[str, Any]:
         """Return the settings and the main figures, as plain JSON values."""
         return {
-            "model": self.model,
-            "data": self.samples.name,
-            "split": self.samples.split,
+            **self.settings,
             "samples": len(self.samples),
-            "n": dict(self.counts.n),
-            "k": dict(self.counts.k),
-            "noise": dict(self.counts.noise),
-            "kind": dict(self.kinds),
-            "scheme": self.scheme,
-            "draws": self.counts.draws,
             "selection_draws": self.selection.draws if self.selection else 0,
-            "alpha": self.alpha,
             "bound": self.bound,
             "scope": self.scope,
             "ablation": self.ablation,
-            "seed": self.counts.told_seed,
             "looks": list(self.counts.looks),
             "level": self.level,
             "clean_accuracy": self.clean_accuracy,
@@ -314,19 +300,3 @@ class Certificate:
             "area": self.area(),
             "seconds": self.seconds,
         }
-
-    @property
-    def _total(self) -> int:
-        total = int(self._judged.sum())
-        if not total:
-            raise ValueError("Expected samples with labels to speak of accuracy, but all are -1.")
-        return total
-
-    @cached_property
-    def _reach(self) -> tuple[float | int, ...]:
-        return tuple(max(0, r) for r in self.margins.reach(float(self.gaps.max())))
-
-    def _vector(self, radii: Mapping[str, float | int]) -> tuple[float | int, ...]:
-        for modality in radii:
-            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
-        return tuple(radii.get(m, 0) for m in self.modalities)

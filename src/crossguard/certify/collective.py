@@ -26,8 +26,9 @@ from crossguard.certify.arguments import whole_number
 from crossguard.certify.design import design_for
 from crossguard.certify.ensemble import leads
 from crossguard.certify.leaders import most_votes
-from crossguard.certify.sampling import evaluation_mode, most_likely, pixel_logits, sub_samples
-from crossguard.certify.segment import SegmentationCertificate, image_size
+from crossguard.certify.sampling import Asked, evaluation_mode, pixel_labels
+from crossguard.certify.saved_design import SavedDesign
+from crossguard.certify.segment import PER_PASS, SegmentationCertificate, image_size
 from crossguard.models.base import MultiModalSegmenter
 from crossguard.models.inputs import input_arrays
 
@@ -104,7 +105,6 @@ def _most_changed(
     return min(total, floor(bound * (1 + 1e-12) + 1e-9))
 
 
-@torch.no_grad()
 def certify_collective(
     model: MultiModalSegmenter,
     certificate: SegmentationCertificate,
@@ -128,24 +128,11 @@ def certify_collective(
     if not certificate.deterministic:
         raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
     values = {m: array[index : index + 1] for m, array in input_arrays(model, certificate.samples).items()}
-    design = design_for(
-        model,
-        values,
-        keep=counts.k,
-        scheme=counts.scheme,
-        seed=counts.seed,
-        fill=certificate.fill,
-        batch_size=4,
-        device="cpu",
-        published=counts.draws,
-        mask_size=image_size(values, certificate.samples),
-    )
-    votes = []
-    with evaluation_mode(model, design.device):
-        for start in range(0, counts.draws, design.batch_size):
-            draw = torch.arange(start, min(start + design.batch_size, counts.draws))
-            shown, kept = sub_samples(values, design.names(values), np.array([0]), torch.zeros_like(draw), draw, design)
-            votes.append(most_likely(pixel_logits(model, shown, kept, size=design.mask_size)).flatten(1).numpy())
+    how = SavedDesign.of(counts, fill=certificate.fill, alpha=0.0).options()
+    size = image_size(values, certificate.samples)
+    asked = Asked(model, values, design_for(model, values, how, mask_size=size, batch_size=PER_PASS))
+    with evaluation_mode(model, asked.design.device), torch.no_grad():
+        votes = [labels.flatten(1).numpy() for labels in pixel_labels(asked, (0, counts.draws), 0)]
     table, labels = np.concatenate(votes), counts.votes.shape[-1]
     told = np.stack([(table == label).sum(axis=0) for label in range(labels)], axis=-1)
     if (told.reshape(counts.votes.shape) != counts.votes).any():

@@ -86,6 +86,11 @@ class Counts:
         """N, the number of draws that voted."""
         return sum(stop - start for start, stop in self.spans)
 
+    @property
+    def published(self) -> bool:
+        """Whether they are of a published design."""
+        return self.scheme in ("fixed", "product")
+
     def margins(self, kinds: Mapping[str, str]) -> AnyMargins:
         """Return the margins that radii ask for, under edits of these kinds by modality."""
         n, k = tuple(self.n.values()), tuple(self.k.values())

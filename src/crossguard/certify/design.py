@@ -1,31 +1,35 @@
 """How sub-samples are drawn: `Design`, and the checks of what a caller asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from math import prod
-from typing import Literal, get_args
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
-from crossguard.certify.arguments import edit_kinds, whole_number
+from crossguard.certify.arguments import edit_kinds, probability, whole_number
+from crossguard.certify.bounds import Bound
 from crossguard.certify.counts import Counts
 from crossguard.certify.ensemble import best_draws, block_counts
+from crossguard.certify.looks import FIRST, choose_seed
 from crossguard.certify.noise import noise_levels
+from crossguard.certify.options import Ablation, CertifyOptions, Drawing
+from crossguard.certify.preflight import Preflight, preflight
 from crossguard.certify.published import PublishedDesign
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
+from crossguard.certify.units import units_of
 from crossguard.checks import check_choice, lookup
 from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
 from crossguard.models.inputs import input_values
 from crossguard.threat import EditKind
 
-Ablation = Fill | Literal["drop"]
-Drawing = Literal["random", "fixed", "product"]
 ANY_NUMBER = 2**20
 """Size that a model is told where elements are kept at a rate and places are withheld: no number says anything."""
 MOST_VALUES = 2**24
@@ -41,6 +45,9 @@ class Design:
             the scheme "rate" it is the chance that an element is kept.
         sizes: elements of each of them, by its name.
         noise: sigma of each modality that is under noise instead, by its name.
+        kinds: kind of edit of each modality, by its name; "l2" of those under noise.
+        units: what an element of each modality is called, by its name.
+        draws: N.
         seed: of the masks.
         secret: the seed was drawn for this certificate, and nobody else knows it.
         fill: what ablated elements become before the model sees them.
@@ -48,7 +55,6 @@ class Design:
         position_free: of these, modalities of which the model is not told where elements stood.
         scheme: "independent" keeps exactly k_i of modality i, "joint" the sum of all k_i of all elements together,
             "rate" every element with a chance; "fixed" and "product" are published designs, the same for all inputs.
-        published: N of a published design; 0 of random draws.
         mask_size: height and width of what a segmenter gives, whatever those of the modalities are.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
@@ -57,13 +63,15 @@ class Design:
     keep: Mapping[str, int | float]
     sizes: Mapping[str, int]
     noise: Mapping[str, float] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    draws: int = 1
     seed: int = 0
     secret: bool = False
     fill: Fill = 0.0
     packs: tuple[str, ...] = ()
     position_free: tuple[str, ...] = ()
     scheme: Scheme = "independent"
-    published: int = 0
     mask_size: tuple[int, int] | None = None
     batch_size: int = 1
     device: torch.device | str = "cpu"
@@ -84,7 +92,43 @@ class Design:
         if self.scheme not in ("fixed", "product"):
             return None
         kept = {m: int(k) for m, k in self.keep.items()}
-        return PublishedDesign(self.scheme, self.sizes, kept, self.published, self.seed)
+        return PublishedDesign(self.scheme, self.sizes, kept, self.draws, self.seed)
+
+    def preflight(
+        self,
+        options: CertifyOptions,
+        *,
+        labels: int,
+        bound: Bound = "majority",
+        elements: int = 1,
+        separate: bool = False,
+    ) -> Preflight:
+        """Return what this can certify at best.
+
+        Args:
+            options: of the certificate.
+            labels: number of labels.
+            bound: on what the other labels have.
+            elements: m, elements of an input that share alpha.
+            separate: what is certified is not chosen by the votes that certify it.
+
+        Raises:
+            ValueError: it can only abstain; the message names the number of draws that would do.
+        """
+        once = options.folder is None or options.published  # otherwise more draws may follow, and a second look
+        return preflight(
+            n=tuple(self.sizes.values()),
+            k=tuple(self.keep.values()),
+            draws=self.draws,
+            alpha=probability(options.alpha) * (1.0 if once else FIRST),
+            kind=[self.kinds[m] for m in self.sizes],
+            scheme=self.scheme,
+            elements=elements,
+            labels=labels,
+            bound=bound,
+            separate=separate or options.selection_draws > 0,
+            noise=tuple(self.noise.values()),
+        ).require()
 
     def shown_size(self, modality: str) -> int | None:
         """Return the size that a model is told instead of n where places are withheld; None elsewhere."""
@@ -135,45 +179,83 @@ class Design:
 def design_for(
     model: MultiModalClassifier | MultiModalSegmenter,
     values: Mapping[str, np.ndarray],
+    options: CertifyOptions,
     *,
-    keep: Mapping[str, int | float],
-    scheme: Scheme,
-    seed: int,
-    fill: Ablation | None,
-    batch_size: int | None,
-    device: torch.device | str,
-    secret: bool = False,
-    kinds: Sequence[str] = (),
-    published: int = 0,
-    noise: Mapping[str, float | int] | None = None,
-    lengths: Mapping[str, int] | None = None,
+    names: Collection[str] = (),
     mask_size: tuple[int, int] | None = None,
+    usual: int = 1000,
+    batch_size: int = 4096,
 ) -> Design:
-    """Check what a caller asked for.
+    """Check what a caller asked for, and settle what was left open.
 
     Args:
         model: the base model.
         values: of its modalities.
-        keep: elements kept, by modality.
-        scheme: of the draws.
-        seed: of the masks.
-        fill: what ablated elements become.
-        batch_size: sub-samples per forward pass; None: as many as make `MOST_VALUES` numbers, 4,096 at most.
-        device: where masks are drawn and the model runs.
-        secret: nobody else knows the seed.
-        kinds: kind of edit of each sub-sampled modality; none: substitutions.
-        published: N of a published design.
-        noise: sigma by modality, of those that `keep` does not name.
-        lengths: elements that the samples have, by modality; those behind are padding.
+        options: what was asked for.
+        names: what the files of counts in the options' folder begin with; the secret seed is theirs, if there are any.
         mask_size: height and width of a segmenter's masks.
+        usual: N where none is asked for.
+        batch_size: the most sub-samples per forward pass where no number is asked for.
 
     Raises:
-        ValueError: `keep` names other modalities than the model's, k > n, an unknown scheme, a fill that is no finite
-            number, "mean" or "drop", "drop" with a model that takes nothing packed, numbers that are not whole, or
-            insertions or deletions in a modality of which the model may see where elements stand.
+        ValueError: `keep`, `noise`, `kind`, `lengths` or `units` names other modalities than the model's, k > n,
+            sigma <= 0, a modality both in `keep` and `noise`, an unknown design or scheme, the joint baseline of a
+            published design, or noise or rates beside it, a fill that is no finite number, "mean" or "drop", "drop"
+            with a model that takes nothing packed, numbers that are not whole, or insertions or deletions in a
+            modality of which the model may see where elements stand.
     """
+    levels = noise_levels(options.noise, options.keep, tuple(values))
+    sizes = _sizes(values, levels, options.lengths)
+    scheme = _scheme_of(options)
+    rates = scheme == "rate"
+    keep = kept_rates(options.keep, sizes) if rates else kept_counts(options.keep, sizes, noisy=bool(levels))
+    packs, fill = _ablation(model, options.fill)
+    free = tuple(m for m in position_free(model) if m in packs and m not in levels)
+    kinds = dict(zip(sizes, kinds_of(options.kind, tuple(sizes)), strict=True))
+    check_kinds(model, kinds, free)
+    numbers = sum(prod(array.shape[1:]) for array in values.values())
+    most = max(1, min(batch_size, MOST_VALUES // numbers)) if options.batch_size is None else options.batch_size
+    given = (options.seed or 0) if options.published else options.seed
+    seed, secret = choose_seed(given, _files(options, scheme, names))
+    return Design(
+        keep=keep,
+        sizes=sizes,
+        noise=levels,
+        kinds=kinds | dict.fromkeys(levels, "l2"),
+        units=units_of(options.units, values),
+        draws=draws_of(options.design, options.draws, keep, sizes, usual=usual),
+        seed=whole_number(seed, "seed"),
+        secret=secret,
+        fill=fill,
+        packs=packs,
+        position_free=free,
+        scheme=scheme,
+        mask_size=mask_size,
+        batch_size=whole_number(most, "batch_size", least=1),
+        device=options.device,
+    )
+
+
+def _scheme_of(options: CertifyOptions) -> Scheme:
+    design, scheme, rates = options.design, options.scheme, is_rate(options.keep)
+    check_choice(design, get_args(Drawing), "design")
     check_choice(scheme, get_args(Scheme), "scheme")
-    levels = noise_levels(noise, keep, tuple(values))
+    if rates and (options.published or scheme not in ("independent", "rate")):
+        raise ValueError("Expected whole numbers in `keep`, but got rates, which random draws alone may have.")
+    if design == "random":
+        return "rate" if rates else scheme
+    if options.noise:
+        raise ValueError(
+            "Expected no `noise` beside a published design: what it certifies needs draws that are random."
+        )
+    if scheme != "independent":
+        raise ValueError(f"Expected scheme 'independent' with a published design, but got {scheme!r}.")
+    return design
+
+
+def _sizes(
+    values: Mapping[str, np.ndarray], levels: Mapping[str, float], lengths: Mapping[str, int] | None
+) -> dict[str, int]:
     sizes = {m: element_count(array) for m, array in values.items() if m not in levels}
     for modality, length in (lengths or {}).items():
         size = lookup(sizes, modality, what="modality in `lengths`")
@@ -182,58 +264,36 @@ def design_for(
                 f"Expected `lengths[{modality!r}]` in 1..{size}, the elements there are, but got {length}."
             )
         sizes[modality] = length
-    packs: tuple[str, ...] = ()
-    if fill in (None, "drop"):
+    return sizes
+
+
+def _ablation(model: MultiModalClassifier | MultiModalSegmenter, fill: Ablation | None) -> tuple[tuple[str, ...], Fill]:
+    """Return the modalities whose ablated elements are dropped, and what those of others become."""
+    if fill is None or fill == "drop":
         packs = packed_modalities(model)
         if fill == "drop" and not packs:
             raise ValueError(
                 f"Expected a model that takes kept elements packed (`PackingClassifier`) for fill = 'drop', but "
                 f"{model.name!r} does not: choose a number or 'mean'."
             )
-        fill = 0.0
-    elif fill != "mean" and not (isinstance(fill, int | float) and np.isfinite(fill)):
+        return packs, 0.0
+    if fill != "mean" and not (isinstance(fill, int | float) and np.isfinite(fill)):
         raise ValueError(f"Expected `fill` to be a finite number, 'mean' or 'drop', but got {fill!r}.")
-    if batch_size is None:
-        batch_size = max(1, min(4096, MOST_VALUES // sum(prod(array.shape[1:]) for array in values.values())))
-    free = tuple(m for m in position_free(model) if m in packs and m not in levels)
-    check_kinds(model, dict(zip(sizes, kinds, strict=True)) if kinds else {}, free)
-    return Design(
-        keep=kept_rates(keep, sizes) if scheme == "rate" else kept_counts(keep, sizes, noisy=bool(levels)),
-        sizes=sizes,
-        noise=levels,
-        seed=whole_number(seed, "seed"),
-        secret=secret,
-        fill=fill,
-        packs=packs,
-        position_free=free,
-        scheme=scheme,
-        published=published,
-        mask_size=mask_size,
-        batch_size=whole_number(batch_size, "batch_size", least=1),
-        device=device,
-    )
+    return (), fill
 
 
-def scheme_for(
-    design: Drawing, scheme: Scheme, noise: Mapping[str, float | int] | None = None, *, rates: bool = False
-) -> Scheme:
-    """Return the scheme that a caller asked for by `design` and `scheme`; `rates`: `keep` holds chances.
+def _files(options: CertifyOptions, scheme: Scheme, names: Collection[str]) -> list[Path]:
+    """Return the files of counts under a scheme that an earlier call left."""
+    if options.place is None:
+        return []
+    own = [path for name in names for path in sorted(options.place.glob(f"{name}*.npz"))]
+    return [path for path in own if _scheme_in(path) == scheme]
 
-    Raises:
-        ValueError: an unknown one, or the joint baseline of a published design, or noise beside it.
-    """
-    check_choice(design, get_args(Drawing), "design")
-    if rates and (design != "random" or scheme not in ("independent", "rate")):
-        raise ValueError("Expected whole numbers in `keep`, but got rates, which random draws alone may have.")
-    if design == "random":
-        return "rate" if rates else scheme
-    if noise:
-        raise ValueError(
-            "Expected no `noise` beside a published design: what it certifies needs draws that are random."
-        )
-    if scheme != "independent":
-        raise ValueError(f"Expected scheme 'independent' with a published design, but got {scheme!r}.")
-    return design
+
+def _scheme_in(file: Path) -> str:
+    """Return the scheme that the name of a file of counts ends in, see `Design.file`."""
+    last = file.stem.rpartition("-")[2]
+    return last if last in get_args(Scheme) else "independent"
 
 
 def draws_of(

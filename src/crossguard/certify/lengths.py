@@ -9,26 +9,31 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from crossguard.certify.certificate import Certificate
+from crossguard.certify.certificate import Certificate, SampleCertificate
 from crossguard.certify.classify import certify
+from crossguard.certify.counts import Counts
 from crossguard.checks import lookup
+from crossguard.data.lengths import checked_lengths
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
 
 Lengths = Mapping[str, Int64[np.ndarray, " samples"]]
 
 
-@dataclass(frozen=True)
-class VariedCertificate:
+@dataclass(frozen=True, kw_only=True)
+class VariedCertificate(SampleCertificate):
     """Certificates of samples of different lengths; each sample's holds for its own n and k.
 
     Args:
-        samples: what was certified.
         parts: indices of the samples of equal lengths, and their certificate.
     """
 
-    samples: MultiModalSamples
     parts: tuple[tuple[Int64[np.ndarray, " _"], Certificate], ...]
+
+    @property
+    def first(self) -> Counts:
+        """The votes of the longest samples."""
+        return max((part.counts for _, part in self.parts), key=lambda counts: sum(counts.n.values()))
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " samples"]:
@@ -40,26 +45,32 @@ class VariedCertificate:
         """Lower bounds on p_A - p_B, see `Certificate.gaps`."""
         return self._together([part.gaps for _, part in self.parts])
 
-    def certified(self, radii: Mapping[str, int]) -> Bool[np.ndarray, " samples"]:
+    @cached_property
+    def right(self) -> Bool[np.ndarray, " samples"]:
+        """Judged samples whose label is right, certified or not."""
+        return self._together([part.right for _, part in self.parts])
+
+    def certified(self, radii: Mapping[str, float | int]) -> Bool[np.ndarray, " samples"]:
         """Return which samples' labels no attacker within `radii` can change; none whose radius exceeds its length."""
         for modality in radii:
-            lookup(self.parts[0][1].counts.n, modality, what="modality in `radii`")
+            lookup(dict.fromkeys(self.modalities), modality, what="modality in `radii`")
         found = []
         for ids, part in self.parts:
-            beyond = any(r > part.counts.n[m] for m, r in radii.items())
+            beyond = any(r > part.counts.n.get(m, np.inf) for m, r in radii.items())
             found.append(np.zeros(len(ids), dtype=bool) if beyond else part.certified(radii))
         return self._together(found)
 
-    def accuracy(self, radii: Mapping[str, int] | None = None) -> float:
-        """Return the share of judged samples with a right label certified at `radii`, in [0, 1].
-
-        Raises:
-            ValueError: no sample has a label.
-        """
-        judged = self.samples.labels >= 0
-        if not judged.any():
-            raise ValueError("Expected samples with labels to speak of accuracy, but all are -1.")
-        return float((self.certified(radii or {}) & (self.labels == self.samples.labels))[judged].mean())
+    def shares(self, axes: Sequence[Sequence[float | int]], total: int) -> Float[np.ndarray, "*axes"]:
+        """Return the right samples that are certified at all combinations of radii, as shares of `total`."""
+        table = np.zeros([len(axis) for axis in axes])
+        for _, part in self.parts:
+            within = [
+                [place for place, r in enumerate(axis) if r <= part.counts.n.get(m, np.inf)]
+                for m, axis in zip(self.modalities, axes, strict=True)
+            ]
+            own = [[axis[place] for place in places] for axis, places in zip(axes, within, strict=True)]
+            table[np.ix_(*within)] += part.shares(own, 1)
+        return table / total
 
     def frontier(self, sample: int) -> Shaped[np.ndarray, "points axes"]:
         """Return all maximal radius vectors at which one sample is certified."""
@@ -69,10 +80,19 @@ class VariedCertificate:
                 return part.frontier(int(place[0]))
         raise ValueError(f"Expected a sample in 0..{len(self.labels) - 1}, but got {sample}.")
 
+    def radii(self) -> dict[str, float]:
+        """Return the average certified radius of each modality, attacked alone; 0 where wrong or abstaining."""
+        judged = [(part.radii(), int(part.judged.sum())) for _, part in self.parts if part.judged.any()]
+        return {m: sum(own[m] * count for own, count in judged) / self._total for m in self.modalities}
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per sample, with its own n and k."""
         rows = [{**row, "sample": int(i)} for ids, part in self.parts for i, row in zip(ids, part.rows(), strict=True)]
         return sorted(rows, key=lambda row: int(row["sample"]))
+
+    @property
+    def _reach(self) -> tuple[float | int, ...]:
+        return tuple(max(reach) for reach in zip(*(part._reach for _, part in self.parts), strict=True))
 
     def _together(self, values: Sequence[np.ndarray]) -> np.ndarray:
         whole = np.empty(len(self.samples), dtype=values[0].dtype)
@@ -116,32 +136,18 @@ def certify_lengths(
             f"Expected kind 'substitution', or rates in `keep`, with lengths, but got {kinds!r} and {keep}."
         )
     sizes = {m: element_count(lookup(samples.modalities, m, what="modality")) for m in model.modalities}
-    table = np.column_stack([_lengths(lengths, m, size, samples) for m, size in sizes.items()])
-    for modality in lengths:
-        lookup(sizes, modality, what="modality in `lengths`")
+    told = checked_lengths(lengths, sizes, len(samples))
+    every = np.ones(len(samples), dtype=np.int64)
+    table = np.column_stack([told.get(m, every * size) for m, size in sizes.items()])
     plans = list(_plans(table, sizes, keep, fixed=fixed))  # all are checked before anything is drawn
     parts = []
     for ids, own, kept in plans:
         place = None if folder is None else Path(folder) / ("n-" + "-".join(map(str, own.values())))
         parts.append((ids, certify(model, samples.select(ids), keep=kept, lengths=own, folder=place, **options)))
-    return VariedCertificate(samples, tuple(parts))
-
-
-def _lengths(lengths: Lengths, modality: str, size: int, samples: MultiModalSamples) -> Int64[np.ndarray, " samples"]:
-    if modality not in lengths:
-        return np.full(len(samples), size, dtype=np.int64)
-    found = np.asarray(lengths[modality])
-    if found.shape != (len(samples),) or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(
-            f"Expected `lengths[{modality!r}]` to be integers [{len(samples)}], but got {found.dtype} "
-            f"{list(found.shape)}."
-        )
-    if found.min() < 1 or found.max() > size:
-        raise ValueError(
-            f"Expected `lengths[{modality!r}]` in 1..{size}, the elements there are, but got {found.min()}.."
-            f"{found.max()}."
-        )
-    return found.astype(np.int64)
+    one = parts[0][1]
+    common = {name: getattr(one, name) for name in ("model", "alpha", "kinds", "ablation", "fill", "units")}
+    seconds = sum(part.seconds for _, part in parts)
+    return VariedCertificate(samples=samples, parts=tuple(parts), seconds=seconds, **common)
 
 
 def _plans(

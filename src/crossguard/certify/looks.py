@@ -30,6 +30,11 @@ def alpha_of_look(alpha: float, looks: tuple[int, ...], draws: int) -> float:
     return FIRST * alpha if number == 1 else (1 - FIRST) * alpha / (number * (number - 1))
 
 
+def level_of(counts: Counts, alpha: float) -> float:
+    """Return the part of alpha that this look at counts has: all of it where they are looked at once."""
+    return alpha_of_look(alpha, counts.looks, counts.draws) if counts.looks else alpha
+
+
 def choose_seed(seed: int | None, files: Iterable[Path]) -> tuple[int, bool]:
     """Return the seed, and whether it is secret: the one that was given, that kept counts have, or a fresh one.
 

@@ -1,16 +1,13 @@
 """The pre-flight with its expected time, from a few forward passes that are timed before anything is drawn."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from crossguard.certify.accumulate import process_rank
-from crossguard.certify.design import Design
 from crossguard.certify.preflight import Preflight
-from crossguard.certify.sampling import class_votes, pixel_votes
-from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter
+from crossguard.certify.sampling import Asked, class_votes, pixel_votes
 from crossguard.progress import Reporter, Silent
 
 PASSES = 3
@@ -19,60 +16,42 @@ WORTH = 20
 """Batches below which nothing is timed: the draws would be done as soon."""
 
 
-def show_preflight(
-    found: Preflight,
-    model: MultiModalClassifier | MultiModalSegmenter,
-    values: Mapping[str, np.ndarray],
-    design: Design,
-    *,
-    rows: int,
-    progress: Reporter | None,
-    segments: bool = False,
-) -> Preflight:
+def show_preflight(found: Preflight, asked: Asked, *, rows: int, progress: Reporter | None) -> Preflight:
     """Show the pre-flight before anything is drawn, with the expected time where somebody looks and it takes a while.
 
     Args:
         found: what the setting can reach.
-        model: in evaluation mode, on the design's device.
-        values: of the model's modalities.
-        design: how sub-samples are drawn.
+        asked: the model, in evaluation mode, on the design's device.
         rows: sub-samples that are to be drawn.
         progress: where it is shown; None shows and times nothing.
-        segments: the model labels pixels.
 
     Returns:
         The pre-flight, with `seconds` where passes were timed.
     """
     if progress is None or isinstance(progress, Silent):
         return found
-    timed = rows > WORTH * design.batch_size
+    timed = rows > WORTH * asked.design.batch_size
     with progress.task("pre-flight", total=PASSES if timed else 1) as task:
         if timed:
             seconds: list[float] = []
             for _ in range(PASSES):
                 if seconds:
                     task.advance()
-                seconds.append(_seconds_per_row(model, values, design, segments=segments))
+                seconds.append(_seconds_per_row(asked))
             found = replace(found, seconds=min(seconds[1:]) * rows / process_rank()[1])
         task.advance(note=str(found))
     return found
 
 
-def _seconds_per_row(
-    model: MultiModalClassifier | MultiModalSegmenter,
-    values: Mapping[str, np.ndarray],
-    design: Design,
-    *,
-    segments: bool,
-) -> float:
+def _seconds_per_row(asked: Asked) -> float:
     """Return the time that drawing, asking about and counting take, per sub-sample of one batch."""
-    names = design.names({m: array[:1] for m, array in values.items()}).repeat(len(next(iter(values.values()))))
-    ids = np.arange(1 if segments else min(len(next(iter(values.values()))), design.batch_size))
-    draws = design.batch_size // len(ids)
+    segments, most = asked.design.mask_size is not None, asked.design.batch_size
+    ids = np.arange(1 if segments else min(len(asked), most))
+    draws = most // len(ids)
     with Silent().task("", total=1) as task:
         start = time.perf_counter()  # votes end on the CPU, so a GPU has done its work by then
         if segments:
-            pixel_votes((0, draws), model=model, values=values, names=names, image=0, design=design, task=task)
+            pixel_votes((0, draws), asked=asked, image=0, task=task)
         else:
-            class_votes((0, draws), model=model, values=values, names=names, ids=ids, design=design, task=task)
+            class_votes((0, draws), asked=asked, ids=ids, task=task)
         return (time.perf_counter() - start) / (draws * len(ids))

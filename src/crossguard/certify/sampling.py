@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -23,27 +25,75 @@ Masks = dict[str, Tensor]
 _JOINT = 2**20  # stands for "all modalities together" where masks are drawn
 
 
-@torch.no_grad()
-def class_votes(
-    span: Span,
-    *,
-    model: MultiModalClassifier,
-    values: Mapping[str, np.ndarray],
-    names: Int64[np.ndarray, " samples"],
-    ids: Int64[np.ndarray, " chosen"],
-    design: Design,
-    task: Work,
-) -> Int64[np.ndarray, "chosen labels"]:
-    """Return the votes of the draws of `span` for the chosen samples; `names` are those of all, see `Design.names`."""
-    draws, labels = span[1] - span[0], len(model.classes)
-    votes = torch.zeros(len(ids) * labels, dtype=torch.int64, device=design.device)
+@dataclass(frozen=True)
+class Asked:
+    """A base model and what it is asked about: all that votes depend on.
+
+    Args:
+        model: a classifier, or a segmenter where the design has a `mask_size`.
+        values: of its modalities.
+        design: how sub-samples of them are drawn.
+    """
+
+    model: Any
+    values: Mapping[str, np.ndarray]
+    design: Design
+
+    @cached_property
+    def names(self) -> Int64[np.ndarray, " samples"]:
+        """What the samples are called where masks are drawn."""
+        return self.design.names(self.values)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def sub_samples(
+        self, ids: Int64[np.ndarray, " chosen"], position: Int64[Tensor, " rows"], draw: Int64[Tensor, " rows"]
+    ) -> tuple[Inputs, Masks]:
+        """Return draws `draw` of the samples `ids[position]`, see `sub_samples`."""
+        return sub_samples(self.values, self.names, ids, position, draw, self.design)
+
+
+def class_logits_of(
+    asked: Asked, span: Span, ids: Int64[np.ndarray, " chosen"], task: Work
+) -> Iterator[tuple[Int64[Tensor, " rows"], Float[Tensor, "rows labels"]]]:
+    """Ask about the draws of `span` of the chosen samples: give places in `ids` and logits, a batch at a time."""
+    draws, design = span[1] - span[0], asked.design
     for start in range(0, len(ids) * draws, design.batch_size):
         row = torch.arange(start, min(start + design.batch_size, len(ids) * draws), device=design.device)
         position = row // draws
-        logits = class_logits(model, *sub_samples(values, names, ids, position, span[0] + row % draws, design))
-        votes.index_add_(0, position * labels + logits.argmax(dim=1), torch.ones_like(row))
+        yield position, class_logits(asked.model, *asked.sub_samples(ids, position, span[0] + row % draws))
         task.advance(len(row))
+
+
+@torch.no_grad()
+def class_votes(
+    span: Span, *, asked: Asked, ids: Int64[np.ndarray, " chosen"], task: Work
+) -> Int64[np.ndarray, "chosen labels"]:
+    """Return the votes of the draws of `span` for the chosen samples."""
+    labels = len(asked.model.classes)
+    votes = torch.zeros(len(ids) * labels, dtype=torch.int64, device=asked.design.device)
+    for position, logits in class_logits_of(asked, span, ids, task):
+        votes.index_add_(0, position * labels + logits.argmax(dim=1), torch.ones_like(position))
     return votes.reshape(len(ids), labels).cpu().numpy()
+
+
+@torch.no_grad()
+def top_votes(
+    span: Span, *, asked: Asked, ids: Int64[np.ndarray, " chosen"], most: int, task: Work
+) -> Int64[np.ndarray, "chosen items 2"]:
+    """Return, for each item of the model's gallery, how often it is not and how often it is among the `most` likeliest.
+
+    Of equal ones the first is the likelier.
+    """
+    items = len(asked.model.classes)
+    votes = torch.zeros(len(ids) * items, dtype=torch.int64, device=asked.design.device)
+    for position, logits in class_logits_of(asked, span, ids, task):
+        first = logits.argsort(dim=1, descending=True, stable=True)[:, :most]
+        places = (position[:, None] * items + first).flatten()
+        votes.index_add_(0, places, torch.ones_like(places))
+    among = votes.reshape(len(ids), items).cpu().numpy()
+    return np.stack([span[1] - span[0] - among, among], axis=-1)
 
 
 def class_logits(model: MultiModalClassifier, inputs: Inputs, kept: Masks) -> Float[Tensor, "rows labels"]:
@@ -62,28 +112,26 @@ def class_logits(model: MultiModalClassifier, inputs: Inputs, kept: Masks) -> Fl
 
 
 @torch.no_grad()
-def pixel_votes(
-    span: Span,
-    *,
-    model: MultiModalSegmenter,
-    values: Mapping[str, np.ndarray],
-    names: Int64[np.ndarray, " samples"],
-    image: int,
-    design: Design,
-    task: Work,
-) -> Int64[np.ndarray, "height width labels"]:
+def pixel_votes(span: Span, *, asked: Asked, image: int, task: Work) -> Int64[np.ndarray, "height width labels"]:
     """Return the votes of the draws of `span` for every pixel of one image; memory does not grow with their number."""
-    labels, shape = len(model.classes), design.mask_size or next(iter(values.values())).shape[2:]
+    labels, design = len(asked.model.classes), asked.design
+    shape = design.mask_size or next(iter(asked.values.values())).shape[2:]
     votes = torch.zeros(labels, *shape, dtype=torch.int64, device=design.device)
-    for start in range(span[0], span[1], design.batch_size):
-        draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
-        inputs, kept = sub_samples(values, names, np.array([image]), torch.zeros_like(draw), draw, design)
-        predicted = most_likely(pixel_logits(model, inputs, kept, size=design.mask_size))
+    for predicted in pixel_labels(asked, span, image):
         for label in range(1, labels):
             votes[label] += (predicted == label).sum(dim=0, dtype=torch.int32)
-        task.advance(len(draw))
+        task.advance(len(predicted))
     votes[0] = span[1] - span[0] - votes[1:].sum(dim=0)
     return np.ascontiguousarray(votes.permute(1, 2, 0).cpu().numpy())
+
+
+def pixel_labels(asked: Asked, span: Span, image: int) -> Iterator[UInt8[Tensor, "rows height width"]]:
+    """Give what the draws of `span` say of every pixel of one image, a batch at a time."""
+    design = asked.design
+    for start in range(span[0], span[1], design.batch_size):
+        draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
+        inputs, kept = asked.sub_samples(np.array([image]), torch.zeros_like(draw), draw)
+        yield most_likely(pixel_logits(asked.model, inputs, kept, size=design.mask_size))
 
 
 def pixel_logits(

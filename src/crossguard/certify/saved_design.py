@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from crossguard.certify.counts import Counts
-from crossguard.certify.design import Ablation
+from crossguard.certify.options import Ablation, CertifyOptions
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
 from crossguard.models.storage import DESIGN
@@ -48,8 +48,16 @@ class SavedDesign:
     @classmethod
     def of(cls, counts: Counts, *, fill: Ablation | None, alpha: float) -> "SavedDesign":
         """Return the design that counts are of."""
-        seed = counts.seed if counts.scheme in ("fixed", "product") else None
+        seed = counts.seed if counts.published else None
         return cls(counts.scheme, counts.n, counts.k, counts.draws, seed, fill, counts.noise, alpha)
+
+    def options(self, **others: Any) -> CertifyOptions:
+        """Return the options that draw by it, with others that it says nothing about."""
+        drawn: dict[str, Any] = {"scheme": "joint" if self.design == "joint" else "independent"}
+        if self.published:
+            drawn = {"design": self.design, "seed": self.seed}
+        drawn |= {"noise": self.noise, "draws": self.draws, "fill": self.fill}
+        return CertifyOptions(keep=self.k, **(drawn | others))
 
     def save(self, folder: Path | str) -> None:
         """Write `design.json` into the folder of the model.

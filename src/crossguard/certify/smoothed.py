@@ -11,7 +11,8 @@ from torch.nn.functional import softmax
 
 from crossguard.attacks.noise import uniform
 from crossguard.certify.arguments import whole_number
-from crossguard.certify.design import Ablation, Design, design_for
+from crossguard.certify.design import Design, design_for
+from crossguard.certify.options import Ablation, CertifyOptions
 from crossguard.certify.sampling import (
     Inputs,
     Masks,
@@ -136,12 +137,7 @@ class Smoothed:
         return design_for(
             self.module,
             {m: np.broadcast_to(np.float32(0), tuple(inputs[m].shape)) for m in self.modalities},  # shapes alone
-            keep=self.keep,
-            scheme="independent",
-            seed=self.seed,
-            fill=self.fill,
-            batch_size=self.batch_size,
-            device="cpu",
+            CertifyOptions(keep=self.keep, seed=self.seed, fill=self.fill, batch_size=self.batch_size),
         )
 
 

@@ -1,5 +1,6 @@
 """`crossguard predict`: the certified model answers, or abstains."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from crossguard.imports import import_parts
 
 if TYPE_CHECKING:
     from crossguard.certify.saved_design import SavedDesign
+    from crossguard.data import MultiModalSamples
 
 
 def register(app: typer.Typer) -> None:
@@ -24,9 +26,9 @@ def register(app: typer.Typer) -> None:
         ],
         data: Annotated[str, typer.Argument(metavar="DATA", help="A data set of samples (crossguard list datasets).")],
         options: Annotated[
-            list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The data set's options; read as YAML.")
+            list[str] | None,
+            typer.Argument(metavar="[KEY=VALUE]...", help="The data set's split and options; read as YAML."),
         ] = None,
-        split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
         draws: Annotated[int | None, typer.Option(help="Random draws: N; default: as certified.", min=1)] = None,
         alpha: Annotated[float | None, typer.Option(help="Random draws: error per query; default: 0.001.")] = None,
         queries: Annotated[int, typer.Option(help="Queries of one asker that the total error is told for.", min=1)] = 1,
@@ -43,9 +45,8 @@ def register(app: typer.Typer) -> None:
         """
         with told_clearly():
             import_parts(imports or ())
-            found = _answers(
-                folder, data, options or [], split, max_samples, draws, alpha, queries, out, device, quiet=quiet
-            )
+            asked = {"draws": draws, "alpha": alpha, "progress": progress(quiet=quiet)}
+            found = _answers(folder, _samples(data, options or [], max_samples), queries, out, device, asked)
             if as_json:
                 print_json(found)
                 return
@@ -76,51 +77,46 @@ def total_error(saved: "SavedDesign | None", alpha: float, queries: int) -> tupl
     )
 
 
+def _samples(name: str, options: list[str], max_samples: int | None) -> "MultiModalSamples":
+    from crossguard.recipes.load import apply_overrides
+    from crossguard.recipes.perform import read_samples
+    from crossguard.recipes.schema import Data
+
+    given = apply_overrides({}, options, source="predict")
+    return read_samples(Data(name=name, split=given.pop("split", None), options=given), max_samples)
+
+
 def _answers(
     folder: Path,
-    data: str,
-    options: list[str],
-    split: str | None,
-    max_samples: int | None,
-    draws: int | None,
-    alpha: float | None,
+    samples: "MultiModalSamples",
     queries: int,
     out: Path | None,
     device: str | None,
-    *,
-    quiet: bool,
+    asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     import numpy as np
 
     from crossguard.certify import predict
     from crossguard.certify.answers import ALPHA
     from crossguard.certify.saved_design import SavedDesign
-    from crossguard.recipes.load import apply_overrides
-    from crossguard.recipes.perform import choose_device, read_samples
-    from crossguard.recipes.schema import Data
+    from crossguard.recipes.perform import choose_device
     from crossguard.runs import npz_bytes, write_atomically
 
     if not folder.is_dir():
         raise ValueError(f"Expected the folder of a model and its design, but got {str(folder)!r}.")
     saved = SavedDesign.load(folder)
-    chosen = Data(
-        name=data, options=apply_overrides({}, options, source="predict"), **({} if split is None else {"split": split})
-    )
-    samples = read_samples(chosen, max_samples)
-    labels = predict(
-        folder, samples, draws=draws, alpha=alpha, device=choose_device(device), progress=progress(quiet=quiet)
-    )
+    labels = predict(folder, samples, device=choose_device(device), **asked)
     if out is not None:
         write_atomically(out, npz_bytes(labels=labels))
     judged = samples.labels >= 0
-    total, sentence = total_error(saved, ALPHA if alpha is None else alpha, queries)
+    total, sentence = total_error(saved, ALPHA if asked["alpha"] is None else asked["alpha"], queries)
     return {
         "samples": int(labels.size),
         "answers": {str(name): int((labels == index).sum()) for index, name in enumerate(samples.classes)},
         "abstained": int((labels < 0).sum()),
         "accuracy": float((labels == samples.labels)[judged].mean()) if judged.any() else None,
         "design": saved.design,
-        "draws": saved.draws if draws is None else draws,
+        "draws": asked["draws"] or saved.draws,
         "queries": queries,
         "total_error": total,
         "guarantee": sentence,

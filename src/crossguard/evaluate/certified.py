@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crossguard.certify import Certificate, SegmentationCertificate
+from crossguard.certify import SegmentationCertificate
+from crossguard.certify.certificate import SampleCertificate
 from crossguard.certify.decide import Correction
 from crossguard.certify.pixel_metrics import PixelBounds
-from crossguard.checks import lookup
 from crossguard.evaluate.statistics import Estimate, Ratio
 
 Radii = Mapping[str, int | float]
 
 
 def certified_ratios(
-    certificate: Certificate | SegmentationCertificate,
+    certificate: SampleCertificate | SegmentationCertificate,
     radii: Sequence[Radii],
     *,
     positive: int = 1,
@@ -23,8 +23,8 @@ def certified_ratios(
     """Return, per radius vector and metric, what is certified and right, sample by sample in their groups.
 
     Args:
-        certificate: of a classifier ("accuracy") or of a segmenter (pixel "accuracy", and "recall", "precision",
-            "f_score" and "iou" of the positive class).
+        certificate: of a classifier ("accuracy"), of retrieval ("recall@K"), or of a segmenter (pixel "accuracy", and
+            "recall", "precision", "f_score" and "iou" of the positive class).
         radii: the radius vectors; a modality that is not named is not attacked.
         positive: of a segmenter, the positive class.
         correction: of a segmenter, see `SegmentationCertificate.image`.
@@ -36,16 +36,12 @@ def certified_ratios(
     if isinstance(certificate, SegmentationCertificate):
         images = certificate.image_bounds(radii, positive=positive, correction=correction)
         return [pixel_ratios([bounds[place] for bounds in images], groups) for place in range(len(radii))]
-    for modality in {m for vector in radii for m in vector}:
-        lookup(dict.fromkeys(certificate.counts.modalities), modality, what="modality in `radii`")
-    judged = certificate.samples.labels >= 0
-    right = judged & (certificate.labels == certificate.samples.labels)
-    needed = certificate.margins.at([[vector.get(m, 0) for m in certificate.modalities] for vector in radii])
-    return [{"accuracy": _ratio((certificate.gaps >= margin) & right, judged, groups)} for margin in needed]
+    judged, right = certificate.judged, certificate.right
+    return [{certificate.metric: _ratio(certificate.certified(vector) & right, judged, groups)} for vector in radii]
 
 
 def certified_figures(
-    certificate: Certificate | SegmentationCertificate,
+    certificate: SampleCertificate | SegmentationCertificate,
     radii: Sequence[Radii],
     *,
     positive: int = 1,
@@ -97,17 +93,18 @@ def pixel_ratios(images: Sequence[PixelBounds], groups: np.ndarray) -> dict[str,
 
 
 def smoothed_figures(
-    certificate: Certificate | SegmentationCertificate, *, correction: Correction = "bonferroni"
+    certificate: SampleCertificate | SegmentationCertificate, *, correction: Correction = "bonferroni"
 ) -> dict[str, Estimate | None]:
     """Return "clean", the share of labels that the smoothed model gives right, and "abstention", that of samples or
     judged pixels without any certificate (of segmentations with a `correction`)."""
     samples = certificate.samples
     groups = samples.groups
-    if isinstance(certificate, Certificate):
-        judged = samples.labels >= 0
-        right = judged & (certificate.labels == samples.labels)
+    if not isinstance(certificate, SegmentationCertificate):
         every = np.ones(len(samples), dtype=bool)
-        found = {"clean": _ratio(right, judged, groups), "abstention": _ratio(certificate.abstained, every, groups)}
+        found = {
+            "clean": _ratio(certificate.right, certificate.judged, groups),
+            "abstention": _ratio(certificate.abstained, every, groups),
+        }
         return {name: ratio.figure() for name, ratio in found.items()}
     rights, open_, pixels = [], [], []
     for index, truth in enumerate(samples.labels):

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval, PreTrainedTokenizerBase
 
 from crossguard.models.base import States, Tokens
 from crossguard.models.blip_released import MAX_WORDS, read_released_retrieval
 from crossguard.models.captions import clean_for_blip
+from crossguard.models.patches import keep_tokens
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_transformers, told_name, write_model
@@ -127,9 +128,27 @@ class BLIP(ReadsPictures):
         )
         return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
 
-    def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
-        """Embed pixels in [0, 1]; differentiable."""
-        return self.encode_image_states(pixels).embedding
+    def encode_image(
+        self,
+        pixels: Float[Tensor, "images 3 height width"],
+        kept: Bool[Tensor, "images patches"] | None = None,
+    ) -> Float[Tensor, "images dim"]:
+        """Embed pixels in [0, 1], from the patches in `kept` alone; differentiable.
+
+        The encoder takes no mask, so images are encoded together that keep as many patches.
+        """
+        if kept is None:
+            return self.encode_image_states(pixels).embedding
+        vision, counts = self.network.vision_model, kept.sum(dim=1)
+        tokens = vision.embeddings(self.normalise(pixels))
+        parts, places = [], []
+        for count in counts.unique().tolist():
+            rows = (counts == count).nonzero()[:, 0]
+            patches, _ = keep_tokens(tokens[rows, 1:], kept[rows])
+            hidden = vision.encoder(inputs_embeds=torch.cat([tokens[rows, :1], patches], dim=1)).last_hidden_state
+            parts.append(self.network.vision_proj(vision.post_layernorm(hidden)[:, 0]))
+            places.append(rows)
+        return torch.cat(parts)[torch.cat(places).argsort()]
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
         """Embed texts or tokens."""

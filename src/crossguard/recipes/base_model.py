@@ -1,14 +1,18 @@
 """The base model of a recipe of `certify`: loaded, or trained on ablated inputs as the recipe says."""
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crossguard.checks import check_options
+import numpy as np
+
+from crossguard.checks import check_options, lookup
 from crossguard.data import MultiModalSamples
 from crossguard.models import MODELS, load_model
 from crossguard.progress import Reporter
-from crossguard.recipes.names import SET_BY_RECIPE
+from crossguard.recipes.names import ABLATED, SET_BY_RECIPE
 from crossguard.recipes.perform import read_samples
 from crossguard.recipes.schema import AblatedTraining, CertifyRecipe
 from crossguard.runs import RunFolder
@@ -46,9 +50,8 @@ def base_model(
     if row.fresh is None or row.kind != kind:
         known = ", ".join(name for name, other in MODELS.items() if other.fresh is not None and other.kind == kind)
         raise ValueError(f"Expected a {kind} that can be trained from nothing ({known}), but got {recipe.model!r}.")
-    loop = train_ablated if kind == "classifier" else train_ablated_segmenter
     check_options(row.fresh, recipe.train.model, what="`train.model`", own={"samples", "seed"})
-    check_options(loop, recipe.train.options, what="`train.options`", own=SET_BY_RECIPE)
+    check_options(ABLATED[kind], recipe.train.options, what="`train.options`", own=SET_BY_RECIPE)
     fits = "turn-sensors" if kind == "classifier" else "flip-and-tint"
     if recipe.train.augment not in (None, fits):
         raise ValueError(f"Expected `train.augment` {fits!r} or none for a {kind}, but got {recipe.train.augment!r}.")
@@ -86,6 +89,7 @@ def train_base(
         folder: where a training that is interrupted goes on.
         progress: shows the training.
     """
+    training, lengths = split_lengths(training, recipe.lengths)
     model = fresh(training, seed=recipe.seed, **plan.model)
     common: dict[str, Any] = {
         "keep": plan.keep or recipe.keep,
@@ -94,6 +98,7 @@ def train_base(
         "device": device,
         "joint": joint,
         "folder": folder,
+        **({"lengths": lengths} if lengths else {}),
         **plan.options,
     }
     if recipe.noise and not set(recipe.noise) & set(common["keep"]):
@@ -103,3 +108,26 @@ def train_base(
         return train_ablated_segmenter(model, training, augment=augment_images, progress=progress, **common)
     augment = turn_sensors if plan.augment is not None else None
     return train_ablated(model, training, augment=augment, progress=progress, **common)
+
+
+def split_lengths(
+    samples: MultiModalSamples, names: Mapping[str, str]
+) -> tuple[MultiModalSamples, dict[str, np.ndarray]]:
+    """Take the arrays that say how many elements samples have out of their modalities.
+
+    Args:
+        samples: with such arrays among their modalities.
+        names: of these arrays, by the modality that they are about.
+
+    Raises:
+        ValueError: there is no such array, or it has not one whole number per sample.
+    """
+    lengths = {}
+    for modality, name in names.items():
+        array = lookup(samples.modalities, name, what=f"array of the lengths of {modality!r}")
+        numbers = array.reshape(len(array), -1)
+        if numbers.shape[1] != 1 or (numbers != np.round(numbers)).any():
+            raise ValueError(f"Expected one whole number per sample in {name!r}, but got {list(array.shape)}.")
+        lengths[modality] = numbers[:, 0].astype(np.int64)
+    left = {m: values for m, values in samples.modalities.items() if m not in names.values()}
+    return (replace(samples, modalities=left) if lengths else samples), lengths

@@ -2,42 +2,49 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 
-from crossguard.attacks import Storage
 from crossguard.certify import (
     Certificate,
     EarlyDecision,
-    EarlySegmentation,
+    RetrievalCertificate,
     SegmentationCertificate,
     Smoothed,
+    VariedCertificate,
     certify,
+    certify_collective,
     certify_early,
+    certify_lengths,
+    certify_retrieval,
     certify_segmentation,
     certify_segmentation_early,
     preflight,
 )
-from crossguard.certify.design import Drawing, kept_counts, kinds_of
+from crossguard.certify.design import kept_counts, kinds_of
 from crossguard.certify.ensemble import best_draws
 from crossguard.certify.noise import margins_with_noise, noise_levels
+from crossguard.certify.options import Drawing
 from crossguard.certify.pixel_metrics import pixel_bounds_over
 from crossguard.certify.thresholds import Scheme
+from crossguard.certify.units import units_of
 from crossguard.checks import lookup
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
 from crossguard.evaluate.envelope import sparse_envelope
 from crossguard.evaluate.examples import spread_evenly
-from crossguard.evaluate.gallery_task import GalleryTask, gallery_task
+from crossguard.evaluate.gallery_task import UNITS, GalleryTask, gallery_task, retrieval_task, zero_shot_task
 from crossguard.evaluate.labels import label_ratio
-from crossguard.evaluate.statistics import Estimate, read_figure
+from crossguard.evaluate.statistics import Estimate, Ratio, read_figure
 from crossguard.models import load_model
 from crossguard.models.gallery_choice import MODALITIES
+from crossguard.models.inputs import input_arrays, input_tensor
 from crossguard.progress import Reporter
-from crossguard.recipes.base_model import base_model
-from crossguard.recipes.perform import choose_device, read_pairs, read_samples
-from crossguard.recipes.schema import CertifyRecipe
+from crossguard.recipes.base_model import base_model, split_lengths
+from crossguard.recipes.perform import choose_device, read_data, read_pairs, read_samples
+from crossguard.recipes.schema import CertifyRecipe, Gallery
 from crossguard.report import (
     CertificateView,
     MapsView,
@@ -51,8 +58,7 @@ from crossguard.report.maps import label_map, legend
 from crossguard.runs import RunFolder
 
 Radii = Mapping[str, int | float]
-AnyCertificate = Certificate | SegmentationCertificate
-Early = EarlyDecision | EarlySegmentation
+AnyCertificate = Certificate | RetrievalCertificate | VariedCertificate | SegmentationCertificate
 BASELINE = "joint sub-sampling"
 DESIGNS = {"random": "random draws", "fixed": "published, balanced", "product": "published, product"}
 STEPS = 10
@@ -70,14 +76,14 @@ class Certified:
         others: by other designs, with the same model, by their names.
     """
 
-    certificate: AnyCertificate | Early
+    certificate: AnyCertificate | EarlyDecision
     baseline: AnyCertificate | None
     samples: MultiModalSamples
     others: Mapping[str, AnyCertificate] = field(default_factory=dict)
 
 
 def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter) -> Certified:
-    """Certify a classifier or a segmenter as the recipe says, training it first if the recipe says how.
+    """Certify a classifier, a segmenter or retrieval as the recipe says; where it says how, the model is trained first.
 
     Counts are kept in the run folder; an interrupted run draws only what is missing. Rows, maps and summary go there
     too. Data, radii and the number of draws are checked before any training.
@@ -89,6 +95,7 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     device = choose_device(recipe.device)
     asked = _gallery(recipe, device) if recipe.gallery is not None else None
     samples = read_samples(recipe.data, recipe.max_samples) if asked is None else asked.samples
+    samples, lengths = split_lengths(samples, recipe.lengths)
     # A model of the recipe's own making reads all modalities; one that is loaded may read some of them.
     named = {*recipe.keep, *recipe.noise}
     if named - set(samples.modalities) or (recipe.train and set(samples.modalities) - named):
@@ -101,132 +108,119 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     largest: Radii = recipe.early if recipe.early is not None else {m: max(radii) for m, radii in axes.items()}
     _check(recipe, samples, [*curve, largest])
     model: Any = asked.model if asked else base_model(recipe, run, samples, device=device, progress=progress)
+    job = _Job(recipe, run, samples, lengths, asked, positive, {"device": device, "progress": progress})
     if recipe.early is not None:
-        decided = _early(recipe, run, model, samples, positive, device=device, progress=progress)
-        return Certified(decided, None, samples)
-
-    def certified(model: Any, scheme: Scheme = "independent", design: Drawing = "random") -> AnyCertificate:
-        ask: Any = certify if positive is None else certify_segmentation
-        more: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
-        if positive is None:
-            more["bound"] = recipe.bound
-        if recipe.noise:
-            more["noise"] = recipe.noise
-        return cast(
-            AnyCertificate,
-            ask(
-                model,
-                samples,
-                keep=recipe.keep,
-                design=design,
-                draws=_draws(recipe, samples, design),
-                alpha=recipe.alpha,
-                seed=recipe.draw_seed,
-                kind=recipe.kind,
-                scheme=scheme,
-                device=device,
-                folder=run.path / "counts",
-                progress=progress,
-                **more,
-            ),
-        )
-
-    own, baseline = certified(model, design=recipe.design), None
-    others = {DESIGNS[design]: certified(model, design=design) for design in recipe.beside}
+        return Certified(_early(job, model), None, samples)
+    own, baseline = job.certify(model, design=recipe.design), None
+    others = {DESIGNS[design]: job.certify(model, design=design) for design in recipe.beside}
     if recipe.train is not None:
         own.save_design(run.path / "model")
     if recipe.baseline:
         apart = recipe.train is not None and recipe.train.for_baseline
         trained = base_model(recipe, run, samples, joint=True, device=device, progress=progress) if apart else model
-        baseline = certified(trained, "joint")
-    label = own.model
-    if isinstance(own, Certificate):
-        _keep_rows(run, f"certificate/{label}", own.rows())
-        if isinstance(baseline, Certificate):
-            _keep_rows(run, f"certificate/{label}/{BASELINE}", baseline.rows())
-        for name, beside in others.items():
-            _keep_rows(run, f"certificate/{label}/{name}", cast(Certificate, beside).rows())
-        view = certificate_view(
-            own,
-            label=label,
-            radii=axes,
-            curve=curve,
-            baseline=cast(Certificate | None, baseline),
-            designs=cast(dict[str, Certificate], _with_draws(others)),
-        )
-    else:
-        other = cast(SegmentationCertificate | None, baseline)
-        _keep_rows(run, f"certificate/{label}", _image_rows(own, recipe, curve, cast(int, positive)))
-        if other is not None:
-            rows = _image_rows(other, recipe, curve, cast(int, positive))
-            _keep_rows(run, f"certificate/{label}/{BASELINE}", rows)
-        for name, beside in others.items():
-            rows = _image_rows(cast(SegmentationCertificate, beside), recipe, curve, cast(int, positive))
-            _keep_rows(run, f"certificate/{label}/{name}", rows)
-        view = segmentation_view(
-            own,
-            radii=axes,
-            curve=curve,
-            correction=recipe.correction,
-            positive=cast(int, positive),
-            label=label,
-            baseline=other,
-            designs=cast(dict[str, SegmentationCertificate], _with_draws(others)),
-        )
+        baseline = job.certify(trained, "joint")
+    for name, each in {"": own, BASELINE: baseline, **others}.items():
+        if each is not None:
+            _keep_rows(run, f"certificate/{own.model}{'/' * bool(name)}{name}", _rows(each, recipe, curve, positive))
+    shown: dict[str, Any] = {"label": own.model, "radii": axes, "curve": curve, "baseline": baseline}
+    shown["designs"] = {f"{name}, N = {other.first.draws}": other for name, other in others.items()}
+    if isinstance(own, SegmentationCertificate):
+        view = segmentation_view(own, correction=recipe.correction, positive=cast(int, positive), **shown)
         if recipe.maps is not None:
-            maps = _maps(own, other, recipe)
-            save_maps(run, label, maps)
-            shown = tuple(spread_evenly(maps.rows, count=recipe.maps.shown))
-            view = replace(view, maps=replace(maps, rows=shown))
+            maps = _maps(own, cast(SegmentationCertificate | None, baseline), recipe)
+            save_maps(run, own.model, maps)
+            drawn = tuple(spread_evenly(maps.rows, count=recipe.maps.shown))
+            view = replace(view, maps=replace(maps, rows=drawn))
+        if recipe.collective:
+            view = _with_collective(view, run, model, own, curve)
+    else:
+        view = certificate_view(own, **shown)
     if recipe.attack is not None:
-        storage = None if asked is None else asked.storage
-        view = _with_attack(view, recipe, run, model, samples, positive, storage, device=device, progress=progress)
-    whole = (
-        _whole(run, label) or label_ratio(model, samples, batch_size=recipe.batch_size or 64, device=device).figure()
-    )
-    assert whole is not None
-    view = replace(view, whole_accuracy=whole.value / 100, figures={**view.figures, "whole": {"accuracy": (whole,)}})
-    run.summarise("certificates", label, certificate_entry(view))
+        view = _with_attack(view, job, model)
+    whole = _whole(run, own.model) or job.whole(model)
+    if whole is not None:
+        figures = {**view.figures, "whole": {"accuracy": (whole,)}}
+        view = replace(view, whole_accuracy=whole.value / 100, figures=figures)
+    run.summarise("certificates", own.model, certificate_entry(view))
     return Certified(own, baseline, samples, others)
 
 
-def _early(
-    recipe: CertifyRecipe,
-    run: RunFolder,
-    model: Any,
-    samples: MultiModalSamples,
-    positive: int | None,
-    *,
-    device: str,
-    progress: Reporter,
-) -> Early:
+@dataclass(frozen=True)
+class _Job:
+    """A recipe with what it is about: samples, their lengths, the gallery, the positive class of masks."""
+
+    recipe: CertifyRecipe
+    run: RunFolder
+    samples: MultiModalSamples
+    lengths: Mapping[str, np.ndarray]
+    asked: GalleryTask | None
+    positive: int | None
+    where: Mapping[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What all certificates of the recipe take."""
+        recipe = self.recipe
+        return {
+            "keep": recipe.keep,
+            "alpha": recipe.alpha,
+            "seed": recipe.draw_seed,
+            "kind": recipe.kind,
+            "units": {**({} if self.asked is None else {m: UNITS[m] for m in self.samples.modalities}), **recipe.units},
+            "folder": self.run.path / "counts",
+            "batch_size": recipe.batch_size,
+            "noise": recipe.noise or None,
+            **self.where,
+        }
+
+    def certify(self, model: Any, scheme: Scheme = "independent", design: Drawing = "random") -> AnyCertificate:
+        """Certify by one design."""
+        recipe, samples = self.recipe, self.samples
+        own = {**self.options, "design": design, "scheme": scheme, "draws": _draws(recipe, samples, design)}
+        if self.positive is not None:
+            return certify_segmentation(model, samples, **own)
+        if self.asked is not None and cast(Gallery, recipe.gallery).retrieves:
+            most = cast(Gallery, recipe.gallery).most
+            return certify_retrieval(model, samples, most=most, truth=self.asked.truth, **own)
+        if self.lengths:
+            return certify_lengths(model, samples, lengths=self.lengths, bound=recipe.bound, **own)
+        return certify(model, samples, bound=recipe.bound, **own)
+
+    def whole(self, model: Any) -> Estimate | None:
+        """Return how often the base model is right on whole inputs; None of padded ones, of which none is whole."""
+        if self.lengths:
+            return None
+        size = self.recipe.batch_size or 64
+        if self.asked is None or not cast(Gallery, self.recipe.gallery).retrieves:
+            return label_ratio(model, self.samples, batch_size=size, device=self.where["device"]).figure()
+        most, hits = cast(Gallery, self.recipe.gallery).most, []
+        arrays = input_arrays(model, self.samples)
+        for start in range(0, len(self.samples), size):
+            inputs = {m: input_tensor(a[start : start + size], self.where["device"]) for m, a in arrays.items()}
+            with torch.no_grad():
+                first = model(inputs).argsort(dim=1, descending=True, stable=True)[:, :most].cpu().numpy()
+            hits.append(np.take_along_axis(self.asked.truth[start : start + size], first, axis=1).any(axis=1))
+        found = np.concatenate(hits).astype(np.float64)
+        return Ratio(found, np.ones_like(found), self.samples.groups).figure()
+
+
+def _early(job: _Job, model: Any) -> EarlyDecision:
     """Decide at one radius vector with as few draws as it takes, and keep the rows and the summary."""
-    ask: Any = certify_early if positive is None else certify_segmentation_early
-    radii, counts = recipe.early or {}, run.path / "counts"
-    found: Early = ask(
-        model,
-        samples,
-        keep=recipe.keep,
-        radii=radii,
-        draws=recipe.draws,
-        alpha=recipe.alpha,
-        seed=recipe.draw_seed,
-        kind=recipe.kind,
-        device=device,
-        folder=counts,
-        progress=progress,
-        **({} if recipe.batch_size is None else {"batch_size": recipe.batch_size}),
-    )
+    recipe, run, samples = job.recipe, job.run, job.samples
+    ask = certify_early if job.positive is None else certify_segmentation_early
+    radii = recipe.early or {}
+    found = ask(model, samples, radii=radii, draws=recipe.draws, **job.options)
     own = {"data": samples.name, "split": samples.split, "radii": dict(radii), "alpha": recipe.alpha}
     rows = [
         {**own, "sample": i, "draws": int(found.draws[i]), "certified": int(found.certified[i].sum())}
         for i in range(len(samples))
     ]
     _keep_rows(run, f"early/{model.name}", rows)
-    sizes = {m: element_count(samples.modalities[m]) for m in recipe.keep}
-    kinds = dict(zip(sizes, kinds_of(recipe.kind, tuple(sizes)), strict=True))
-    shown: dict[str, Any] = {"label": model.name, "n": sizes, "k": recipe.keep, "kinds": kinds, "radii": radii}
-    view = early_view(found, samples, positive=positive, **shown)
+    sizes, still = {m: element_count(samples.modalities[m]) for m in recipe.keep}, dict.fromkeys(recipe.noise, 0)
+    kinds = dict(zip(sizes, kinds_of(recipe.kind, tuple(sizes)), strict=True)) | dict.fromkeys(recipe.noise, "l2")
+    shown: dict[str, Any] = {"label": model.name, "n": {**sizes, **still}, "k": {**recipe.keep, **still}}
+    shown |= {"units": units_of(job.options["units"], samples.modalities), "noise": recipe.noise}
+    view = early_view(found, samples, positive=job.positive, kinds=kinds, radii=radii, **shown)
     run.summarise("certificates", model.name, certificate_entry(view))
     return found
 
@@ -237,19 +231,28 @@ def _whole(run: RunFolder, label: str) -> Estimate | None:
     return None if known is None else read_figure(known["accuracy"][0])
 
 
-def _with_attack(
-    view: CertificateView,
-    recipe: CertifyRecipe,
-    run: RunFolder,
-    model: Any,
-    samples: MultiModalSamples,
-    positive: int | None,
-    storage: Mapping[str, Storage] | None,
-    *,
-    device: str,
-    progress: Reporter,
+def _with_collective(
+    view: CertificateView, run: RunFolder, model: Any, certificate: SegmentationCertificate, curve: Sequence[Radii]
 ) -> CertificateView:
+    """Put beside the curve which share of pixels stays right at once, whichever one attack there is; keep the rows."""
+    section = f"collective/{certificate.model}"
+    known = {row["sample"] for row in run.rows if row.get("section") == section}
+    vectors = [{m: int(r) for m, r in vector.items()} for vector in curve]
+    for index in range(len(certificate.samples)):
+        if index not in known:
+            found = certify_collective(model, certificate, index, vectors)
+            bounds = [{"radii": vector, **vars(bound)} for vector, bound in zip(vectors, found, strict=True)]
+            run.rows.append({"section": section, "sample": index, "bounds": bounds})
+    images = [row["bounds"] for row in run.rows if row.get("section") == section]
+    judged = max(1, sum(image[0]["pixels"] for image in images))
+    shares = tuple(sum(image[place]["together"] for image in images) / judged for place in range(len(curve)))
+    assert view.curve is not None
+    return replace(view, curve=replace(view.curve, certified={**view.curve.certified, "collective": shares}))
+
+
+def _with_attack(view: CertificateView, job: _Job, model: Any) -> CertificateView:
     """Attack the smoothed model at radii of the curve, keep rows, and put the figures beside the certified ones."""
+    recipe, run, samples, positive = job.recipe, job.run, job.samples, job.positive
     wanted, curve = recipe.attack, recipe.curve
     assert wanted is not None
     assert curve is not None
@@ -269,15 +272,19 @@ def _with_attack(
         samples,
         vectors,
         attack_options=wanted.options,
-        storage=storage,
+        storage=None if job.asked is None else job.asked.storage,
         transfer=wanted.transfer,
         seed=recipe.seed,
         batch_size=wanted.batch_size,
-        device=device,
         folder=run.path / "attacked",
-        progress=progress,
+        **job.where,
     )
     _keep_rows(run, f"attacked/{view.label}", found.rows())
+    if job.asked is not None and cast(Gallery, recipe.gallery).retrieves:
+        # A label that is asked for counts as right where any right item is answered: R@1 is at most that.
+        answered = np.take_along_axis(job.asked.truth[None], found.answers[..., None], axis=2)[..., 0]
+        labels = np.where(answered, samples.labels, (samples.labels + 1) % job.asked.truth.shape[1])
+        found = replace(found, answers=labels)
     metrics = found.metrics(positive=1 if positive is None else positive)
     figures = found.figures(positive=1 if positive is None else positive)
     places = [tuple(vector.get(m, 0) for m in view.modalities) for vector in vectors]
@@ -293,9 +300,10 @@ def _with_attack(
 
     attacked, with_intervals = {}, {}
     for metric, values in metrics.items():
+        shown = view.metric if metric == "accuracy" else metric
         chosen = [strongest(values, radii) for radii in view.curve.radii]
-        attacked[metric] = tuple(None if number is None else values[number] for number in chosen)
-        with_intervals[metric] = tuple(None if number is None else figures[metric][number] for number in chosen)
+        attacked[shown] = tuple(None if number is None else values[number] for number in chosen)
+        with_intervals[shown] = tuple(None if number is None else figures[metric][number] for number in chosen)
     return replace(
         view,
         curve=replace(view.curve, attacked=attacked),
@@ -303,23 +311,20 @@ def _with_attack(
     )
 
 
-def _with_draws(others: Mapping[str, AnyCertificate]) -> dict[str, AnyCertificate]:
-    """Return certificates by the name of their design and N."""
-    numbers = {
-        name: (other.counts if isinstance(other, Certificate) else other.counts[0]).draws
-        for name, other in others.items()
-    }
-    return {f"{name}, N = {numbers[name]}": other for name, other in others.items()}
-
-
 def _gallery(recipe: CertifyRecipe, device: str) -> GalleryTask:
     """Return a two-tower model as a chooser among a gallery, and what it is asked."""
-    assert recipe.gallery is not None
+    gallery = recipe.gallery
+    assert gallery is not None
     model = load_model(recipe.model, device=device).eval()
-    pairs = read_pairs(recipe.data, None)
-    chosen = tuple(m for m in MODALITIES if m in recipe.gallery.modalities)
-    asked = gallery_task(model, pairs, classes=recipe.gallery.classes, modalities=chosen)
-    return asked if recipe.max_samples is None else replace(asked, samples=asked.samples.head(recipe.max_samples))
+    if gallery.of == "classes":
+        asked = zero_shot_task(model, read_data(recipe.data, recipe.max_samples, reads="images"))
+    elif gallery.of == "concepts":
+        chosen = tuple(m for m in MODALITIES if m in gallery.modalities)
+        asked = gallery_task(model, read_pairs(recipe.data, None), classes=gallery.classes, modalities=chosen)
+    else:
+        ask: Literal["image", "text"] = "text" if gallery.of == "images" else "image"
+        asked = retrieval_task(model, read_pairs(recipe.data, None), ask=ask, queries=recipe.max_samples)
+    return asked if recipe.max_samples is None else asked.head(recipe.max_samples)
 
 
 def _draws(recipe: CertifyRecipe, samples: MultiModalSamples, design: Drawing) -> int | None:
@@ -356,7 +361,7 @@ def _radii(recipe: CertifyRecipe) -> tuple[dict[str, list[int | float]], list[di
 def _positive(recipe: CertifyRecipe, samples: MultiModalSamples) -> int | None:
     """Return the positive class of a segmentation, None for a classification."""
     if samples.labels.ndim == 1:
-        unused = [name for name, value in (("maps", recipe.maps), ("positive", recipe.positive)) if value is not None]
+        unused = [name for name in ("maps", "positive", "collective") if getattr(recipe, name)]
         if unused or recipe.correction != "bonferroni":
             raise ValueError(
                 f"Expected no {', '.join([*unused, *(['correction'] if not unused else [])])} in the recipe: "
@@ -398,33 +403,26 @@ def _keep_rows(run: RunFolder, section: str, rows: Sequence[Mapping[str, Any]]) 
     run.rows.append(*({"section": section, **row} for row in rows if row["sample"] not in known))
 
 
-def _image_rows(
-    certificate: SegmentationCertificate, recipe: CertifyRecipe, curve: Sequence[Radii], positive: int
+def _rows(
+    certificate: AnyCertificate, recipe: CertifyRecipe, curve: Sequence[Radii], positive: int | None
 ) -> list[dict[str, Any]]:
-    """Return one row per image: its settings and, along the curve, the pixel numbers that all metrics are made of."""
-    samples = certificate.samples
+    """Return one row per sample; of images settings and, along the curve, the pixel numbers that all metrics are of."""
+    if not isinstance(certificate, SegmentationCertificate):
+        return certificate.rows()
+    samples, wanted = certificate.samples, cast(int, positive)
     rows = []
     for index, (counts, truth) in enumerate(zip(certificate.counts, samples.labels, strict=True)):
         found = certificate.image(index, curve or [{}], correction=recipe.correction)
-        bounds = pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=positive)
+        bounds = pixel_bounds_over(found.label, found.counted, truth, found.needed, positive=wanted)
         rows.append(
             {
-                "model": certificate.model,
-                "data": samples.name,
-                "split": samples.split,
-                "n": dict(counts.n),
-                "k": dict(counts.k),
-                "noise": dict(counts.noise),
-                "scheme": counts.scheme,
-                "kind": dict(certificate.kinds),
-                "alpha": certificate.alpha,
+                **certificate.settings,
+                "draws": counts.draws,
                 "correction": found.correction,
                 "scope": found.scope,
-                "seed": counts.told_seed,
-                "draws": counts.draws,
                 "sample": index,
                 "group": int(samples.groups[index]),
-                "positive": samples.classes[positive],
+                "positive": samples.classes[wanted],
                 "smoothed_right": int((found.label == truth)[truth >= 0].sum()),
                 "bounds": [
                     {"radii": dict(vector), **vars(bound)} for vector, bound in zip(curve or [{}], bounds, strict=True)

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from crossguard.certify import preflight
+from crossguard.certify import CertifyOptions, preflight
 from crossguard.certify.bounds import majority_bounds
 from crossguard.certify.design import design_for, kinds_of
-from crossguard.certify.sampling import class_votes, evaluation_mode
+from crossguard.certify.sampling import Asked, class_votes, evaluation_mode
 from crossguard.certify.thresholds import Margins
 from crossguard.data import MultiModalSamples
 from crossguard.data.samples import element_count
@@ -114,11 +113,9 @@ def _shares(recipe: CertifyRecipe, keep: dict[str, int], training: MultiModalSam
     row = MODELS.find(recipe.model)
     model = train_base(plan, recipe, row.fresh, training.select(judged[~behind]), device=device)
     values = input_arrays(model, held)
-    options: dict[str, Any] = {"fill": None, "batch_size": recipe.batch_size, "device": device, "seed": recipe.seed}
-    design = design_for(model, values, keep=keep, scheme="independent", **options)
+    how = CertifyOptions(keep=keep, seed=recipe.seed, batch_size=recipe.batch_size, device=device)
+    asked = Asked(model, values, design_for(model, values, how))
     with evaluation_mode(model, device), Silent().task("", total=1) as task:
         ids = np.arange(len(held))
-        votes = class_votes(
-            (0, DRAWS), model=model, values=values, names=design.names(values), ids=ids, design=design, task=task
-        )
+        votes = class_votes((0, DRAWS), asked=asked, ids=ids, task=task)
     return np.asarray(votes[ids, held.labels] / DRAWS)

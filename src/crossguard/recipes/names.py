@@ -29,15 +29,16 @@ from crossguard.recipes.schema import (
     TrainRecipe,
 )
 from crossguard.table import OWN_PARTS
-from crossguard.training import DEFENCES, TrainOptions, train_ablated
-from crossguard.training.ablated_segmenter import train_ablated_segmenter
+from crossguard.training import DEFENCES, TrainOptions
+from crossguard.training.ablated_options import AblatedOptions, AblatedSegmenterOptions
 from crossguard.training.lora import read_lora
 from crossguard.training.plan import inner_budgets
 
-SET_BY_RECIPE = frozenset(
-    {"model", "samples", "keep", "steps", "seed", "device", "joint", "augment", "progress", "folder"}
-)
+SET_BY_RECIPE = frozenset({"keep", "steps", "seed", "device", "joint", "augment", "progress", "folder", "lengths"})
 """What a recipe gives to training on ablated inputs, beside its options."""
+
+ABLATED = {"classifier": AblatedOptions, "segmenter": AblatedSegmenterOptions}
+"""Options of training on ablated inputs, by what a model is."""
 
 
 def check_names(recipe: AnyRecipe) -> list[str]:
@@ -198,7 +199,8 @@ def _augment(recipe: AugmentRecipe) -> Iterator[str]:
 
 
 def _certify(recipe: CertifyRecipe) -> Iterator[str]:
-    yield from _data(recipe.data, "data", "samples" if recipe.gallery is None else "pairs")
+    reads = "samples" if recipe.gallery is None else "images" if recipe.gallery.of == "classes" else "pairs"
+    yield from _data(recipe.data, "data", reads)
     own = {**recipe.keep, **recipe.noise}
     named: dict[str, Sequence[Mapping[str, Any]]] = {
         "early": [recipe.early or {}],
@@ -206,6 +208,8 @@ def _certify(recipe: CertifyRecipe) -> Iterator[str]:
         "curve": [] if recipe.curve is None else recipe.curve.build(),
         "maps.radii": [] if recipe.maps is None else [recipe.maps.radii],
         "attack.vectors": [] if recipe.attack is None else recipe.attack.vectors,
+        "lengths": [recipe.lengths],
+        "units": [recipe.units],
         "train.keep": [] if recipe.train is None else [recipe.train.keep or {}],
     }
     for key, vectors in named.items():
@@ -227,15 +231,14 @@ def _certify(recipe: CertifyRecipe) -> Iterator[str]:
     masks = row.kind == "segmenter"
     given = {"samples", "seed"}
     yield from _options(row.fresh, recipe.train.model, "train", what="`train.model`", own=given, name="model")
-    loop: Callable[..., Any] = train_ablated_segmenter if masks else train_ablated
-    yield from _options(loop, recipe.train.options, "train", what="`train.options`", own=SET_BY_RECIPE)
+    yield from _options(ABLATED[row.kind], recipe.train.options, "train", what="`train.options`", own=SET_BY_RECIPE)
     fits = "flip-and-tint" if masks else "turn-sensors"
     if recipe.train.augment not in (None, fits):
         yield f"train.augment: expected {fits!r} or none for a {row.kind}, but got {recipe.train.augment!r}"
     if masks and recipe.bound != "majority":
         yield f"bound: expected 'majority' for masks, but got {recipe.bound!r}"
-    for key in ("maps", "positive"):
-        if not masks and getattr(recipe, key) is not None:
+    for key in ("maps", "positive", "collective"):
+        if not masks and getattr(recipe, key):
             yield f"{key}: expected it for masks alone, but {recipe.model!r} labels whole samples"
 
 

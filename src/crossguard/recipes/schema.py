@@ -348,11 +348,31 @@ class SparseBeside(_Section):
 class Gallery(_Section):
     """A two-tower model as a choice among a fixed gallery, patch by patch and word by word."""
 
-    classes: Annotated[int, Field(ge=2, description="entries of the gallery, and samples that are asked")] = 24
-    modalities: Annotated[list[Literal["image", "text"]], Field(min_length=1, description="what is asked with")] = [
-        "image",
-        "text",
-    ]
+    of: Annotated[
+        Literal["concepts", "classes", "images", "texts"],
+        Field(
+            description="what is chosen: concepts of pairs, each asked by a picture and a caption; classes of labelled "
+            "images by their names (zero-shot); all images, by texts, or all texts, by images (retrieval, R@K)"
+        ),
+    ] = "concepts"
+    classes: Annotated[int, Field(ge=2, description="concepts: entries of the gallery, and samples asked")] = 24
+    modalities: Annotated[
+        list[Literal["image", "text"]], Field(min_length=1, description="concepts: what is asked with")
+    ] = ["image", "text"]
+    most: Annotated[Positive, Field(description="retrieval: K of R@K")] = 1
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether it is retrieval, with several right entries and K answers."""
+        return self.of in ("images", "texts")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Gallery":
+        if not self.retrieves and self.most != 1:
+            raise ValueError("expected `most` with retrieval alone, of: images or of: texts")
+        if self.of != "concepts" and {"classes", "modalities"} & self.model_fields_set:
+            raise ValueError("expected `classes` and `modalities` with of: concepts alone")
+        return self
 
 
 class CertifyRecipe(_Recipe):
@@ -363,7 +383,7 @@ class CertifyRecipe(_Recipe):
     train: AblatedTraining | None = None
     gallery: Annotated[
         Gallery | None,
-        Field(description="data of pairs: a two-tower model (CLIP, SigLIP, BLIP) chooses a concept"),
+        Field(description="a two-tower model (CLIP, SigLIP, ALBEF, BLIP) chooses among concepts, classes or pairs"),
     ] = None
     data: Data
     keep: Annotated[dict[str, Count], Field(description="elements kept of each modality; 0 leaves one out")] = Field(
@@ -372,6 +392,16 @@ class CertifyRecipe(_Recipe):
     noise: Annotated[
         dict[str, Annotated[Number, Field(gt=0)]],
         Field(description="sigma of modalities under Gaussian noise instead, whose radii are L2 distances"),
+    ] = Field(default_factory=dict)
+    lengths: Annotated[
+        dict[str, str],
+        Field(
+            description="samples of different lengths: {sound: sound_length} names an array of the data that says how "
+            "many elements of `sound` each sample has; those behind are padding"
+        ),
+    ] = Field(default_factory=dict)
+    units: Annotated[
+        dict[str, str], Field(description="what an element is called: {video: frame}; default: pixel, patch, element")
     ] = Field(default_factory=dict)
     design: Annotated[
         Drawing, Field(description="random draws, or a published design that certifies without any chance of error")
@@ -395,7 +425,7 @@ class CertifyRecipe(_Recipe):
     ] = None
     curve: Curve | None = None
     early: Annotated[
-        dict[str, Count] | None,
+        dict[str, Radius] | None,
         Field(description="decide at these radii alone, with as few draws as each sample takes, at most `draws`"),
     ] = None
     baseline: Annotated[
@@ -412,6 +442,10 @@ class CertifyRecipe(_Recipe):
     positive: Annotated[
         str | None, Field(description="segmentation: class of recall, precision, F-score and IoU; default: the second")
     ] = None
+    collective: Annotated[
+        bool,
+        Field(description="segmentation, published design: also bound how many pixels one attack leaves right at once"),
+    ] = False
     maps: Maps | None = None
     attack: Annotated[SparseBeside | None, Field(description="sparse attacks on the curve; default: none")] = None
     batch_size: Annotated[Positive | None, Field(description="sub-samples per forward pass")] = None
@@ -424,17 +458,23 @@ class CertifyRecipe(_Recipe):
             beside = {
                 "radii": self.radii,
                 "curve": self.curve,
-                "noise": self.noise,
                 "beside": self.beside,
                 "baseline": self.baseline,
                 "attack": self.attack,
                 "maps": self.maps,
+                "lengths": self.lengths,
+                "collective": self.collective,
+                "gallery of images or texts": self.gallery is not None and self.gallery.retrieves,
             }
             given = [name for name, value in beside.items() if value]
             if given or self.design != "random":
                 raise ValueError(f"expected `early` without {', '.join(given) or 'a published `design`'}")
         elif self.radii is None and self.curve is None:
             raise ValueError("expected `radii`, `curve`, or both, or `early`")
+        if self.collective and (self.curve is None or self.design == "random"):
+            raise ValueError("expected a `curve` and a published `design` with `collective`")
+        if self.lengths and (self.baseline or self.attack is not None or self.design != "random" or self.beside):
+            raise ValueError("expected no `baseline`, `attack` or published design with `lengths`")
         if not self.keep and not self.noise:
             raise ValueError("expected `keep`, `noise`, or both")
         if self.noise and (self.design != "random" or self.beside):
@@ -451,6 +491,8 @@ class CertifyRecipe(_Recipe):
                 raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
             if self.noise or self.design != "random":
                 raise ValueError("expected no `noise` and no published `design` with `attack`")
+            if self.gallery is not None and self.gallery.most > 1:
+                raise ValueError("expected `gallery.most` = 1 with `attack`, which takes away the first answer")
             kinds = {self.kind} if isinstance(self.kind, str) else set(self.kind.values())
             if kinds - {"substitution", "edit"}:
                 raise ValueError("expected kind 'substitution' or 'edit' with `attack`, which substitutes elements")

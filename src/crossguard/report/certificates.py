@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from crossguard.certify import (
-    Certificate,
     EarlyDecision,
-    EarlySegmentation,
     PixelBounds,
+    RetrievalCertificate,
     SegmentationCertificate,
+    VariedCertificate,
     pixel_bounds,
 )
+from crossguard.certify.certificate import SampleCertificate
 from crossguard.certify.decide import SCOPES, Correction
 from crossguard.data import MultiModalSamples
 from crossguard.evaluate.certified import certified_ratios, differences_along, figures_along, smoothed_figures
@@ -29,15 +30,15 @@ PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
 
 
 def certificate_view(
-    certificate: Certificate,
+    certificate: SampleCertificate,
     *,
     label: str | None = None,
     radii: Mapping[str, Sequence[int | float]] | None = None,
     curve: Sequence[Radii] = (),
-    baseline: Certificate | None = None,
-    designs: Mapping[str, Certificate] | None = None,
+    baseline: SampleCertificate | None = None,
+    designs: Mapping[str, SampleCertificate] | None = None,
 ) -> CertificateView:
-    """Return what a report shows of a classifier's certificate.
+    """Return what a report shows of a certificate of labels, or of retrieval.
 
     Of more than two modalities the first two are drawn, with the others not attacked, and the view says so.
 
@@ -55,35 +56,37 @@ def certificate_view(
     unattacked = [name for name in others if grid.radii[name][0] != 0]
     if unattacked:
         raise ValueError(f"Expected radius 0 first for {', '.join(unattacked)}, which the figure leaves unattacked.")
-    figures = certificate.summary()
+    settings, metric = certificate.settings, certificate.metric
     vectors = [dict(zip(shown, vector, strict=True)) for vector in product(*(grid.radii[name] for name in shown))]
     return CertificateView(
         label=label or certificate.model,
-        data=figures["data"],
-        split=figures["split"],
-        samples=figures["samples"],
+        data=settings["data"],
+        split=settings["split"],
+        samples=len(certificate.samples),
         modalities=shown,
-        elements=tuple(figures["n"].get(name, 0) for name in shown),
-        keep=tuple(figures["k"].get(name, 0) for name in shown),
-        kinds=tuple(figures["kind"][name] for name in shown),
+        elements=tuple(settings["n"].get(name, 0) for name in shown),
+        keep=tuple(settings["k"].get(name, 0) for name in shown),
+        kinds=tuple(settings["kind"][name] for name in shown),
+        units=tuple(settings["unit"].get(name, "element") for name in shown),
         radii=tuple(grid.radii[name] for name in shown),
         accuracy=_first_two(grid.accuracy),
-        draws=figures["draws"],
-        alpha=figures["alpha"],
-        scope=figures["scope"],
-        clean_accuracy=figures["clean_accuracy"],
-        abstention=figures["abstention"],
+        metric=metric,
+        draws=settings["draws"],
+        alpha=settings["alpha"],
+        scope=certificate.scope,
+        clean_accuracy=certificate.clean_accuracy,
+        abstention=certificate.abstention,
         baseline=None if baseline is None else _first_two(baseline.grid(grid.radii).accuracy),
-        note=_note(others, certificate.warnings),
-        noise={m: sigma for m, sigma in figures["noise"].items() if m in shown},
+        note=_note(others, certificate),
+        noise={m: sigma for m, sigma in settings["noise"].items() if m in shown},
         curve=None
         if not curve
         else CurveView(
             radii=tuple(tuple(vector.get(m, 0) for m in shown) for vector in curve),
-            certified={"accuracy": tuple(certificate.accuracy(vector) for vector in curve)},
-            baseline=None if baseline is None else {"accuracy": tuple(baseline.accuracy(vector) for vector in curve)},
+            certified={metric: tuple(certificate.accuracy(vector) for vector in curve)},
+            baseline=None if baseline is None else {metric: tuple(baseline.accuracy(vector) for vector in curve)},
             designs={
-                name: {"accuracy": tuple(other.accuracy(vector) for vector in curve)}
+                name: {metric: tuple(other.accuracy(vector) for vector in curve)}
                 for name, other in (designs or {}).items()
             },
         ),
@@ -126,6 +129,8 @@ def segmentation_view(
         accuracy = np.array([bound.accuracy for bound in found[: len(grid)]])
         along = found[len(grid) :]
         metrics = {metric: tuple(_defined(getattr(bound, metric)) for bound in along) for metric in PIXEL_METRICS}
+        if curve and len(samples.classes) > 2:
+            metrics["mean_iou"] = tuple(map(_defined, source.mean_iou(curve, correction=correction).tolist()))
         return accuracy.reshape([len(radii[m]) for m in names]), metrics
 
     accuracy, metrics = bounds(certificate)
@@ -140,6 +145,7 @@ def segmentation_view(
         elements=tuple(counts.n.get(m, 0) for m in names),
         keep=tuple(counts.k.get(m, 0) for m in names),
         kinds=tuple(certificate.kinds[m] for m in names),
+        units=tuple(certificate.units.get(m, "pixel") for m in names),
         radii=tuple(tuple(radii[m]) for m in names),
         accuracy=accuracy,
         draws=counts.draws,
@@ -163,8 +169,8 @@ def segmentation_view(
 
 
 def _figures(
-    own: Certificate | SegmentationCertificate,
-    baseline: Certificate | SegmentationCertificate | None,
+    own: SampleCertificate | SegmentationCertificate,
+    baseline: SampleCertificate | SegmentationCertificate | None,
     grid: Sequence[Radii],
     curve: Sequence[Radii],
     *,
@@ -179,7 +185,7 @@ def _figures(
     ]
     found = {}
     for ratios, cells, line in zip(along, ("grid", "grid baseline"), ("certified", "baseline"), strict=False):
-        found[cells] = figures_along([{"accuracy": ratio["accuracy"]} for ratio in ratios[: len(grid)]])
+        found[cells] = figures_along([{"accuracy": next(iter(ratio.values()))} for ratio in ratios[: len(grid)]])
         found[line] = figures_along(ratios[len(grid) :])
     if len(along) > 1 and curve:
         found["more"] = differences_along(*(ratios[len(grid) :] for ratios in along))
@@ -189,7 +195,7 @@ def _figures(
 
 
 def early_view(
-    found: EarlyDecision | EarlySegmentation,
+    found: EarlyDecision,
     samples: MultiModalSamples,
     *,
     label: str,
@@ -197,6 +203,8 @@ def early_view(
     k: Mapping[str, int],
     kinds: Mapping[str, str],
     radii: Radii,
+    units: Mapping[str, str] | None = None,
+    noise: Mapping[str, float] | None = None,
     positive: int | None = None,
 ) -> CertificateView:
     """Return what a report shows of labels that were decided at one radius vector, of one or two modalities.
@@ -209,6 +217,8 @@ def early_view(
         k: elements kept.
         kinds: kind of edit.
         radii: that they were decided at.
+        units: what an element is called.
+        noise: sigma of modalities under noise.
         positive: the class that recall, precision, F-score and IoU of a segmentation are of.
     """
     names = tuple(n)[:2]
@@ -229,6 +239,8 @@ def early_view(
         elements=tuple(n[m] for m in names),
         keep=tuple(k[m] for m in names),
         kinds=tuple(kinds[m] for m in names),
+        units=tuple(units[m] for m in names) if units else (),
+        noise=dict(noise or {}),
         radii=tuple((r,) for r in vector),
         accuracy=np.array(metrics["accuracy"], dtype=np.float64).reshape([1] * len(names)),
         draws=found.rounds[-1],
@@ -282,7 +294,7 @@ def _read_entry(entry: Mapping[str, Any], folder: Path) -> CertificateView:
     return CertificateView(
         **{
             **entry,
-            **{name: tuple(entry[name]) for name in ("modalities", "elements", "keep", "kinds")},
+            **{name: tuple(entry.get(name, ())) for name in ("modalities", "elements", "keep", "kinds", "units")},
             "radii": tuple(tuple(values) for values in entry["radii"]),
             "accuracy": np.array(entry["accuracy"], dtype=np.float64),
             "baseline": None if entry["baseline"] is None else np.array(entry["baseline"], dtype=np.float64),
@@ -330,9 +342,16 @@ def _map_file(folder: Path, label: str, name: str, panel: str) -> Path:
     return folder / "maps" / safe_name(label) / f"{safe_name(name)}-{safe_name(panel)}.png"
 
 
-def _note(unattacked: Sequence[str], warnings: Sequence[str]) -> str:
+def _note(unattacked: Sequence[str], certificate: SampleCertificate) -> str:
     parts = [f"Not attacked in this figure: {', '.join(unattacked)}."] if unattacked else []
-    return " ".join([*parts, *(f"Warning: {warning}." for warning in warnings)])
+    if isinstance(certificate, VariedCertificate):
+        parts.append("Samples differ in length; each is certified for its own, and these are the longest.")
+    if isinstance(certificate, RetrievalCertificate):
+        items = certificate.truth.shape[1]
+        parts.append(
+            f"An answer has {certificate.answers:.2f} of {items} items on average, of {certificate.most} asked."
+        )
+    return " ".join([*parts, *(f"Warning: {warning}." for warning in certificate.warnings)])
 
 
 def _first_two(grid: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
+from crossguard.certify.units import plural
 from crossguard.report.figures import Label, radius_text
 from crossguard.report.views import CertificateView, CurveView
 
@@ -13,6 +14,8 @@ METRIC_NAMES = {
     "precision": "Certified precision",
     "f_score": "Certified F-score",
     "iou": "Certified IoU",
+    "mean_iou": "Certified mean IoU",
+    "collective": "Certified accuracy of all together",
 }
 
 
@@ -73,10 +76,7 @@ def curve_charts(view: CertificateView, *, width: float = 460.0, height: float =
     """
     if view.curve is None:
         return []
-    return [
-        _chart(view.curve, view.modalities, metric, of_pixels=view.of_pixels, width=width, height=height)
-        for metric in view.curve.certified
-    ]
+    return [_chart(view, view.curve, metric, width=width, height=height) for metric in view.curve.certified]
 
 
 def metric_name(metric: str, *, of_pixels: bool) -> str:
@@ -86,30 +86,36 @@ def metric_name(metric: str, *, of_pixels: bool) -> str:
         >>> metric_name("accuracy", of_pixels=True)
         'Certified pixel accuracy'
     """
-    name = METRIC_NAMES.get(metric, metric)
+    most = metric.removeprefix("recall@")
+    name = METRIC_NAMES.get(metric, metric if most == metric else f"Certified R@{most}")
     return name.replace("accuracy", "pixel accuracy") if of_pixels else name
 
 
-def along(curve: CurveView, modalities: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def along(curve: CurveView, modalities: Sequence[str], units: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Return what the radius axis of a curve is called, and the text of each of its radius vectors.
 
     Example:
         >>> curve = CurveView(((0, 0), (2, 4), (4, 8)), {"accuracy": (1.0, 0.5, 0.0)})
-        >>> along(curve, ("rgb", "depth"))
-        ('r edited elements of rgb, 2 r of depth', ('0', '2', '4'))
+        >>> along(curve, ("rgb", "depth"), ("pixel", "pixel"))
+        ('r edited pixels of rgb, 2 r of depth', ('0', '2', '4'))
+        >>> along(curve, ("video", "sound"), ("frame", "step"))
+        ('r edited frames of video, 2 r steps of sound', ('0', '2', '4'))
     """
     whole = [tuple(int(r) for r in vector) for vector in curve.radii if all(isinstance(r, int) for r in vector)]
     direction = _direction(whole) if len(whole) == len(curve.radii) else None
+    alike = len(set(units)) == 1
     if direction is None:
-        what = "edited elements" if len(whole) == len(curve.radii) else "radii"
-        return f"{what} of {', '.join(modalities)}", tuple(
+        named = modalities if alike else [f"{m} ({plural(unit)})" for m, unit in zip(modalities, units, strict=True)]
+        edited = f"edited {plural(units[0])}" if alike else "edits"
+        return f"{edited if len(whole) == len(curve.radii) else 'radii'} of {', '.join(named)}", tuple(
             "(" + ", ".join(map(radius_text, vector)) + ")" for vector in curve.radii
         )
     first = next(axis for axis, share in enumerate(direction) if share)
-    parts = [
-        f"{'r' if share == 1 else f'{share} r'} of {m}" for m, share in zip(modalities, direction, strict=True) if share
-    ]
-    parts[0] = parts[0].replace(" of ", " edited elements of ", 1)
+    parts: list[str] = []
+    for share, m, unit in zip(direction, modalities, units, strict=True):
+        if share:
+            said = f" edited {plural(unit)}" if not parts else "" if alike else f" {plural(unit)}"
+            parts.append(f"{'r' if share == 1 else f'{share} r'}{said} of {m}")
     return ", ".join(parts), tuple(str(vector[first] // direction[first]) for vector in whole)
 
 
@@ -138,11 +144,9 @@ def _between(lines: Sequence[Line]) -> str:
     return " ".join(f"{dot.x},{dot.y}" for dot in (*above, *reversed(below)))
 
 
-def _chart(
-    curve: CurveView, modalities: Sequence[str], metric: str, *, of_pixels: bool, width: float, height: float
-) -> CurveChart:
+def _chart(view: CertificateView, curve: CurveView, metric: str, *, width: float, height: float) -> CurveChart:
     left, right, top, base = 34.0, width - 10, 26.0, height - 46
-    across, texts = along(curve, modalities)
+    across, texts = along(curve, view.modalities, view.units)
     step = (right - left) / max(1, len(texts) - 1)
     places = [round(left + i * step, 2) for i in range(len(texts))]
 
@@ -162,15 +166,20 @@ def _chart(
                 pieces[-1].append(f"{dot.x},{dot.y}")
         return Line(name, title, tuple(" ".join(piece) for piece in pieces if piece), tuple(dot for dot in dots if dot))
 
-    lines = [] if curve.baseline is None else [line("baseline", curve.baseline[metric])]
-    lines += [line(f"design-{i}", of[metric], title=name) for i, (name, of) in enumerate(curve.designs.items())]
+    beside, attacked = curve.baseline or {}, curve.attacked or {}
+    lines = [line("baseline", beside[metric])] if metric in beside else []
+    lines += [
+        line(f"design-{i}", of[metric], title=name)
+        for i, (name, of) in enumerate(curve.designs.items())
+        if metric in of
+    ]
     lines.append(line("certified", curve.certified[metric]))
-    if curve.attacked is not None:
+    if metric in attacked:
         # Radii that were not attacked lie between others that were.
-        lines.append(line("attacked", curve.attacked[metric], bridged=True))
+        lines.append(line("attacked", attacked[metric], bridged=True))
     every = max(1, -(-len(texts) // max(1, int((right - left) / (9 * max(map(len, texts)) + 8)))))
     return CurveChart(
-        title=f"{metric_name(metric, of_pixels=of_pixels)}, %",
+        title=f"{metric_name(metric, of_pixels=view.of_pixels)}, %",
         width=width,
         height=height,
         left=left,

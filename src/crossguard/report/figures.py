@@ -8,6 +8,7 @@ from textwrap import shorten, wrap
 import numpy as np
 from jaxtyping import Float
 
+from crossguard.certify.units import plural
 from crossguard.report.views import CertificateView, ResultView
 from crossguard.report.words import column_name, columns_of, metric_title, spread
 
@@ -196,7 +197,8 @@ def radius_text(r: float | int) -> str:
 
 def _axis(view: CertificateView, place: int) -> str:
     modality = view.modalities[place]
-    return f"{modality}: {'moved in L2' if modality in view.noise else 'edited elements'}"
+    unit = plural(view.units[place])
+    return f"{modality}: {'moved in L2' if modality in view.noise else f'edited {unit}'}"
 
 
 def _spread(count: int) -> list[int]:

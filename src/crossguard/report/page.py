@@ -123,7 +123,7 @@ def _pictures(item: Item, longest: int) -> list[tuple[str, str]]:
 
 
 def _along(view: CertificateView) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if view.curve is None else along(view.curve, view.modalities)
+    return ("", ()) if view.curve is None else along(view.curve, view.modalities, view.units)
 
 
 def _percent(value: float | None) -> str:

@@ -86,7 +86,7 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "elements": list(view.elements),
             "keep": list(view.keep),
             "kinds": list(view.kinds),
-            "unit": "pixel" if view.of_pixels else "element",
+            "units": list(view.units),
             "noise": dict(view.noise),
             "draws": view.draws,
             "alpha": view.alpha,
@@ -95,7 +95,9 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
             "whole_accuracy": view.whole_accuracy,
             "abstention": view.abstention,
             "radii": [list(values) for values in view.radii],
+            "metric": view.metric,
             "accuracy": view.accuracy.tolist(),
+            "frontier": [list(vector) for vector in view.frontier],
             "baseline": None if view.baseline is None else view.baseline.tolist(),
             "positive": view.positive or None,
             "curve": None if view.curve is None else vars(view.curve),
@@ -108,11 +110,12 @@ def certificate_records(views: Sequence[CertificateView]) -> list[dict[str, Any]
 
 def certificate_heading(view: CertificateView) -> str:
     """Return what the certificate's table shows, and the numbers it rests on, in three lines."""
-    what = metric_name("accuracy", of_pixels=view.of_pixels).lower()
+    what = metric_name(view.metric, of_pixels=view.of_pixels)
+    what = f"{what[:1].lower()}{what[1:]}"
     down = f", of {view.modalities[0]} down" if len(view.modalities) > 1 else ""
     shown = f"{what} in percent; r of {view.modalities[-1]} across{down}"
     if view.curve is not None:
-        shown = f"certified in percent; radii: {along(view.curve, view.modalities)[0]}"
+        shown = f"certified in percent; radii: {along(view.curve, view.modalities, view.units)[0]}"
         shown += f"; positive: {view.positive}" if view.of_pixels else ""
         shown += "; beside: randomized ablation, the baseline" if view.curve.baseline is not None else ""
     return (
@@ -125,8 +128,19 @@ def certificate_heading(view: CertificateView) -> str:
             else f", base model on whole inputs {100 * view.whole_accuracy:.1f}{_beside(view.figure('whole'))}"
         )
         + (f"; n / groups {rests}" if (rests := rests_on([view.figure("grid")])) else "")
+        + (f"\nhalf or more certified up to {largest}" if (largest := _vectors(view)) else "")
         + (f"\n{view.note}" if view.note else "")
     )
+
+
+def _vectors(view: CertificateView, *, most: int = 8) -> str:
+    """Return the largest radius vectors at which half of the samples are right and certified, in words."""
+    found = view.frontier
+    if not found or not any(map(any, found)):
+        return ""
+    shown = [", ".join(map(radius_text, found[place])) for place in _spread(len(found), most)]
+    more = f"; {len(shown)} of {len(found)}" if len(found) > most else ""
+    return f"({'), ('.join(shown)}) of {', '.join(view.modalities)}{more}"
 
 
 def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
@@ -144,16 +158,18 @@ def curve_rich(view: CertificateView, *, most: int = 13) -> Table:
     curve = view.curve
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("r", justify="right")
-    beside = [(name, metric) for metric in ("accuracy", "iou") for name in curve.designs if metric in curve.certified]
+    metrics = (view.metric, "iou", "mean_iou")
+    beside = [(name, metric) for metric in metrics for name, of in curve.designs.items() if metric in of]
     for metric in curve.certified:
         table.add_column(metric.replace("_", "-"), justify="right", no_wrap=True)
     for name, metric in beside:
         table.add_column(f"{metric},\n{name}".replace(", ", ",\n"), justify="right")
-    _, texts = along(curve, view.modalities)
+    _, texts = along(curve, view.modalities, view.units)
     for row in _spread(len(texts), most):
         cells = []
         for metric, values in curve.certified.items():
-            baseline = "" if curve.baseline is None else f" [dim]{_percent(curve.baseline[metric][row]):>5}[/dim]"
+            other = (curve.baseline or {}).get(metric)
+            baseline = "" if other is None else f" [dim]{_percent(other[row]):>5}[/dim]"
             within = " ".join(_range(view.figure(what, metric, row)) for what in ("certified", "baseline")).strip()
             cells.append(_percent(values[row]) + baseline + (f"\n[dim]{within}[/dim]" if within else ""))
         cells += [_percent(curve.designs[name][metric][row]) for name, metric in beside]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from crossguard.certify.units import plural
 from crossguard.evaluate.examples import Example, Picture
 from crossguard.evaluate.statistics import Estimate
 
@@ -178,6 +179,9 @@ class CertificateView:
         positive: the class that recall, precision, F-score and IoU are of, where it is a segmentation; else "".
         maps: certified maps of some images of a segmentation, or None.
         noise: sigma of modalities under noise, by their names.
+        units: what an element of each modality is called ("patch", "word"); none: a pixel of segmentations, else an
+            element.
+        metric: what `accuracy` is: "accuracy", or "recall@K" of retrieval.
         whole_accuracy: accuracy of the base model on whole inputs, without sub-sampling or guarantee, in [0, 1]; None
             where it was not measured.
         figures: the same with their intervals, in percent, by what they are and metric: "grid" and "grid baseline" (one
@@ -213,13 +217,17 @@ class CertificateView:
     whole_accuracy: float | None = None
     figures: Mapping[str, Mapping[str, Sequence[Estimate | None]]] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+    metric: str = "accuracy"
 
     def __post_init__(self) -> None:
         axes = len(self.modalities)
+        if not self.units:
+            object.__setattr__(self, "units", ("pixel" if self.of_pixels else "element",) * axes)
         if axes not in (1, 2):
             raise ValueError(f"Expected one or two modalities to draw, but got {axes}: {self.modalities}.")
-        if {len(self.elements), len(self.keep), len(self.kinds), len(self.radii)} != {axes}:
-            raise ValueError(f"Expected `elements`, `keep`, `kinds` and `radii` of all {axes} modalities.")
+        if {len(of) for of in (self.elements, self.keep, self.kinds, self.units, self.radii)} != {axes}:
+            raise ValueError(f"Expected `elements`, `keep`, `kinds`, `units` and `radii` of all {axes} modalities.")
         shape = tuple(len(values) for values in self.radii)
         for name, grid in (("accuracy", self.accuracy), ("baseline", self.baseline)):
             if grid is None:
@@ -244,15 +252,28 @@ class CertificateView:
     @property
     def drawn(self) -> tuple[str, ...]:
         """Per modality, how its part of a sub-sample is drawn and what an attacker may do, in words."""
-        sizes = zip(self.modalities, self.keep, self.elements, self.kinds, strict=True)
-        unit = "pixels" if self.of_pixels else "elements"
+        sizes = zip(self.modalities, self.keep, self.elements, map(plural, self.units), self.kinds, strict=True)
         return tuple(
             f"{m} sigma = {self.noise[m]:g} (moved in L2)"
             if m in self.noise
-            else f"{m} k = {k} of {n} {unit} ({kind})"
+            else f"{m} k = {k} of {n} {units} ({kind})"
             if isinstance(k, int)
-            else f"{m} {unit} kept with probability {k:g} ({kind})"
-            for m, k, n, kind in sizes
+            else f"{m} {units} kept with probability {k:g} ({kind})"
+            for m, k, n, units, kind in sizes
+        )
+
+    @property
+    def frontier(self) -> tuple[tuple[int | float, ...], ...]:
+        """The largest radius vectors of the grid at which half of the samples or more are right and certified."""
+        enough = self.accuracy >= 0.5
+        largest = enough.copy()
+        for axis in range(enough.ndim):
+            ahead = np.moveaxis(np.zeros_like(enough), axis, 0)
+            ahead[:-1] = np.moveaxis(enough, axis, 0)[1:]
+            largest &= ~np.moveaxis(ahead, 0, axis)
+        return tuple(
+            tuple(self.radii[axis][place] for axis, place in enumerate(places))
+            for places in np.argwhere(largest).tolist()
         )
 
     @property

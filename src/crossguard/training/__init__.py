@@ -1,6 +1,7 @@
 """Training: one trainer, a table of defences, and training on ablated inputs for certificates."""
 
 from crossguard.training.ablated import train_ablated
+from crossguard.training.ablated_options import AblatedOptions
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
 from crossguard.training.composition import Composition, Draw, draw_step
 from crossguard.training.defences import DEFENCES, DefenceRow, register_defence
@@ -15,6 +16,7 @@ from crossguard.training.trainer import train
 
 __all__ = [
     "DEFENCES",
+    "AblatedOptions",
     "Anchor",
     "Arranged",
     "Composition",

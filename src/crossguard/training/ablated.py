@@ -5,122 +5,66 @@ poor there.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crossguard.checks import check_whole, lookup
+from crossguard.checks import lookup
+from crossguard.data.lengths import checked_lengths
 from crossguard.data.samples import MultiModalSamples, element_count
 from crossguard.models.base import MultiModalClassifier
 from crossguard.models.inputs import input_tensor
 from crossguard.models.plain_torch import plain_torch
-from crossguard.progress import Reporter
-from crossguard.training.ablated_loop import (
-    Kept,
-    Model,
-    counted_and_noisy,
-    outcome_settings,
-    random_kept,
-    run_steps,
-    with_noise,
-)
+from crossguard.training.ablated_loop import Model, counted_and_noisy, random_kept, run_steps, with_noise
+from crossguard.training.ablated_options import AblatedOptions
 
 Inputs = dict[str, Float[Tensor, "samples elements ..."]]
-Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 
 @plain_torch()
-def train_ablated(
-    model: Model,
-    samples: MultiModalSamples,
-    *,
-    keep: Mapping[str, int],
-    noise: Mapping[str, float | int] | None = None,
-    steps: int = 1500,
-    batch_size: int = 256,
-    lr: float = 3e-3,
-    weight_decay: float = 1e-2,
-    joint: bool = False,
-    augment: Augment | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    folder: Path | str | None = None,
-    checkpoint_every: int = 500,
-    progress: Reporter | None = None,
-) -> Model:
+def train_ablated(model: Model, samples: MultiModalSamples, **options: Any) -> Model:
     """Train on sub-samples, drawn anew for every sample and step, as the certificate will draw them.
 
     Args:
         model: a module that meets `MultiModalClassifier`; trained in place, returned in evaluation mode on `device`.
         samples: training samples; those labelled -1 are left out.
-        keep: elements kept of each modality, by its name.
-        noise: sigma of each other modality, which gets Gaussian noise instead, as `certify`.
-        steps: optimiser steps (AdamW, one cycle of the learning rate).
-        batch_size: samples per step, drawn with replacement.
-        lr: largest learning rate.
-        weight_decay: of AdamW.
-        joint: keep the sum of all k of all elements together, for a base model of the baseline (`certify` with
-            `scheme="joint"`).
-        augment: changes the inputs of a batch before ablation, such as `turn_sensors`.
-        seed: of batches, masks, augmentation and dropout; equal seeds give equal weights on one machine, and PyTorch's
-            global generator is left as it was.
-        device: where to train.
-        folder: where checkpoints go; a training that was stopped goes on from the last one, to the same weights.
-        checkpoint_every: steps between checkpoints.
-        progress: shows steps, loss and the share of right sub-samples.
+        options: by the names of `AblatedOptions`: `keep`, `steps`, `lr`, ...
 
     Raises:
-        ValueError: `keep` does not name the model's modalities, keeps nothing of any or more than there are; no labels.
+        ValueError: an unknown option (the nearest is named) or one out of range, `keep` does not name the model's
+            modalities, keeps nothing of any or more than there are; no labels.
         FloatingPointError: the loss is not finite.
     """
+    how = AblatedOptions.read(options, "train_ablated")
     classifier = cast(MultiModalClassifier, model)
-    batch_size = check_whole(batch_size, "batch_size", least=1)
     sizes = {m: element_count(lookup(samples.modalities, m, what="modality")) for m in classifier.modalities}
-    kept_counts, levels = counted_and_noisy(keep, noise, sizes)
+    keep, levels = counted_and_noisy(how.keep, how.noise, sizes)
     judged = np.flatnonzero(samples.labels >= 0)
     if not len(judged):
         raise ValueError("Expected samples with labels, but got none.")
     chosen = samples.select(judged)
-    inputs = {m: input_tensor(chosen.modalities[m], device) for m in classifier.modalities}
-    labels = torch.from_numpy(chosen.labels).to(device)
+    inputs = {m: input_tensor(chosen.modalities[m], how.device) for m in classifier.modalities}
+    labels = torch.from_numpy(chosen.labels).to(how.device)
+    lengths = {
+        m: torch.from_numpy(own[judged]).to(how.device)
+        for m, own in checked_lengths(how.lengths or {}, {m: sizes[m] for m in keep}, len(samples)).items()
+    }
 
     def step(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(len(labels), (batch_size,), generator=generator, device=device)
+        rows = torch.randint(len(labels), (how.batch_size,), generator=generator, device=how.device)
         batch = {m: values[rows] for m, values in inputs.items()}
-        batch = with_noise(augment(batch, generator) if augment else batch, levels, generator)
-        logits = classifier(batch, random_kept(batch_size, sizes, kept_counts, joint=joint, generator=generator))
+        batch = with_noise(how.augment(batch, generator) if how.augment else batch, levels, generator)
+        own = {m: lengths[m][rows] for m in lengths}
+        kept = random_kept(how.batch_size, sizes, keep, joint=how.joint, generator=generator, lengths=own)
+        logits = classifier(batch, kept)
         right = (logits.argmax(dim=1) == labels[rows]).float().mean()
         return nn.functional.cross_entropy(logits, labels[rows]), right
 
-    return run_steps(
-        model,
-        step,
-        title="train on ablated inputs",
-        steps=steps,
-        lr=lr,
-        weight_decay=weight_decay,
-        seed=seed,
-        device=device,
-        progress=progress,
-        kept=Kept(
-            folder,
-            checkpoint_every,
-            outcome_settings(
-                model,
-                samples,
-                augment,
-                keep=kept_counts,
-                noise=levels,
-                batch_size=batch_size,
-                joint=joint,
-            ),
-        ),
-    )
+    settings = {"keep": keep, "noise": levels, "lengths": sorted(lengths)}
+    return run_steps(model, step, samples, how, title="train on ablated inputs", settings=settings)
 
 
 def turn_sensors(inputs: Inputs, generator: torch.Generator, *, degrees: float = 6.0) -> Inputs:

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,49 +11,16 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from crossguard.checks import check_range, check_whole, lookup
+from crossguard.checks import lookup
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.plain_torch import check_weights
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Silent
 from crossguard.runs import tidy
+from crossguard.training.ablated_options import AblatedOptions
 from crossguard.training.checkpoint import load_checkpoint, save_checkpoint
 
 Model = TypeVar("Model", bound=nn.Module)
 Step = Callable[[torch.Generator], tuple[Float[Tensor, ""], Float[Tensor, ""]]]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Where a training keeps what it has done, so that it can be taken up.
-
-    Args:
-        folder: of the checkpoint; None: nothing is kept.
-        every: steps between checkpoints.
-        settings: what decides the outcome beside the steps' own, as JSON values.
-    """
-
-    folder: Path | str | None
-    every: int
-    settings: Mapping[str, Any]
-
-
-def outcome_settings(
-    model: nn.Module, samples: MultiModalSamples, augment: object | None, **values: Any
-) -> dict[str, Any]:
-    """Return what decides the outcome of a training as JSON values: model, data and augmentation by name.
-
-    Args:
-        model: what is trained.
-        samples: what it is trained on.
-        augment: changes batches; None: nothing does.
-        values: further settings, JSON values already.
-    """
-    return {
-        "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
-        "data": f"{samples.name} {samples.split}",
-        "augment": getattr(augment, "__qualname__", augment and type(augment).__name__),
-        **values,
-    }
 
 
 def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -75,12 +41,21 @@ def check_keep(keep: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, i
 
 
 def random_masks(
-    samples: int, elements: int, k: int, *, generator: torch.Generator
+    samples: int,
+    elements: int,
+    k: int,
+    *,
+    generator: torch.Generator,
+    lengths: Int64[Tensor, " samples"] | None = None,
 ) -> Bool[Tensor, "samples elements"]:
-    """Return masks that keep exactly k elements of each sample, uniformly."""
+    """Return masks that keep exactly k elements of each sample, uniformly; of its first `lengths`, all if fewer."""
     keys = torch.rand(samples, elements, generator=generator, device=generator.device)
+    if lengths is not None:
+        behind = torch.arange(elements, device=keys.device) >= lengths[:, None]
+        keys = keys.masked_fill(behind, -1.0)
     chosen: Int64[Tensor, "samples k"] = keys.topk(k, dim=1).indices
-    return torch.zeros_like(keys, dtype=torch.bool).scatter_(1, chosen, True)
+    masks = torch.zeros_like(keys, dtype=torch.bool).scatter_(1, chosen, True)
+    return masks if lengths is None else masks & ~behind
 
 
 def counted_and_noisy(
@@ -113,12 +88,19 @@ def with_noise(values: dict[str, Tensor], levels: Mapping[str, float], generator
 
 
 def random_kept(
-    samples: int, sizes: Mapping[str, int], keep: Mapping[str, int], *, joint: bool, generator: torch.Generator
+    samples: int,
+    sizes: Mapping[str, int],
+    keep: Mapping[str, int],
+    *,
+    joint: bool,
+    generator: torch.Generator,
+    lengths: Mapping[str, Int64[Tensor, " samples"]] | None = None,
 ) -> dict[str, Bool[Tensor, "samples _"]]:
     """Return masks of every modality: k_i of its elements, or jointly the sum of all k_i of all elements together.
 
-    Of a modality that `keep` does not name, all elements.
+    Of a modality that `keep` does not name, all elements; of one in `lengths` none behind the sample's own.
     """
+    lengths = lengths or {}
     every = {
         m: torch.ones(samples, size, dtype=torch.bool, device=generator.device)
         for m, size in sizes.items()
@@ -126,66 +108,67 @@ def random_kept(
     }
     if every:
         counted = {m: size for m, size in sizes.items() if m in keep}
-        drawn = random_kept(samples, counted, keep, joint=joint, generator=generator) if counted else {}
+        drawn = {}
+        if counted:
+            drawn = random_kept(samples, counted, keep, joint=joint, generator=generator, lengths=lengths)
         return {m: every[m] if m in every else drawn[m] for m in sizes}
     if joint:
         together = random_masks(samples, sum(sizes.values()), sum(keep.values()), generator=generator)
         return dict(zip(sizes, together.split(tuple(sizes.values()), dim=1), strict=True))
-    return {m: random_masks(samples, size, keep[m], generator=generator) for m, size in sizes.items()}
+    return {
+        m: random_masks(samples, size, keep[m], generator=generator, lengths=lengths.get(m))
+        for m, size in sizes.items()
+    }
 
 
 def run_steps(
     model: Model,
     step: Step,
+    samples: MultiModalSamples,
+    options: AblatedOptions,
     *,
     title: str,
-    steps: int,
-    lr: float,
-    weight_decay: float,
-    seed: int,
-    device: torch.device | str,
-    progress: Reporter | None,
-    kept: Kept,
+    settings: Mapping[str, Any],
 ) -> Model:
     """Train with AdamW and one cycle of the learning rate, and return the model in evaluation mode.
 
     Args:
-        model: trained in place, moved to `device`.
+        model: trained in place, moved to the options' device.
         step: draws a batch with the generator it is given; returns the loss and the share of right answers in [0, 1].
+        samples: what it is trained on.
+        options: of the training; one begun in their folder goes on, to the same weights on the same device. PyTorch's
+            global generator is left as it was.
         title: of the progress.
-        steps: optimiser steps.
-        lr: largest learning rate.
-        weight_decay: of AdamW.
-        seed: of the generator and of dropout; PyTorch's global generator is left as it was.
-        device: where to train.
-        progress: shows steps, loss and the share of right answers.
-        kept: where checkpoints go; a training begun there goes on, to the same weights on the same device.
+        settings: what decides the outcome beside the options' own numbers, as JSON values.
 
     Raises:
-        ValueError: numbers out of range, or a checkpoint of another training.
+        ValueError: a checkpoint of another training.
         FloatingPointError: the loss is not finite; the last checkpoint stands.
     """
-    steps, seed = check_whole(steps, "steps", least=1), check_whole(seed, "seed", least=0)
-    check_range(lr, "lr", below=float("inf"), zero=False)
-    check_range(weight_decay, "weight_decay", below=float("inf"))
     check_weights(model)
-    settings = {**kept.settings, "steps": steps, "lr": float(lr), "weight_decay": float(weight_decay), "seed": seed}
+    about = {
+        "model": f"{type(model).__name__} {getattr(model, 'name', '')}",
+        "data": f"{samples.name} {samples.split}",
+        **options.outcome,
+        **settings,
+    }
+    device, folder = options.device, None if options.folder is None else Path(options.folder)
     on_gpu = torch.device(device).type == "cuda"
-    generator = torch.Generator(device=device).manual_seed(seed)
+    generator = torch.Generator(device=device).manual_seed(options.seed)
     model.to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps + 1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=options.lr, total_steps=options.steps + 1)
 
     def dice() -> dict[str, Tensor]:
         states = {"batches": generator.get_state(), "dropout": torch.get_rng_state()}
         return states | ({"dropout on the device": torch.cuda.get_rng_state(device)} if on_gpu else {})
 
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.manual_seed(seed)  # dropout takes no generator
+        torch.manual_seed(options.seed)  # dropout takes no generator
         done, rolled = 0, dice()
-        if kept.folder is not None:
-            tidy(Path(kept.folder).parent, name=Path(kept.folder).name)
-            done = load_checkpoint(Path(kept.folder), model, optimiser, settings=settings, carried=rolled)
+        if folder is not None:
+            tidy(folder.parent, name=folder.name)
+            done = load_checkpoint(folder, model, optimiser, settings=about, carried=rolled)
         if done:
             generator.set_state(rolled["batches"])
             torch.set_rng_state(rolled["dropout"])
@@ -195,48 +178,18 @@ def run_steps(
             with warnings.catch_warnings():  # of a schedule that steps before its optimiser
                 warnings.simplefilter("ignore")
                 schedule.step()
-        _take_steps(
-            model,
-            step,
-            optimiser,
-            schedule,
-            generator,
-            range(done, steps),
-            lr=lr,
-            progress=(progress or Silent(), title),
-            save=None
-            if kept.folder is None
-            else lambda at: save_checkpoint(
-                Path(str(kept.folder)), model, optimiser, step=at, settings=settings, carried=dice()
-            ),
-            every=check_whole(kept.every, "checkpoint_every", least=1),
-        )
+        with (options.progress or Silent()).task(title, total=options.steps, done=min(done, options.steps)) as task:
+            for number in range(done, options.steps):
+                loss, right = step(generator)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"Expected a finite loss, but got {loss.item()}; lower `lr` ({options.lr})."
+                    )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
+                if folder is not None and (number + 1) % options.checkpoint_every == 0:
+                    save_checkpoint(folder, model, optimiser, step=number + 1, settings=about, carried=dice())
     return model.eval()
-
-
-def _take_steps(
-    model: nn.Module,
-    step: Step,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-    numbers: range,
-    *,
-    lr: float,
-    progress: tuple[Reporter, str],
-    save: Callable[[int], None] | None,
-    every: int,
-) -> None:
-    reporter, title = progress
-    with reporter.task(title, total=numbers.stop, done=min(numbers.start, numbers.stop)) as task:
-        for number in numbers:
-            loss, right = step(generator)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"Expected a finite loss, but got {loss.item()}; lower `lr` ({lr}).")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            task.advance(note=f"loss {loss.item():.3f}, right {100 * right.item():.0f} %")
-            if save is not None and (number + 1) % every == 0:
-                save(number + 1)

@@ -1,0 +1,101 @@
+"""What all certificates have in common: what they are of, how sub-samples were drawn, and what an element is called."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossguard.certify.counts import Counts
+from crossguard.certify.design import Design
+from crossguard.certify.options import Ablation, CertifyOptions
+from crossguard.certify.saved_design import SavedDesign
+from crossguard.certify.thresholds import Scheme
+from crossguard.data.samples import MultiModalSamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued(ABC):
+    """Certificates of samples by the votes of a base model.
+
+    Args:
+        model: name of the base model.
+        samples: what was certified; labels enter in metrics alone.
+        alpha: probability of a wrong certificate, per sample, all its elements together, over all looks at growing
+            counts; 0 of a published design.
+        kinds: kind of edit by modality, "l2" of those under noise.
+        seconds: wall time of drawing and counting.
+        ablation: what became of elements that were not kept, in words.
+        fill: the same, as it was asked for.
+        units: what an element of each modality is called, by its name.
+    """
+
+    model: str
+    samples: MultiModalSamples
+    alpha: float
+    kinds: Mapping[str, str]
+    seconds: float = 0.0
+    ablation: str = ""
+    fill: Ablation | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def first(self) -> Counts:
+        """The votes, or those of the first sample."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the modalities, in the order of radius vectors: those under noise last."""
+        return self.first.modalities
+
+    @property
+    def scheme(self) -> Scheme:
+        """How sub-samples were drawn: "independent", "joint" for the baseline, "rate", "fixed" or "product"."""
+        return self.first.scheme
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it is of a published design, and so holds without any chance of error."""
+        return self.scheme in ("fixed", "product")
+
+    def save_design(self, folder: Path | str) -> None:
+        """Keep how sub-samples are drawn with the model in its folder, so that `cg.predict(folder, ...)` answers by it.
+
+        Of a published design that is the design itself; of random draws their number and settings, never the seed.
+
+        Raises:
+            ValueError: there is no such folder.
+        """
+        SavedDesign.of(self.first, fill=self.fill, alpha=self.alpha).save(folder)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it was made, as plain JSON values; rows and summaries begin with them."""
+        counts = self.first
+        return {
+            "model": self.model,
+            "data": self.samples.name,
+            "split": self.samples.split,
+            "n": dict(counts.n),
+            "k": dict(counts.k),
+            "noise": dict(counts.noise),
+            "kind": dict(self.kinds),
+            "unit": dict(self.units),
+            "scheme": self.scheme,
+            "alpha": self.alpha,
+            "seed": counts.told_seed,
+            "draws": counts.draws,
+        }
+
+
+def settings_of(options: CertifyOptions, samples: MultiModalSamples, design: Design) -> dict[str, Any]:
+    """Return what `Issued` takes of a design and the options that it follows from."""
+    return {
+        "samples": samples,
+        "alpha": 0.0 if options.published else options.alpha,
+        "kinds": design.kinds,
+        "ablation": design.ablation,
+        "fill": options.fill,
+        "units": design.units,
+    }
