@@ -172,6 +172,7 @@ def test_images_without_texts_and_texts_without_images_are_left_out(tiny_clip, t
     assert torch.isfinite(found.pixels).all()
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_both_forms_beside_the_papers(toy_pairs, bert, tmp_path, monkeypatch, capsys):
     script = Path(__file__).parents[2] / "benchmarks" / "published_attacks.py"
     make_clip(seed=1).save_pretrained(tmp_path / "clip")

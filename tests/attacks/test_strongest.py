@@ -68,7 +68,9 @@ def scenes(count, classes, pooled, seed):
     )
 
 
-@pytest.fixture(scope="module", params=["masks-of-2", "masks-of-3", "labels-of-3"])
+@pytest.fixture(
+    scope="module", params=["masks-of-2", pytest.param("masks-of-3", marks=pytest.mark.slow), "labels-of-3"]
+)
 def victim(request):
     """(model, samples): trained well enough to have something to lose."""
     kind, _, number = request.param.split("-")

@@ -392,7 +392,7 @@ class TestImages:
             ([0, None, 2], {}, "but it is 'None'"),
             ([0, True, 2], {}, "but it is 'True'"),
             (["a", " ", "b"], {"classes": ["a", " ", "b"]}, r"names of classes, but those of 1 are blank"),
-            ([0, 1, 2], {"templates": ["a photo"]}, "with {c} in the place of a class name"),
+            ([0, 1, 2], {"templates": ["a photo"]}, r"with \{c\} or \{\} in the place of a class name"),
         ],
     )
     def test_refused(self, labels, options, said):
