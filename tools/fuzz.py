@@ -768,6 +768,8 @@ def _rows_forever(folder: Path) -> None:
         for n in range(len(run.rows), 60):
             run.rows.append({"n": n, "filler": "x" * 3000})
             run.summarise("kind", "name", {"n": n, "filler": ["y" * 50] * 50})
+        # Again, for a kill between the last row and its summary.
+        run.summarise("kind", "name", {"n": 59, "filler": ["y" * 50] * 50})
         run.finish()
 
 

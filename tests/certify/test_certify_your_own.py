@@ -76,6 +76,6 @@ def test_the_blocks_of_the_guarantee_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "guarantee.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "guarantee.md", "exec"), {})
