@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from math import isfinite
@@ -58,8 +58,7 @@ def pairs_fingerprint(pairs: OneToManyPairs, *, progress: Reporter | None = None
         for start in range(0, len(pairs.images), _CHUNK):
             chunk = pairs.images[start : start + _CHUNK]
             for picture, (content, reason) in zip(chunk, pool.map(_read, chunk), strict=True):
-                digest.update(f"{picture.key!r} {len(content)};".encode())
-                digest.update(content)
+                _add_picture(digest, picture, content)
                 if reason:
                     broken.append(f"{picture.key} ({reason})")
             task.advance(len(chunk))
@@ -81,6 +80,17 @@ def samples_fingerprint(samples: MultiModalSamples) -> str:
         digest.update(f"{name!r} {values.shape} {values.dtype};".encode())
         digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def add_pictures(digest: blake2b, pictures: Iterable[Picture]) -> None:
+    """Let a digest change with any of some pictures."""
+    for picture in pictures:
+        _add_picture(digest, picture, picture.read())
+
+
+def _add_picture(digest: blake2b, picture: Picture, content: bytes) -> None:
+    digest.update(f"{picture.key!r} {len(content)};".encode())
+    digest.update(content)
 
 
 def _read(picture: Picture) -> tuple[bytes, str]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any, ClassVar
 
@@ -20,19 +19,20 @@ from crossguard.checks import WrongKind, shown
 from crossguard.data import PairBatch
 from crossguard.data.questions import PictureQuestions
 from crossguard.evaluate.answer_scores import score_answer, yes_or_no
-from crossguard.evaluate.batches import in_order, preprocessed
+from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.captioning_attack import check_caption_attack, check_target_text, says
-from crossguard.evaluate.examples import Example, Item, spread_evenly
+from crossguard.evaluate.fingerprint import add_pictures
 from crossguard.evaluate.statistics import Estimate, Ratio, attack_figures
 from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.stored_batch import StoredBatch
-from crossguard.evaluate.task import Part, Rows, SampleTask
+from crossguard.evaluate.task import Rows
+from crossguard.evaluate.writing import WritingTask, stored
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
 
 
 @dataclass(frozen=True)
-class Answering(SampleTask):
+class Answering(WritingTask):
     """What a model that writes answers to questions about pictures; every question is attacked by itself.
 
     The attack raises the mean loss of the answers that people gave, each as often as it was given; with a `target`, it
@@ -52,7 +52,6 @@ class Answering(SampleTask):
 
     beams: int = 1
     max_length: int = 16
-    target: str | None = None
     half_first: bool = False
 
     name: ClassVar[str] = "question-answering"
@@ -62,6 +61,8 @@ class Answering(SampleTask):
     default_batch_size: ClassVar[int] = 16
     reads: ClassVar[str] = "questions"
     models: ClassVar[tuple[str, ...]] = ("captioner",)
+    wrote: ClassVar[str] = "It answers"
+    people: ClassVar[str] = "People say"
 
     @classmethod
     def fits(cls, model: object, data: object) -> bool:
@@ -100,11 +101,6 @@ class Answering(SampleTask):
         told = super().attack_facts(attack)
         return told if attack is None else told | {"target": self.target, "half_first": self.half_first}
 
-    @cached_property
-    def batches(self) -> list[Int64[np.ndarray, " questions"]]:
-        """Questions in order, `batch_size` at a time."""
-        return in_order(len(self.data), batch_size=self.batch_size)
-
     @property
     def rows(self) -> int:
         """One per question."""
@@ -114,10 +110,6 @@ class Answering(SampleTask):
     def samples(self) -> str:
         """Questions and pictures."""
         return f"{len(self.data):,} questions about {len(self.data.images):,} pictures"
-
-    def samples_of(self, ids: Int64[np.ndarray, " questions"]) -> Int64[np.ndarray, " samples"]:
-        """Return the questions: each is one sample."""
-        return ids
 
     def load_batch(self, ids: Int64[np.ndarray, " questions"], device: torch.device) -> PairBatch:
         """Decode the picture of each question; it stands for the question's place in what is stored."""
@@ -131,7 +123,7 @@ class Answering(SampleTask):
 
     def answer(self, batch: PairBatch, found: Arrays | None) -> list[str]:
         """Return an answer for each question."""
-        pixels = batch.pixels if found is None else _stored(found).pixels.to(batch.pixels.device)
+        pixels = batch.pixels if found is None else stored(found).pixels.to(batch.pixels.device)
         return self._written(pixels, batch.texts)
 
     def _written(self, pixels: Float[Tensor, "questions 3 height width"], questions: Sequence[str]) -> list[str]:
@@ -200,10 +192,6 @@ class Answering(SampleTask):
 
         return loss
 
-    def beyond_budget(self, batch: PairBatch, found: Arrays, threat: ThreatModel) -> str:
-        """Return how a stored batch leaves the threat."""
-        return _stored(found).beyond_budget(self.model, batch, threat)
-
     def rows_of(
         self, batch: PairBatch, clean: Sequence[str], robust: Sequence[str] | None, found: Arrays | None
     ) -> list[dict[str, Any]]:
@@ -224,8 +212,7 @@ class Answering(SampleTask):
             }
             for side, text in said.items():
                 row[f"{side}_score"] = None if text is None else score_answer(text, people, self.data.scoring)
-                if self.target is not None:
-                    row[f"{side}_target"] = None if text is None else says(text, self.target)
+            row |= self.reached(said)
             if found is not None and "half" in found:
                 row["half"] = bool(found["half"][place])
             rows.append(row)
@@ -279,39 +266,14 @@ class Answering(SampleTask):
             notes.append(f"Half precision was enough for {sum(row['half'] for row in rows)} of {len(rows)} questions.")
         return notes
 
-    def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
-        """Return questions spread evenly over the data."""
-        chosen, examples = spread_evenly(list(range(len(rows))), count=count), []
-        for number, ids in enumerate(self.batches):
-            here = [place for place in chosen if place in ids]
-            if not here:
-                continue
-            stored = part.store.read(number, ids)
-            pixels = (self.load_batch(ids, torch.device("cpu")).pixels * 255).round().byte()
-            for place in here:
-                at, row = int(np.searchsorted(ids, place)), rows[place]
-                clean = pixels[at].permute(1, 2, 0).numpy()
-                after = None if stored is None else stored["grey"][at].transpose(1, 2, 0)
-                picture = Item(row["question"], picture=clean)
-                said: dict[str, tuple[Item, ...]] = {"It answers": (Item(text=row["clean"]),)}
-                if after is not None:
-                    picture = Item(row["question"], picture=after, clean=clean)
-                    said["Under attack"] = (Item(text=row["robust"], source=row["clean"]),)
-                said["People say"] = tuple(Item(text=text) for text in dict.fromkeys(row["answers"]))
-                examples.append(Example((picture,), said))
-        return tuple(examples)
-
-
-def _stored(found: Arrays) -> StoredBatch:
-    return StoredBatch.of_arrays({key: values for key, values in found.items() if key != "half"})
+    def shown(self, row: Mapping[str, Any]) -> tuple[str, Mapping[str, str], Sequence[str]]:
+        """Return the question, what is answered, and what people say, each answer once."""
+        return row["question"], row, list(dict.fromkeys(row["answers"]))
 
 
 def questions_fingerprint(data: PictureQuestions) -> str:
     """Return 32 hexadecimal digits that change with any picture, question or answer."""
     digest = blake2b(repr((data.questions, data.answers, data.scoring)).encode(), digest_size=16)
-    for picture in data.images:
-        content = picture.read()
-        digest.update(f"{picture.key!r} {len(content)};".encode())
-        digest.update(content)
+    add_pictures(digest, data.images)
     digest.update(data.about.tobytes())
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,18 +12,16 @@ from torch import nn
 from crossguard.attacks.base import Attack
 from crossguard.checks import WrongKind, shown
 from crossguard.data import OneToManyPairs, PairBatch, as_pairs
-from crossguard.evaluate.batches import in_order, preprocessed
+from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.captioning_attack import (
     CaptionObjective,
     attack_captions,
     caption_objective,
     check_caption_attack,
     check_target_text,
-    says,
 )
 from crossguard.evaluate.captioning_scores import score_captions, unavailable_metrics
 from crossguard.evaluate.captioning_tokens import choose_tokenizer
-from crossguard.evaluate.examples import Example, Item, spread_evenly
 from crossguard.evaluate.fingerprint import pairs_fingerprint
 from crossguard.evaluate.statistics import (
     FEWEST_GROUPS,
@@ -35,7 +32,8 @@ from crossguard.evaluate.statistics import (
 )
 from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.stored_batch import StoredBatch
-from crossguard.evaluate.task import Part, Rows, SampleTask
+from crossguard.evaluate.task import Rows
+from crossguard.evaluate.writing import WritingTask, stored
 from crossguard.models import Captioner
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
@@ -48,7 +46,7 @@ AIMS = {"references": "the loss of the references", "own-caption": "the loss of 
 
 
 @dataclass(frozen=True)
-class Captioning(SampleTask):
+class Captioning(WritingTask):
     """What a captioner writes for each image by beam search.
 
     BLEU, METEOR, ROUGE-L, CIDEr and SPICE hold the captions against the image's texts. METEOR, SPICE and the usual
@@ -73,7 +71,6 @@ class Captioning(SampleTask):
     beams: int = 3
     min_length: int = 5
     max_length: int = 20
-    target: str | None = None
 
     name: ClassVar[str] = "captioning"
     heading: ClassVar[str] = "Captioning"
@@ -82,6 +79,8 @@ class Captioning(SampleTask):
     judged_by: ClassVar[tuple[str, ...]] = ("content", "tokenizer")
     default_batch_size: ClassVar[int] = 16
     models: ClassVar[tuple[str, ...]] = ("captioner",)
+    wrote: ClassVar[str] = "It writes"
+    people: ClassVar[str] = "People wrote"
 
     @classmethod
     def fits(cls, model: object, data: object) -> bool:
@@ -126,11 +125,6 @@ class Captioning(SampleTask):
             return super().attack_facts(attack) | {"objective": "target", "target": self.target}
         return super().attack_facts(attack) | {"objective": aim}
 
-    @cached_property
-    def batches(self) -> list[Int64[np.ndarray, " images"]]:
-        """Images in order, `batch_size` at a time."""
-        return in_order(len(self.data.images), batch_size=self.batch_size)
-
     @property
     def rows(self) -> int:
         """One per image."""
@@ -140,10 +134,6 @@ class Captioning(SampleTask):
     def samples(self) -> str:
         """Images and references."""
         return f"{len(self.data.images):,} images with {len(self.data.links):,} references"
-
-    def samples_of(self, ids: Int64[np.ndarray, " images"]) -> Int64[np.ndarray, " samples"]:
-        """Return the images: each is one sample."""
-        return ids
 
     def load_batch(self, ids: Int64[np.ndarray, " images"], device: torch.device) -> PairBatch:
         """Decode images, with the references of each; a reference that several share comes once for each of them."""
@@ -161,7 +151,7 @@ class Captioning(SampleTask):
     @torch.no_grad()
     def answer(self, batch: PairBatch, found: Arrays | None) -> list[dict[str, Any]]:
         """Return per image the `caption`, and the mean `loss` of the references in nats per token."""
-        pixels = batch.pixels if found is None else StoredBatch.of_arrays(found).pixels.to(batch.pixels.device)
+        pixels = batch.pixels if found is None else stored(found).pixels.to(batch.pixels.device)
         written = self.model.generate(pixels, beams=self.beams, min_length=self.min_length, max_length=self.max_length)
         losses = caption_objective(self.model, batch.texts, batch.links[:, 0])(pixels)
         return [
@@ -185,10 +175,6 @@ class Captioning(SampleTask):
             target=self.target,
         )
         return StoredBatch.from_pixels(batch, pixels).arrays()
-
-    def beyond_budget(self, batch: PairBatch, found: Arrays, threat: ThreatModel) -> str:
-        """Return how a stored batch leaves the threat."""
-        return StoredBatch.of_arrays(found).beyond_budget(self.model, batch, threat)
 
     def rows_of(
         self,
@@ -215,11 +201,7 @@ class Captioning(SampleTask):
                     "linf": None if found is None else float(found["linf"][place]),
                 }
             )
-            if self.target is not None:
-                written = {side: rows[-1][f"{side}_caption"] for side in ("clean", "robust")}
-                rows[-1] |= {
-                    f"{s}_target": None if text is None else says(text, self.target) for s, text in written.items()
-                }
+            rows[-1] |= self.reached({side: rows[-1][f"{side}_caption"] for side in ("clean", "robust")})
         return rows
 
     @classmethod
@@ -288,24 +270,6 @@ class Captioning(SampleTask):
                 )
         return notes + [f"{metric} is missing: {why}." for metric, why in unavailable_metrics().items()]
 
-    def examples(self, rows: Rows, part: Part, *, count: int) -> tuple[Example, ...]:
-        """Return images spread evenly over the data."""
-        chosen, examples = spread_evenly(list(range(len(rows))), count=count), []
-        for number, ids in enumerate(self.batches):
-            here = [place for place in chosen if place in ids]
-            if not here:
-                continue
-            stored = part.store.read(number, ids)
-            pixels = (self.load_batch(ids, torch.device("cpu")).pixels * 255).round().byte()
-            for place in here:
-                at, row = int(np.searchsorted(ids, place)), rows[place]
-                clean = pixels[at].permute(1, 2, 0).numpy()
-                asked = [Item("The picture", picture=clean)]
-                said: dict[str, tuple[Item, ...]] = {"It writes": (Item(text=row["clean_caption"]),)}
-                if stored is not None:
-                    after = stored["grey"][at].transpose(1, 2, 0)
-                    asked = [Item("The picture", picture=after, clean=clean)]
-                    said["Under attack"] = (Item(text=row["robust_caption"], source=row["clean_caption"]),)
-                said["People wrote"] = tuple(Item(text=text) for text in row["references"])
-                examples.append(Example(tuple(asked), said))
-        return tuple(examples)
+    def shown(self, row: Mapping[str, Any]) -> tuple[str, Mapping[str, str], Sequence[str]]:
+        """Return what is written for the picture, and its references."""
+        return "The picture", {side: row[f"{side}_caption"] for side in ("clean", "robust")}, row["references"]

@@ -175,8 +175,14 @@ class SamplesTask(SampleTask):
 
     def attack(self, batch: "Loaded", clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int) -> Arrays:
         """Attack a batch in the samples' own storage types."""
+        return self.attacked_on(self.net, batch, clean, attack, threat, seed)
+
+    def attacked_on(
+        self, net: Any, batch: "Loaded", clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Return what an attack on a model finds, which may be `net` within something else."""
         found = attack_samples(
-            self.net,
+            net,
             batch.samples,
             threat=threat,
             attack=attack.name,
@@ -191,7 +197,7 @@ class SamplesTask(SampleTask):
         )
         return {
             "attacked": found.attacked,
-            **{f"values/{m}": found.samples.modalities[m] for m in self.net.modalities},
+            **{f"values/{m}": found.samples.modalities[m] for m in net.modalities},
             **{f"edited/{m}": values for m, values in found.edited.items()},
             **{f"linf/{m}": values for m, values in found.linf.items()},
         }

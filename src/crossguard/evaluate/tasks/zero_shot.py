@@ -14,7 +14,6 @@ from torch.nn.functional import log_softmax, normalize
 
 from crossguard.attacks.budget import count_word_edits
 from crossguard.attacks.candidates import CandidateSource
-from crossguard.attacks.samples import attack_samples
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.storage import Storage
 from crossguard.attacks.victims import Plain, Victim
@@ -23,7 +22,7 @@ from crossguard.data import LabelledImages, MultiModalSamples
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.examples import Example, Item, spread_evenly
 from crossguard.evaluate.features import check_model
-from crossguard.evaluate.fingerprint import describe
+from crossguard.evaluate.fingerprint import add_pictures, describe
 from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.task import Part, Rows
 from crossguard.evaluate.tasks.class_names import NamePool, plain_pool, pool_within
@@ -293,39 +292,17 @@ class ZeroShot(Classification):
         self, victim: Victim, batch: Loaded, clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int
     ) -> dict[str, np.ndarray]:
         if not self.half_first:
-            return self._attacked(victim, batch, clean, attack, threat, seed)
-        found = self._attacked(InHalf(victim), batch, clean, attack, threat, seed)
+            return self.attacked_on(victim, batch, clean, attack, threat, seed)
+        found = self.attacked_on(InHalf(victim), batch, clean, attack, threat, seed)
         found["half"] = found["attacked"] != batch.samples.labels
         stands = np.flatnonzero(~found["half"])
         if len(stands):
             left = Loaded(batch.samples.select(stands), batch.ids[stands], batch.device)
-            again = self._attacked(victim, left, clean[stands], attack, threat, seed) | {"half": found["half"][stands]}
+            again = self.attacked_on(victim, left, clean[stands], attack, threat, seed) | {
+                "half": found["half"][stands]
+            }
             found = {key: _replaced(values, stands, again[key]) for key, values in found.items()}
         return found
-
-    def _attacked(
-        self, victim: Victim, batch: Loaded, clean: Any, attack: NamedAttack, threat: ThreatModel, seed: int
-    ) -> dict[str, np.ndarray]:
-        found = attack_samples(
-            victim,
-            batch.samples,
-            threat=threat,
-            attack=attack.name,
-            attack_options=attack.options,
-            objective=self.objective,
-            storage=self._storage,
-            seed=seed,
-            batch_size=len(batch.ids),
-            known_answers=clean,
-            places=batch.ids,
-            device=batch.device,
-        )
-        return {
-            "attacked": found.attacked,
-            "values/image": found.samples.modalities["image"],
-            "edited/image": found.edited["image"],
-            "linf/image": found.linf["image"],
-        }
 
     def rows_of(self, batch: Loaded, clean: Any, robust: Any, found: Any) -> list[dict[str, Any]]:
         """Return one row per picture."""
@@ -388,9 +365,6 @@ def _picture(pixels: Float[np.ndarray, "3 height width"]) -> np.ndarray:
 def images_fingerprint(data: LabelledImages) -> str:
     """Return 32 hexadecimal digits that change with any picture, label, class name or prompt."""
     digest = blake2b(f"{data.classes!r} {data.templates!r};".encode(), digest_size=16)
-    for picture in data.images:
-        content = picture.read()
-        digest.update(f"{picture.key!r} {len(content)};".encode())
-        digest.update(content)
+    add_pictures(digest, data.images)
     digest.update(data.labels.tobytes())
     return digest.hexdigest()
