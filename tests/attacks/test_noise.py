@@ -39,3 +39,21 @@ def test_bits_are_fair():
     for place in range(24):
         share = float(((bits >> place) & 1).float().mean())
         assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(bits.numel())
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**64), st.integers(0, 2**40))
+def test_values_are_those_of_the_hash_in_whole_numbers(sample, seed, stream):
+    def mix(x):
+        x = ((x ^ (x >> 16)) * 0x21F0AAAD) % 2**32
+        x = ((x ^ (x >> 15)) * 0x735A2D97) % 2**32
+        return x ^ (x >> 15)
+
+    def fold(value):
+        return (value ^ (value >> 32)) % 2**32
+
+    def salted(value, salt):
+        return fold((value * 0x9E3779B97F4A7C15 + salt * 0xD1B54A32D192ED03) % 2**64)
+
+    first, second = (mix(mix(mix(fold(sample)) ^ salted(seed, s)) ^ salted(stream, s + 1)) for s in (1, 3))
+    told = [(mix((mix(place ^ first) + second) % 2**32) >> 8) / 2**24 for place in range(5)]
+    assert uniform(torch.tensor([sample]), (5,), seed=seed, stream=stream)[0].tolist() == told

@@ -119,7 +119,7 @@ def count_word_edits(source: str, edited: str, *, kinds: Collection[WordEdit] = 
         >>> count_word_edits("a cat", "a black cat", kinds=["substitution"]) is None
         True
     """
-    a, b = source.split(), edited.split()
+    a, b = _without_common_ends(source.split(), edited.split())
     insert, delete, substitute = (1 if k in kinds else inf for k in ("insertion", "deletion", "substitution"))
     row = [j * insert if j else 0 for j in range(len(b) + 1)]
     for i, word in enumerate(a, start=1):
@@ -128,6 +128,16 @@ def count_word_edits(source: str, edited: str, *, kinds: Collection[WordEdit] = 
             change = 0 if word == other else substitute
             corner, row[j] = row[j], min(row[j] + delete, row[j - 1] + insert, corner + change)
     return None if row[-1] == inf else int(row[-1])
+
+
+def _without_common_ends(a: list[str], b: list[str]) -> tuple[list[str], list[str]]:
+    """Return what is left of two lists without the words that both begin or end with, which no edit need touch."""
+    if a == b:
+        return [], []
+    shorter = min(len(a), len(b))
+    start = next((i for i in range(shorter) if a[i] != b[i]), shorter)
+    end = next((i for i in range(shorter - start) if a[-1 - i] != b[-1 - i]), shorter - start)
+    return a[start : len(a) - end], b[start : len(b) - end]
 
 
 def within_words(source: str, edited: str, budget: WordEdits) -> bool:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Protocol, TypeAlias, runtime_checkable
 from weakref import WeakValueDictionary
 
@@ -36,6 +37,7 @@ class CandidateSource(Protocol):
         ...
 
 
+@lru_cache(maxsize=2**16)
 def attackable(core: str) -> bool:
     """Whether an attack may change a word at all: not punctuation, not a number, not a stop word or negation."""
     return any(letter.isalpha() for letter in core) and not is_stop_word(core)

@@ -107,8 +107,8 @@ def _distinct_rows(
     """Return the different token rows, their masks, and for every text the index of its row."""
     masks = tokens.mask.numpy()
     ids = tokens.ids.numpy()
-    # What padding holds does not matter; -1 tells it from every token.
-    keys = np.ascontiguousarray(np.where(masks, ids, -1))
-    rows = keys.view([("", keys.dtype)] * keys.shape[1]).ravel()
+    # What padding holds does not matter; 0 tells it from every token. Bytes, high ones first, sort as the numbers do.
+    keys = np.where(masks, ids + 1, 0).astype(">u4")
+    rows = keys.view(f"S{4 * keys.shape[1]}").ravel()
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     return ids[first], masks[first], inverse.ravel()

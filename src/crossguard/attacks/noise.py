@@ -7,10 +7,8 @@ mixing function is a 32-bit xor-multiply-shift hash of good avalanche (constants
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
-
-_MASK = 0xFFFFFFFF
 
 
 def uniform(
@@ -37,7 +35,7 @@ def uniform(
     """
     bits = _bits(ids.to(device), math.prod(shape), seed=seed, stream=stream)
     # 24 bits: every value is exact in float32 and below one.
-    return ((bits >> 8).float() / 2**24).view(len(ids), *shape)
+    return (_shifted(bits, 8).float() / 2**24).view(len(ids), *shape)
 
 
 def normal(
@@ -56,26 +54,27 @@ def normal(
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :size].reshape(len(ids), *shape)
 
 
-def _bits(ids: Int64[Tensor, " samples"], size: int, *, seed: int, stream: int) -> Int64[Tensor, "samples values"]:
+def _bits(ids: Int64[Tensor, " samples"], size: int, *, seed: int, stream: int) -> Int32[Tensor, "samples values"]:
     # Two keys per row, so that rows whose first keys differ little are not shifted copies of each other.
-    keys = [_mix(_mix(_mix(_fold(ids)) ^ _fold_int(seed, salt)) ^ _fold_int(stream, salt + 1)) for salt in (1, 3)]
-    counter = torch.arange(size, device=ids.device)
-    return _mix((_mix(counter ^ keys[0][:, None]) + keys[1][:, None]) & _MASK)
+    folded = _mix((ids ^ (ids >> 32)).to(torch.int32))
+    keys = [_mix(_mix(folded ^ _folded(seed, salt)) ^ _folded(stream, salt + 1)) for salt in (1, 3)]
+    counter = torch.arange(size, dtype=torch.int32, device=ids.device)
+    return _mix(_mix(counter ^ keys[0][:, None]) + keys[1][:, None])
 
 
-def _fold(values: Int64[Tensor, " samples"]) -> Int64[Tensor, " samples"]:
-    return (values ^ (values >> 32)) & _MASK
-
-
-def _fold_int(value: int, salt: int) -> int:
+def _folded(value: int, salt: int) -> int:
     mixed = (value * 0x9E3779B97F4A7C15 + salt * 0xD1B54A32D192ED03) & (2**64 - 1)
-    return (mixed ^ (mixed >> 32)) & _MASK
+    folded = (mixed ^ (mixed >> 32)) & 0xFFFFFFFF
+    return folded - ((folded & 0x80000000) << 1)  # the same 32 bits, with a sign
 
 
-def _mix(x: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    # 32-bit values in int64; the constants are below 2^31, so that no product overflows.
-    x = x ^ (x >> 16)
-    x = (x * 0x21F0AAAD) & _MASK
-    x = x ^ (x >> 15)
-    x = (x * 0x735A2D97) & _MASK
-    return x ^ (x >> 15)
+def _shifted(x: Int32[Tensor, "*shape"], places: int) -> Int32[Tensor, "*shape"]:
+    """Shift right, zeros coming in: the shift of signed numbers repeats the sign."""
+    return (x >> places) & ((1 << (32 - places)) - 1)
+
+
+def _mix(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    # Signed numbers, whose sums and products wrap around as those of unsigned ones do; the constants have no sign.
+    x = (x ^ _shifted(x, 16)) * 0x21F0AAAD
+    x = (x ^ _shifted(x, 15)) * 0x735A2D97
+    return x ^ _shifted(x, 15)

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 _PIECE = re.compile(r"\S+")
 _CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)
@@ -25,6 +26,7 @@ class Word:
     core: str
 
 
+@lru_cache(maxsize=2**16)  # attacks come back to the same texts
 def split_words(text: str) -> tuple[Word, ...]:
     """Return one `Word` per white-space piece.
 

@@ -54,9 +54,16 @@ def links_among(
 
     An index may be chosen more than once; every copy gets its links.
     """
-    rows = [
-        (row, column)
-        for row, image in enumerate(image_ids)
-        for column in np.flatnonzero(np.isin(text_ids, pairs.texts_of(int(image))))
-    ]
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+    texts, bounds = pairs.texts_by_image
+    first, last = bounds[image_ids], bounds[image_ids + 1]
+    row, text = np.repeat(np.arange(len(image_ids)), last - first), texts[_ranges(first, last)]
+    order = np.argsort(text_ids, kind="stable")
+    first, last = (np.searchsorted(text_ids[order], text, side=side) for side in ("left", "right"))
+    found = np.stack([np.repeat(row, last - first), order[_ranges(first, last)]], axis=1)
+    return found[np.lexsort((found[:, 1], found[:, 0]))].astype(np.int64)
+
+
+def _ranges(first: Int64[np.ndarray, " some"], last: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " _"]:
+    """Return all numbers from each `first` to the one before each `last`."""
+    counts = last - first
+    return np.arange(counts.sum()) + np.repeat(first - (counts.cumsum() - counts), counts)

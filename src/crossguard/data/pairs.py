@@ -130,7 +130,8 @@ class OneToManyPairs:
         return self.images[index].load()
 
     @cached_property
-    def _by_image(self) -> tuple[Int64[np.ndarray, " links"], Int64[np.ndarray, " bounds"]]:
+    def texts_by_image(self) -> tuple[Int64[np.ndarray, " links"], Int64[np.ndarray, " bounds"]]:
+        """All texts image by image, and where those of each image begin, with the end of the last."""
         return self.links[:, 1], np.searchsorted(self.links[:, 0], np.arange(len(self.images) + 1))
 
     @cached_property
@@ -140,7 +141,7 @@ class OneToManyPairs:
 
     def texts_of(self, image: int) -> Int64[np.ndarray, " texts"]:
         """Return the indices of the texts linked to an image, ascending."""
-        ends, bounds = self._by_image
+        ends, bounds = self.texts_by_image
         return ends[bounds[image] : bounds[image + 1]]
 
     def images_of(self, text: int) -> Int64[np.ndarray, " images"]:

@@ -16,6 +16,7 @@ from crossguard.models.patches import keep_tokens
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_transformers, told_name, write_model
+from crossguard.models.token_ids import token_ids
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -119,14 +120,8 @@ class BLIP(ReadsPictures):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean as BLIP does, tokenise as `[CLS] x [SEP]`, pad to the longest of the batch."""
-        encoded = self.tokenizer(
-            [clean_for_blip(text, max_words=MAX_WORDS, mask_token=self.mask_token) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+        cleaned = [clean_for_blip(text, max_words=MAX_WORDS, mask_token=self.mask_token) for text in texts]
+        return token_ids(self.tokenizer, cleaned, most=self.context_length)
 
     def encode_image(
         self,

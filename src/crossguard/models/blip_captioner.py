@@ -15,6 +15,7 @@ from crossguard.models.captions import clean_for_blip
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_transformers, told_name, write_model
+from crossguard.models.token_ids import token_ids
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -94,16 +95,9 @@ class BlipCaptioner(ReadsPictures):
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean captions as BLIP does, put the prompt before them, and tokenise as `[DEC] prompt x [SEP]`."""
         cleaned = [clean_for_blip(text, max_words=MAX_WORDS) for text in texts]
-        encoded = self.tokenizer(
-            [self.prompt + text for text in cleaned],
-            padding=True,
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        ids = encoded["input_ids"]
-        ids[:, 0] = self.network.config.text_config.bos_token_id
-        return Tokens(ids, encoded["attention_mask"].bool())
+        tokens = token_ids(self.tokenizer, [self.prompt + text for text in cleaned], most=self.context_length)
+        tokens.ids[:, 0] = self.network.config.text_config.bos_token_id
+        return tokens
 
     def caption_loss(
         self,

@@ -27,6 +27,7 @@ from crossguard.models.pixels import PixelRule
 from crossguard.models.prefixes import pool_by_beginnings
 from crossguard.models.storage import CONFIG, load_transformers, told_name, write_model
 from crossguard.models.supplied import NOTHING, Supplied
+from crossguard.models.token_ids import token_ids
 from crossguard.models.tokenizers import check_vocabulary
 
 
@@ -45,15 +46,7 @@ class ReadsTexts(ReadsPictures):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+        return token_ids(self.tokenizer, texts, most=self.context_length, padding_side="right")
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Float[Tensor, "texts dim"]:
         """Embed texts or tokens."""

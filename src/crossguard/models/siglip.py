@@ -19,6 +19,7 @@ from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import CONFIG, load_transformers, told_name, write_model
 from crossguard.models.supplied import NOTHING, Supplied
+from crossguard.models.token_ids import token_ids
 from crossguard.models.tokenizers import check_vocabulary
 
 
@@ -85,16 +86,8 @@ class SigLIP(ReadsPictures):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
-        encoded = self.tokenizer(
-            [text.lower() for text in texts] if self.lower_case else list(texts),
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.context_length,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+        read = [text.lower() for text in texts] if self.lower_case else texts
+        return token_ids(self.tokenizer, read, most=self.context_length, padding_side="right")
 
     def encode_image(
         self,

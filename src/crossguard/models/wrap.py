@@ -14,6 +14,7 @@ from crossguard.models.clip import spelt_mask
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_weights, save_weights, told_name
+from crossguard.models.token_ids import token_ids
 
 
 class TwoTowers(ReadsPictures):
@@ -61,15 +62,7 @@ class TwoTowers(ReadsPictures):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokenise, pad to the longest text of the batch, cut at `context_length` tokens."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.context_length,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+        return token_ids(self.tokenizer, texts, most=self.context_length)
 
     def encode_image(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images dim"]:
         """Embed pixels in [0, 1]; differentiable."""

@@ -19,6 +19,7 @@ from crossguard.models.originals import check_shapes
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import told_name, write_model
+from crossguard.models.token_ids import token_ids
 from crossguard.models.tokenizers import load_tokenizer
 from crossguard.models.wordpiece import wordpiece_tokenizer
 
@@ -113,14 +114,8 @@ class ALBEF(ReadsPictures):
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Clean as ALBEF does (punctuation deleted), tokenise as `[CLS] x`, pad to the longest of the batch."""
         words = self.network.config.max_words
-        encoded = self.tokenizer(
-            [clean_for_albef(text, max_words=words, mask_token=self.mask_token) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())
+        cleaned = [clean_for_albef(text, max_words=words, mask_token=self.mask_token) for text in texts]
+        return token_ids(self.tokenizer, cleaned, most=self.context_length)
 
     def encode_image(
         self,
