@@ -12,6 +12,7 @@ from command_line import invoke, said
 from crossguard import imports
 from crossguard.attacks import ATTACKS, PGD, make_attack, register_attack
 from crossguard.attacks.base import Attack
+from crossguard.augment import AUGMENTATIONS, augment, register_augmentation
 from crossguard.data import DATASETS, load_pairs, register_data
 from crossguard.models import MODELS, load_model, register_model
 from crossguard.training import DEFENCES, Contrast, register_defence
@@ -32,7 +33,7 @@ register_attack("mine", Mine, summary="PGD under a name of my own")
 def as_before(monkeypatch):
     """Take out again what a test registers and imports."""
     monkeypatch.delenv(imports.VARIABLE, raising=False)
-    tables = (ATTACKS, DEFENCES, MODELS, DATASETS)
+    tables = (ATTACKS, DEFENCES, MODELS, DATASETS, AUGMENTATIONS)
     held, loaded = [dict(table) for table in tables], set(sys.modules)
     monkeypatch.setattr(imports, "_imported", {})
     yield
@@ -124,12 +125,14 @@ def test_a_module_that_is_not_there_is_told(recipe):
     assert "no_such_module" in said("validate", recipe, "--import", "no_such_module", code=2)
 
 
-def test_the_page_s_parts_work(toy_pairs):
+def test_the_page_s_parts_work(toy_pairs, tmp_path):
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
         exec(compile(block, "own-parts.md", "exec"), {})
     assert make_attack("mine", steps=8).steps == 8
     assert load_model("mine-clip").name == "mine-clip"
     assert DEFENCES["half-and-half"].attacks == {"image", "text"}
+    made = augment(toy_pairs, sources=[{"name": "prefixed", "options": {"words": "see"}}], folder=tmp_path / "made")
+    assert set(made.texts) == {*toy_pairs.texts, *(f"see {text}" for text in toy_pairs.texts)}
     found = load_pairs("emoji-faces", split="val", group="cat")
     assert found.texts
     assert all("cat" in text for text in found.texts)
@@ -153,6 +156,8 @@ def test_parts_that_are_none_are_refused():
         register_defence("mat", [Contrast("clean", "clean")], summary="")
     with pytest.raises(ValueError, match="one of crossguard's own"):
         register_data("emoji", load_pairs, summary="")
+    with pytest.raises(ValueError, match="one of crossguard's own"):
+        register_augmentation("eda", make_attack, summary="")
     with pytest.raises(ValueError, match=r"'clip' has \['clip'\]"):
         register_model("mine", load_model, summary="", model_types=["clip"])
 

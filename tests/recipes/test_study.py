@@ -20,7 +20,8 @@ from crossguard.progress import Silent
 from crossguard.recipes import RecipeError, parse_recipe
 from crossguard.recipes.study import arms, perform, perform_study, plan_study, work
 from crossguard.recipes.study.cost import TrainingCost
-from crossguard.recipes.study.judge import held_out, trials
+from crossguard.recipes.study.judge import judged_by, trials
+from crossguard.recipes.study.pairs import load_judging, load_training
 from crossguard.recipes.study.passes import count_passes
 from crossguard.report.study import study_markdown, write_study
 from crossguard.runs import RunBusy, read_rows
@@ -50,12 +51,18 @@ def settings(tiny_clip, toy_pairs, tmp_path):
         "tables": {
             "main": {"title": "Main", "attacks": {"pgd": ["image"], "co-attack": ["joint"]}},
             "more": {"title": "More", "attacks": {"pgd": ["image"]}, "figure": "samples"},
+            "sources": {"title": "Sources", "attacks": {"pgd": ["image"]}, "figure": "measures"},
         },
         "arms": {
             "undefended": {"tables": ["main"]},
             "tecoa": {"tables": ["main"], "defence": "tecoa"},
             "mat": {"tables": ["main", "more"], "defence": "mat", "links": "originals"},
-            "mat+": {"tables": ["main", "more"], "defence": "mat+", "sources": ["own-texts"], "per_sample": 2},
+            "mat+": {
+                "tables": ["main", "more", "sources"],
+                "defence": "mat+",
+                "sources": ["own-texts"],
+                "per_sample": 2,
+            },
             "new": {"tables": ["more"], "defence": "mat", "links": "new-originals"},
         },
     }
@@ -81,7 +88,7 @@ def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_p
     assert found.missing == 0
     trained = [arm for arm in recipe_of(settings).arms.values() if arm.defence is not None]
     assert all(counted.count(arm) == len(settings["seeds"]) for arm in trained)
-    main, more = found.tables
+    main, more, _ = found.tables
     assert [row.name for row in main.rows] == ["undefended", "tecoa", "mat", "mat+"]
     assert [row.name for row in more.rows] == ["mat", "mat+", "new"]
     assert main.columns == ("clean", "pgd, image", "co-attack, joint")
@@ -92,6 +99,7 @@ def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_p
     assert set(by_name["mat+"].measures) == {"alignment", "diversity", "gap"}
     assert by_name["mat"].images.mean == 8
     assert by_name["mat+"].texts.mean > by_name["mat"].texts.mean
+    assert by_name["mat+"].false_negatives.mean == 0
     assert more.rows[-1].images.mean == 16  # new originals
     assert set(main.passes) == {"pgd, image", "co-attack, joint"}
     assert main.passes["co-attack, joint"].per_text > main.passes["pgd, image"].per_text
@@ -133,8 +141,10 @@ def test_arms_and_tables_may_be_added_later_but_nothing_else_may_change(settings
     study_of(first)
     rows = settings["run"] + "/arms/mat/seed-0/rows.jsonl"
     before = read_rows(rows)
-    more = {**first, "arms": {name: settings["arms"][name] for name in ("mat", "tecoa")}}
-    assert [row.name for row in study_of(more).tables[0].rows] == ["mat", "tecoa"]
+    more = {**first, "arms": {name: settings["arms"][name] for name in ("mat", "tecoa", "undefended")}}
+    some = study_of({**more, "only": ["tecoa"]})
+    assert [row.name for row in some.tables[0].rows] == ["mat", "tecoa"]
+    assert some.missing == 2
     assert read_rows(rows) == before
     with pytest.raises(ValueError, match="`batch_size` is 4 there and 6 now"):
         study_of({**more, "batch_size": 6})
@@ -250,7 +260,7 @@ def test_mistakes_of_a_study_are_told_before_any_work(settings):
         "arms.mat.options.learing_rate",
         "arms.mat.options.seed",
         "arms.mat.options",
-        "arms.mat+.sources.0",
+        "arms.mat+.sources.0.name",
     ]
     with pytest.raises(RecipeError, match="reference: expected a trained arm, but got 'undefended'"):
         recipe_of({**settings, "reference": "undefended"})
@@ -263,6 +273,156 @@ def test_too_few_images_are_told_before_any_work(settings):
     with pytest.raises(ValueError, match="Expected at least 100 images"):
         study_of({**settings, "new_originals": 100})
     assert not Path(settings["run"]).exists()
+
+
+def test_an_attack_may_judge_on_fewer_images_and_by_one_set_for_both_directions(settings, tmp_path):
+    settings |= {"arms": {"mat": settings["arms"]["mat"]}, "seeds": [0, 1]}
+    settings["primary"] = {"attack": "adaptive", "part": "joint", "rank": 5}
+    adaptive = {"options": {"steps": 5, "rounds": 1}, "parts": ["joint"], "max_samples": 4}
+    settings["tables"] = {
+        "main": {"title": "Main", "attacks": {"pgd": ["image"], "adaptive": adaptive}},
+        "more": settings["tables"]["more"],
+    }
+    found = study_of(settings)
+    table = found.tables[0]
+    of_four = "adaptive, joint (4 images)"
+    assert table.columns == ("clean", "clean (4 images)", "pgd, image", of_four, f"{of_four}, shared")
+    assert (found.images, found.rank, found.primary) == (6, 5, of_four)
+    recipe = recipe_of(settings)
+    test = load_judging(recipe)
+    few = judged_by(recipe, "adaptive", test)
+    assert [image.key for image in few.images] == [test.images[i].key for i in (0, 2, 3, 5)]
+    (row,) = table.rows
+    rows = read_rows(settings["run"] + "/arms/mat/seed-0/rows.jsonl")
+    by_attack = {one["attack"]: one for one in rows if one["section"] == "study"}
+    assert set(by_attack["pgd"]["ranks"]) == {"clean", "robust"}
+    assert set(by_attack["adaptive"]["ranks"]) == {"clean", "robust", "shared"}
+    for column, one in {"clean": by_attack["pgd"], "clean (4 images)": by_attack["adaptive"]}.items():
+        model = load_model(settings["run"] + "/arms/mat/seed-0/model")
+        clean = evaluate(model, test if one is by_attack["pgd"] else few, device="cpu", examples=0).clean
+        assert one["clean"] == clean
+        assert column in row.cells
+    # Each direction by its own set is attacked at least as well as both by one.
+    for metric, value in by_attack["adaptive"]["robust"].items():
+        if metric.endswith("@1"):
+            assert value <= by_attack["adaptive"]["shared"][metric]
+    two = [read_rows(f"{settings['run']}/arms/mat/seed-{seed}/rows.jsonl") for seed in (0, 1)]
+    left = [one["robust"] for rows in two for one in rows if one.get("attack") == "adaptive"]
+    assert row.recall[of_four].mean == pytest.approx(sum((v["tr@5"] + v["ir@5"]) / 2 for v in left) / 2)
+    mean = row.over_samples[of_four]["mean@5"]
+    assert mean.value == pytest.approx(row.recall[of_four].mean)
+    text = study_markdown(found)
+    assert f"fixed beforehand: mean of TR@5 and IR@5 under {of_four}" in text
+    assert "fixed beforehand" in write_study(tmp_path / "report.html", found, title="study").read_text()
+    settings["tables"]["main"]["attacks"]["adaptive"]["max_samples"] = 5
+    with pytest.raises(ValueError, match="`attack adaptive"):
+        study_of(settings)
+
+
+def test_images_that_are_held_out_judge_and_nothing_that_belongs_to_them_is_trained_on(settings):
+    whole = load_training(recipe_of(settings))
+    recipe = recipe_of({**settings, "test": None, "held_out": 5, "max_samples": None})
+    judging, training = load_judging(recipe), load_training(recipe)
+    assert len(judging.images) == 5
+    assert not {image.key for image in judging.images} & {image.key for image in training.images}
+    assert not set(judging.texts) & set(training.texts)
+    few = load_judging(recipe.model_copy(update={"judged_texts": 1}))
+    assert [image.key for image in few.images] == [image.key for image in judging.images]
+    assert len(few.texts) <= 5 < len(judging.texts)
+    kept = len(whole.images) - len(training.images)
+    groups, _ = whole.groups
+    apart = {image.key for image in judging.images}
+    held = {group for image, group in zip(whole.images, groups.tolist(), strict=True) if image.key in apart}
+    assert kept == sum(group in held for group in groups.tolist())
+    many = recipe_of({**settings, "test": None, "held_out": 999})
+    with pytest.raises(ValueError, match="more than 999 images"):
+        load_judging(many)
+
+
+def test_all_images_are_originals_where_no_number_is_given(settings):
+    del settings["originals"], settings["new_originals"], settings["arms"]["new"]
+    recipe = recipe_of(settings)
+    material = arms.draw_material(recipe, 0)
+    assert len(material.originals.images) == len(material.whole.images)
+    assert material.new_originals is None
+    assert study_markdown(perform.read_study(recipe)).startswith(f"Model {recipe.model}; all originals of json (test)")
+
+
+def test_options_of_the_study_are_those_of_every_arm_that_has_no_other(settings):
+    settings["options"] = {"clean_weight": 0.5, "pgd_steps": 1}
+    settings["arms"]["tecoa"]["options"] = {"clean_weight": 0.25}
+    recipe = recipe_of(settings)
+    found = {name: arms.trainer_options(recipe, arm) for name, arm in recipe.arms.items()}
+    assert found["mat"] == {"clean_weight": 0.5, "pgd_steps": 1}
+    assert found["tecoa"] == {"clean_weight": 0.25, "pgd_steps": 1}
+    material = arms.draw_material(recipe, 0)
+    costs = [
+        arms.training_cost(
+            recipe_of({**settings, "options": {"pgd_steps": steps}}),
+            recipe.arms["mat"],
+            material,
+            material.originals,
+            device="cpu",
+        )
+        for steps in (1, 2)
+    ]
+    assert costs[0].per_step < costs[1].per_step
+    settings["options"] = {"learning_rate": 1.0}
+    with pytest.raises(RecipeError, match="options.learning_rate: unknown option"):
+        study_of(settings)
+
+
+def test_false_negatives_are_those_of_the_steps_that_are_trained(settings):
+    """Where every pair is a sample, two of an image may meet; where links are known, none is a negative."""
+    sources = {"sources": ["own-texts"], "per_sample": 4, "tables": ["more"]}
+    settings["arms"] = {
+        "mat": settings["arms"]["mat"],
+        "pairs": {**sources, "defence": "mat", "links": "every-pair"},
+        "mat+": {**sources, "defence": "mat+"},
+    }
+    settings |= {"seeds": [0], "batch_size": 8, "steps": 3}
+    plan = {arm.name: arm for arm in plan_study(recipe_of(settings), progress=Silent()).arms}
+    found = {row.name: row for row in study_of(settings).tables[1].rows}
+    assert {name: row.false_negatives.mean for name, row in found.items()} == {
+        name: arm.false_negatives for name, arm in plan.items()
+    }
+    assert found["mat+"].false_negatives.mean == 0
+    assert found["pairs"].false_negatives.mean > found["mat"].false_negatives.mean
+
+
+def test_sources_may_have_options(settings):
+    def folder(source):
+        arm = {**settings["arms"]["mat+"], "sources": [source]}
+        recipe = recipe_of({**settings, "arms": {**settings["arms"], "mat+": arm}})
+        return recipe, arms.augmentation_folder(recipe, recipe.arms["mat+"], 0).name
+
+    (_, plain), (_, same) = folder("eda"), folder({"name": "eda"})
+    recipe, other = folder({"name": "eda", "options": {"alpha": 0.3}})
+    assert plain == same == "eda-2-seed-0" != other
+    material = arms.draw_material(recipe, 0)
+    made = arms.arm_pairs(recipe, recipe.arms["mat+"], material, seed=0, device="cpu", progress=Silent())
+    assert len(made.texts) > len(material.originals.texts)
+    settings["arms"]["mat+"]["sources"] = [{"name": "eda", "options": {"alfa": 0.3}}, "eda"]
+    with pytest.raises(RecipeError, match=r"sources.0.options: .*'alpha'(.|\n)*sources: expected every source once"):
+        study_of(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"held_out": 4}, "one of `test` and `held_out`, but got both"),
+        ({"test": None}, "one of `test` and `held_out`, but got none"),
+        ({"originals": None}, "new_originals: expected `originals` beside them"),
+        ({"new_originals": None}, "arms.new.links: expected `new_originals`"),
+        ({"only": ["mat", "mad"]}, r"only: expected names among .* but got \['mad'\]"),
+        ({"primary": {"attack": "pgd"}}, "primary: expected an attack and a part of it"),
+        ({"primary": {"attack": "sga"}}, "primary: expected an attack and a part of it"),
+        ({"primary": {"attack": "co-attack", "rank": 3}}, "primary.rank"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(settings, change, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_of({**settings, **change})
 
 
 def test_trials_of_an_arm_in_several_tables_are_run_once(settings):
@@ -334,7 +494,7 @@ def test_steps_within_turn_the_cost_around(per_step, per_text, texts, new_texts,
 def test_passes_are_what_the_attack_says(settings, toy_pairs):
     """One step of PGD: embedded clean and adversarial, there and back for the step, and again for its result."""
     recipe = recipe_of(settings)
-    model, test = load_model(recipe.model), held_out(recipe)
+    model, test = load_model(recipe.model), load_judging(recipe)
     threat = recipe.threat.build().only("image")
     counted = []
     for steps in (1, 4):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.training import Composition, draw_step
+from crossguard.training import Composition, draw_step, false_negatives
 
 SEEDS = st.integers(0, 10_000)
 
@@ -64,6 +64,47 @@ def test_one_to_one_steps_have_their_own_text_as_target(seed, step, data):
 
 
 @settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(2, 4))
+def test_every_pair_is_met_once_in_an_epoch_and_is_the_only_target_of_its_row(seed, size):
+    pairs = many_to_many(seed)
+    composition, per_epoch = Composition(size, every_pair=True), len(pairs.links) // size
+    met = Counter()
+    for step in range(per_epoch, 2 * per_epoch):
+        draw = draw_step(pairs, composition, seed=seed, step=step)
+        assert (draw.targets == np.eye(size, dtype=bool)).all()
+        same_text = draw.text_ids[:, None] == draw.text_ids[None, :]
+        assert (draw.ignored == (same_text & ~draw.targets)).all()
+        assert draw.false_negatives == int((true_links(pairs, draw) & ~draw.targets & ~draw.ignored).sum())
+        known = draw_step(pairs, Composition(size, one_to_many=True, every_pair=True), seed=seed, step=step)
+        assert (known.image_ids == draw.image_ids).all()
+        assert (known.text_ids == draw.text_ids).all()
+        assert (known.targets == true_links(pairs, draw)).all()
+        assert not known.ignored.any()
+        assert known.false_negatives == 0
+        met.update(zip(draw.image_ids.tolist(), draw.text_ids.tolist(), strict=True))
+    assert set(met.values()) == {1}
+    assert len(met) == size * per_epoch
+    assert set(met) <= {tuple(link) for link in pairs.links.tolist()}
+
+
+def photos(count, captions):
+    """Pictures that each have as many texts of their own."""
+    links = np.stack([np.repeat(np.arange(count), captions), np.arange(count * captions)], axis=1)
+    pictures = tuple(Picture(str(i), Path(f"{i}.png")) for i in range(count))
+    return OneToManyPairs("photos", "train", pictures, tuple(f"text {j}" for j in range(count * captions)), links)
+
+
+def test_false_negatives_are_as_many_as_chance_has_it():
+    """Of n (n - 1) ordered pairs of samples of a batch, each is of one picture with chance (k - 1) / (N k - 1)."""
+    pairs, size = photos(12, 5), 20
+    found = false_negatives(pairs, Composition(size, every_pair=True), seed=0, steps=600)
+    assert found == pytest.approx(size * (size - 1) * 4 / (12 * 5 - 1), rel=0.05)
+    assert false_negatives(pairs, Composition(10), seed=0, steps=50) == 0  # a picture comes once
+    many = Composition(10, one_to_many=True, texts_per_image=2)
+    assert false_negatives(pairs, many, seed=0, steps=50) == 0  # every true pair is known
+
+
+@settings(max_examples=25, deadline=None)
 @given(SEEDS, st.booleans())
 def test_an_epoch_takes_every_image_once_as_anchor(seed, one_to_many):
     pairs = many_to_many(seed)
@@ -102,6 +143,7 @@ def test_equal_compute_of_the_default_steps(toy_pairs):
         ({"images": 8, "texts_per_image": 2}, "one text per image in one-to-one training"),
         ({"images": 8, "one_to_many": True, "texts_per_image": 0}, ">= 1, but got 0 and 1"),
         ({"images": 2, "one_to_many": True, "images_per_text": 2}, "at least 2 texts per step"),
+        ({"images": 4, "one_to_many": True, "every_pair": True, "texts_per_image": 2}, "every pair is a sample, but"),
     ],
 )
 def test_impossible_steps_are_refused(values, message):
@@ -112,3 +154,6 @@ def test_impossible_steps_are_refused(values, message):
 def test_too_few_images_are_refused(toy_pairs):
     with pytest.raises(ValueError, match="at least 25 images .* has 24"):
         draw_step(toy_pairs, Composition(25), seed=0, step=0)
+    links = len(toy_pairs.links)
+    with pytest.raises(ValueError, match=f"at least {links + 1} pairs .* has {links}"):
+        draw_step(toy_pairs, Composition(links + 1, every_pair=True), seed=0, step=0)

@@ -1,4 +1,4 @@
-"""The four ways to have more pairs, as one option of the trainer."""
+"""The ways to have more pairs, as one option of the trainer."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,7 @@ from training_helpers import ToySource
 
 import crossguard as cg
 from crossguard.data.augmented import AugmentedPairs, save_augmented
-from crossguard.training import Pictures, draw_step, train
-from crossguard.training.composition import Composition
-from crossguard.training.links import arrange
+from crossguard.training import Pictures, arrange, false_negatives, train
 from shared import make_clip
 
 THREAT = cg.ThreatModel(image=cg.LInf(eps=8 / 255), text=cg.WordEdits(words=1))
@@ -40,14 +38,16 @@ def test_each_way_has_its_pairs_and_targets(augmented, toy_pairs):
     others = toy_pairs.select(images=range(16, 24))
     ways = {
         links: arrange(augmented, links, one_to_many=False, new_originals=others if "new" in links else None)
-        for links in ("originals", "extra-pairs", "one-to-many", "new-originals")
+        for links in ("originals", "extra-pairs", "every-pair", "one-to-many", "new-originals")
     }
-    assert {way: (len(a.pairs.images), a.one_to_many) for way, a in ways.items()} == {
-        "originals": (12, False),
-        "extra-pairs": (24, False),
-        "one-to-many": (24, True),
-        "new-originals": (20, False),
+    assert {way: (len(a.pairs.images), a.one_to_many, a.every_pair) for way, a in ways.items()} == {
+        "originals": (12, False, False),
+        "extra-pairs": (24, False, False),
+        "every-pair": (24, False, True),
+        "one-to-many": (24, True, False),
+        "new-originals": (20, False, False),
     }
+    assert ways["every-pair"].samples == len(augmented.links)
     assert ways["originals"].pairs.name == "toy"
     assert ways["new-originals"].pairs.images[12:] == others.images
     plain = arrange(toy_pairs, "originals", one_to_many=False)
@@ -61,18 +61,12 @@ def test_without_a_word_the_defence_decides(augmented, one_to_many):
 
 
 def test_true_pairs_are_negatives_of_extra_pairs_but_not_of_one_to_many(augmented):
-    false = {}
-    for links in ("extra-pairs", "one-to-many"):
-        way = arrange(augmented, links, one_to_many=False)
-        composition = Composition(12, one_to_many=way.one_to_many)
-        false[links] = 0
-        for step in range(20):
-            draw = draw_step(way.pairs, composition, seed=0, step=step)
-            true = np.zeros_like(draw.targets)
-            true[draw.links[:, 0], draw.links[:, 1]] = True
-            false[links] += int((true & ~draw.targets & ~draw.ignored).sum())
+    ways = {
+        links: arrange(augmented, links, one_to_many=False) for links in ("extra-pairs", "every-pair", "one-to-many")
+    }
+    false = {links: false_negatives(way.pairs, way.composition(12), seed=0, steps=20) for links, way in ways.items()}
     assert false["one-to-many"] == 0
-    assert false["extra-pairs"] > 0
+    assert 0 < false["extra-pairs"] < false["every-pair"]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +74,10 @@ def test_true_pairs_are_negatives_of_extra_pairs_but_not_of_one_to_many(augmente
     [
         ({"links": "one-to-may"}, "did you mean 'one-to-many'"),
         ({"links": "new-originals"}, "`new_originals` together with links='new-originals'"),
-        ({"defence": "mat+", "links": "extra-pairs"}, "use 'mat' to compare the four"),
+        ({"defence": "mat+", "links": "extra-pairs"}, "use 'mat' to compare the ways"),
         ({"links": "originals", "batch_size": 13}, "at least 13 images .* 'toy' .* has 12"),
+        ({"links": "every-pair", "batch_size": 999}, "at least 999 pairs"),
+        ({"links": "every-pair", "start": "warm"}, "start='uniform' or 'clean' with links='every-pair'"),
     ],
 )
 def test_ways_that_make_no_sense_are_refused(augmented, options, message):

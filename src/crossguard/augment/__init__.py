@@ -12,7 +12,7 @@ from crossguard.augment.own import OwnImages, OwnTexts
 from crossguard.augment.pixels import PixelSource
 from crossguard.augment.randaugment import RandAugment
 from crossguard.augment.rewrite import Rewrite
-from crossguard.augment.table import AUGMENTATIONS, AugmentationRow, make_augmentation
+from crossguard.augment.table import AUGMENTATIONS, AugmentationRow, make_augmentation, register_augmentation
 from crossguard.augment.thin import thin
 from crossguard.data.augmented import AugmentedPairs, load_augmented
 
@@ -46,6 +46,7 @@ __all__ = [
     "make_augmentation",
     "read_manifest",
     "read_measures",
+    "register_augmentation",
     "sample_id",
     "sample_ids",
     "thin",

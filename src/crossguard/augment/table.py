@@ -49,6 +49,21 @@ AUGMENTATIONS = Table[AugmentationRow](
 )
 
 
+def register_augmentation(name: str, build: Callable[..., Source], *, summary: str, gives: Side = "texts") -> None:
+    """Add an augmentation source of your own to the table, so that recipes and `augment` can name it.
+
+    Args:
+        name: what it is called; what it builds has the same `name`.
+        build: makes a `TextSource` or an `ImageSource`; its keyword arguments are its options.
+        summary: one line for listings.
+        gives: whether it makes "texts" or "images".
+
+    Raises:
+        ValueError: a name of the package's own.
+    """
+    AUGMENTATIONS.register(AugmentationRow(name, summary, gives, build))
+
+
 def make_augmentation(source: "str | Mapping[str, Any] | Source") -> Source:
     """Build a source by name, or from {"name": ..., "options": {...}}; one already built is returned as it is.
 

@@ -20,6 +20,7 @@ from crossguard.recipes.schema import (
     SPELLED,
     AnyRecipe,
     Attack,
+    AugmentationSource,
     AugmentRecipe,
     CertifyRecipe,
     Data,
@@ -57,7 +58,7 @@ def check_names(recipe: AnyRecipe) -> list[str]:
         problems += _table(recipe)
     elif isinstance(recipe, StudyRecipe):
         problems += [*_model(recipe.model, "vision-language"), *_data(recipe.data, "data", "pairs")]
-        problems += [*_data(recipe.test, "test", "pairs"), *_study(recipe)]
+        problems += [*([] if recipe.test is None else _data(recipe.test, "test", "pairs")), *_study(recipe)]
     else:
         problems += _certify(recipe)
     return problems
@@ -183,19 +184,24 @@ def _train(recipe: TrainRecipe) -> Iterator[str]:
 
 def _augment(recipe: AugmentRecipe) -> Iterator[str]:
     yield from _data(recipe.data, "data", "pairs", also="expressions")
-    for place, source in enumerate(recipe.sources):
-        key = f"sources.{place}"
-        yield from _row(AUGMENTATIONS, source.name, f"{key}.name")
-        if source.name in AUGMENTATIONS:
-            what = f"augmentation source {source.name!r}"
-            yield from _options(AUGMENTATIONS[source.name].build, source.options, key, what=what, build=True)
-    names = [source.name for source in recipe.sources]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"sources: expected every source once, but got {name!r} {names.count(name)} times"
+    yield from _sources(recipe.sources, "sources")
     if recipe.model is not None:
         yield from _model(recipe.model, "vision-language")
     elif recipe.min_alignment is not None:
         yield "min_alignment: expected a `model` to measure alignment with, but the recipe has none"
+
+
+def _sources(sources: Sequence[AugmentationSource], key: str) -> Iterator[str]:
+    """Augmentation sources that no table holds, options that they do not take, and names that come again."""
+    for place, source in enumerate(sources):
+        at = f"{key}.{place}"
+        yield from _row(AUGMENTATIONS, source.name, f"{at}.name")
+        if source.name in AUGMENTATIONS:
+            what = f"augmentation source {source.name!r}"
+            yield from _options(AUGMENTATIONS[source.name].build, source.options, at, what=what, build=True)
+    names = [source.name for source in sources]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{key}: expected every source once, but got {name!r} {names.count(name)} times"
 
 
 def _certify(recipe: CertifyRecipe) -> Iterator[str]:
@@ -306,12 +312,12 @@ def _study(recipe: StudyRecipe) -> Iterator[str]:
             for part in judging.parts:
                 if not {"image", "text"} & uses >= ({"image", "text"} if part == "joint" else {part}):
                     yield f"{key}: {part!r} is more than it attacks ({', '.join(sorted(uses))})"
+    yield from _unknown_options(recipe.options, "options", given=_GIVEN_BY_STUDY | {"learning_rate"})
     for name, arm in recipe.arms.items():
         if arm.defence is not None:
             yield from _row(DEFENCES, arm.defence, f"arms.{name}.defence")
         yield from _unknown_options(arm.options, f"arms.{name}.options", given=_GIVEN_BY_STUDY)
-        for place, source in enumerate(arm.sources):
-            yield from _row(AUGMENTATIONS, source, f"arms.{name}.sources.{place}")
+        yield from _sources(arm.sources, f"arms.{name}.sources")
 
 
 def _row(table: Mapping[str, Any], name: str, key: str) -> Iterator[str]:

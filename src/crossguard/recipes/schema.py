@@ -542,10 +542,21 @@ class JudgingAttack(_Section):
     ]
     attack: Annotated[str | None, Field(description="`crossguard list attacks`; default: its own name here")] = None
     options: Options = Field(default_factory=dict)
+    max_samples: Annotated[
+        Positive | None, Field(description="images that this attack judges on, evenly spread; default: all that judge")
+    ] = None
 
     def named(self, name: str) -> Attack:
         """Return the attack that has this name in a table of a study."""
         return Attack(name=self.attack or name, options=self.options)
+
+
+class Primary(_Section):
+    """The figure by which a study compares, fixed before it begins: the mean of TR@K and IR@K under one attack."""
+
+    attack: Annotated[str, Field(description="its name in the tables")]
+    part: Literal["image", "text", "joint"] = "joint"
+    rank: Annotated[Literal[1, 5, 10], Field(description="K of R@K")] = 1
 
 
 class Judged(_Section):
@@ -562,6 +573,11 @@ class Judged(_Section):
     ] = None
 
 
+def _source(value: object) -> object:
+    """Read `eda` as `{name: eda}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class StudyArm(_Section):
     """One way to train (or to leave the model as it came); it is trained once per seed."""
 
@@ -570,12 +586,13 @@ class StudyArm(_Section):
         None
     )
     links: Annotated[
-        Literal["originals", "extra-pairs", "one-to-many", "new-originals"] | None,
+        Literal["originals", "extra-pairs", "every-pair", "one-to-many", "new-originals"] | None,
         Field(description="how more samples are used; default: as the defence has it"),
     ] = None
-    sources: Annotated[list[str], Field(description="augmentation sources that are added to the originals")] = Field(
-        default_factory=list
-    )
+    sources: Annotated[
+        list[Annotated[AugmentationSource, BeforeValidator(_source)]],
+        Field(description="augmentation sources that are added to the originals: names, or {name, options}"),
+    ] = Field(default_factory=list)
     per_sample: Annotated[Positive, Field(description="the most samples of each source per item")] = 4
     options: Annotated[Options, Field(description="the trainer's other settings")] = Field(default_factory=dict)
 
@@ -590,22 +607,38 @@ class StudyRecipe(_Section):
     max_samples: Annotated[Positive | None, Field(description="images that judge, evenly spread over the split")] = None
     model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
     data: TrainingData
-    test: Data
-    originals: Annotated[Positive, Field(description="images that are trained on, drawn anew for each seed")]
+    test: Annotated[Data | None, Field(description="what judges")] = None
+    held_out: Annotated[
+        Positive | None,
+        Field(description="in place of `test`: so many images of `data`, evenly spread, judge and are not trained on"),
+    ] = None
+    judged_texts: Annotated[
+        Positive | None, Field(description="texts of each image that judge, drawn with `seed`; default: all")
+    ] = None
+    originals: Annotated[
+        Positive | None, Field(description="images that are trained on, drawn anew for each seed; default: all")
+    ] = None
     new_originals: Annotated[
-        Positive, Field(description="images that links: new-originals trains on, the originals among them")
-    ]
+        Positive | None, Field(description="images that links: new-originals trains on, the originals among them")
+    ] = None
     threat: Threat
     seeds: Annotated[list[Seed], Field(min_length=1)]
     reference: Annotated[str, Field(description="the arm whose training every other one may cost as much as")]
     steps: Annotated[Positive, Field(description="training steps of the reference")]
     batch_size: Annotated[int, Field(ge=2, le=_MOST)] = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    options: Annotated[
+        Options, Field(description="the trainer's other settings for all arms, where an arm has none of its own")
+    ] = Field(default_factory=dict)
+    primary: Annotated[Primary | None, Field(description="the figure by which arms are compared")] = None
     threads: Annotated[
         Positive, Field(description="of PyTorch on a CPU, on which rounding depends; start more processes instead")
     ] = 1
     tables: Annotated[dict[str, Judged], Field(min_length=1)]
     arms: Annotated[dict[str, StudyArm], Field(min_length=1, description="in the order of the tables' rows")]
+    only: Annotated[
+        list[str], Field(description="arms that are carried out now, in this order; the others may follow later")
+    ] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _joined(self) -> "StudyRecipe":
@@ -614,20 +647,50 @@ class StudyRecipe(_Section):
         for name, arm in self.arms.items():
             if unknown := sorted(set(arm.tables) - set(self.tables)):
                 raise ValueError(f"arms.{name}.tables: expected names among {sorted(self.tables)}, but got {unknown}")
-        known: dict[str, Attack] = {}
+        if unknown := sorted(set(self.only) - set(self.arms)):
+            raise ValueError(f"only: expected names among {sorted(self.arms)}, but got {unknown}")
+        known: dict[str, JudgingAttack] = {}
         for name, table in self.tables.items():
             for attack, judging in table.attacks.items():
-                if known.setdefault(attack, judging.named(attack)) != judging.named(attack):
+                alike = known.setdefault(attack, judging).model_copy(update={"parts": judging.parts})
+                if alike != judging:
                     raise ValueError(f"tables.{name}.attacks.{attack}: expected the same attack in all tables")
-        if self.new_originals <= self.originals:
-            raise ValueError(f"new_originals: expected more than {self.originals}, but got {self.new_originals}")
+        self._of_data()
+        if self.primary is not None:
+            named = [table.attacks.get(self.primary.attack) for table in self.tables.values()]
+            if not any(judging is not None and self.primary.part in judging.parts for judging in named):
+                raise ValueError(
+                    f"primary: expected an attack and a part of it that a table has, but got {self.primary.attack!r} "
+                    f"and {self.primary.part!r}"
+                )
         return self
+
+    def _of_data(self) -> None:
+        if (self.test is None) == (self.held_out is None):
+            raise ValueError(
+                f"expected one of `test` and `held_out`, but got {'none' if self.test is None else 'both'}"
+            )
+        if self.new_originals is not None and (self.originals is None or self.new_originals <= self.originals):
+            what = "`originals` beside them" if self.originals is None else f"more than {self.originals}"
+            raise ValueError(f"new_originals: expected {what}, but got {self.new_originals}")
+        for name, arm in self.arms.items():
+            if arm.links == "new-originals" and self.new_originals is None:
+                raise ValueError(f"arms.{name}.links: expected `new_originals` with 'new-originals', but got none")
 
     @property
     def attacks(self) -> dict[str, Attack]:
         """The attacks of all tables, by their names there."""
-        tables = self.tables.values()
-        return {name: judging.named(name) for table in tables for name, judging in table.attacks.items()}
+        return {name: judging.named(name) for name, judging in self.judging.items()}
+
+    @property
+    def judging(self) -> dict[str, JudgingAttack]:
+        """The same as they stand there."""
+        return {name: judging for table in self.tables.values() for name, judging in table.attacks.items()}
+
+    @property
+    def measured(self) -> bool:
+        """Whether a figure shows the measures of sources."""
+        return any(table.figure == "measures" for table in self.tables.values())
 
 
 AnyRecipe = EvaluateRecipe | TableRecipe | TrainRecipe | CertifyRecipe | AugmentRecipe | StudyRecipe

@@ -3,7 +3,7 @@
 from crossguard.training.ablated import train_ablated
 from crossguard.training.ablated_options import AblatedOptions
 from crossguard.training.batches import Pictures, StepBatches, TrainingBatch
-from crossguard.training.composition import Composition, Draw, draw_step
+from crossguard.training.composition import Composition, Draw, draw_step, false_negatives
 from crossguard.training.defences import DEFENCES, DefenceRow, register_defence
 from crossguard.training.inner import InnerAttack
 from crossguard.training.links import Arranged, arrange
@@ -36,6 +36,7 @@ __all__ = [
     "TrainingBatch",
     "arrange",
     "draw_step",
+    "false_negatives",
     "register_defence",
     "swap_some",
     "train",

@@ -29,8 +29,8 @@ class TrainOptions:
         warmup: share of the steps, in [0, 1).
         clip_norm: largest gradient norm.
         clean_weight: share in [0, 1) of the plain contrastive loss of the clean pairs, mixed into the defence's loss.
-        links: which pairs are trained on and how they are linked: "originals", "extra-pairs", "one-to-many" or
-            "new-originals" (see `training.links.arrange`); default: all pairs, as the defence has it.
+        links: which pairs are trained on and how they are linked: "originals", "extra-pairs", "every-pair",
+            "one-to-many" or "new-originals" (see `training.links.arrange`); default: all pairs, as the defence has it.
         texts_per_image: texts that each anchor image brings; for one-to-many defences (default 2), else 1.
         images_per_text: images that a group of a step has; more than 1 for one-to-many defences alone. Further images
             of a text are anchors of other steps all the same.

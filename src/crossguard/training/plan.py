@@ -98,19 +98,18 @@ def make_plan(
         )
     if believed is not None and options.positives == "drawn":
         raise ValueError("Expected positives='summed' with `queue_size` > 0, whose targets are soft, but got 'drawn'.")
-    size, together = len(pairs.images), options.batch_size * processes
-    if size < together:
+    if arranged.every_pair and options.start == "warm":
+        raise ValueError("Expected start='uniform' or 'clean' with links='every-pair', where an image may come twice.")
+    together = options.batch_size * processes
+    if arranged.samples < together:
         several = f" in each of {processes} processes" if processes > 1 else ""
+        what = "pairs" if arranged.every_pair else "images"
         raise ValueError(
-            f"Expected at least {together} images (`batch_size`{several}) to train on, but {pairs.name!r} "
-            f"({pairs.split}) has {size}."
+            f"Expected at least {together} {what} (`batch_size`{several}) to train on, but {pairs.name!r} "
+            f"({pairs.split}) has {arranged.samples}."
         )
-    texts = options.texts_per_image
-    composition = Composition(
-        together,
-        one_to_many=arranged.one_to_many,
-        texts_per_image=(2 if arranged.one_to_many else 1) if texts is None else texts,
-        images_per_text=options.images_per_text,
+    composition = arranged.composition(
+        together, texts_per_image=options.texts_per_image, images_per_text=options.images_per_text
     )
     terms = terms_for(model, _mixed(row.terms, options.clean_weight), defence=defence)
     image, words = inner_budgets(defence, attacked(terms), threat)
@@ -126,7 +125,7 @@ def make_plan(
         "words": words,
         "steps": steps,
         "seed": seed,
-        "composition": asdict(composition),
+        "composition": {k: v for k, v in asdict(composition).items() if k != "every_pair"},  # `links` says it
         **{name: getattr(options, name) for name in ("learning_rate", "weight_decay", "warmup", "clip_norm")},
         "clean_weight": options.clean_weight,
         "positives": options.positives,

@@ -1,10 +1,11 @@
 """How an arm of a study is judged: clean, and under every attack of its tables."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from crossguard.attacks import make_attack
-from crossguard.data import OneToManyPairs, load_pairs
+from crossguard.attacks.gallery import GalleryAttack
+from crossguard.data import OneToManyPairs
 from crossguard.evaluate import Result, evaluate
 from crossguard.evaluate.retrieval import DIRECTIONS
 from crossguard.models import VisionLanguageModel
@@ -31,10 +32,10 @@ def trials(recipe: StudyRecipe, arm: StudyArm) -> list[Trial]:
     return list(dict.fromkeys(wanted))
 
 
-def held_out(recipe: StudyRecipe) -> OneToManyPairs:
-    """Load the pairs that judge: the split, or evenly spread images of it with all their texts."""
-    pairs = load_pairs(recipe.test.name, split=recipe.test.split, **recipe.test.options)
-    return pairs if recipe.max_samples is None else pairs.spread(recipe.max_samples)
+def judged_by(recipe: StudyRecipe, attack: str, test: OneToManyPairs) -> OneToManyPairs:
+    """Return the pairs that an attack judges on: all that judge, or evenly spread images of them."""
+    most = recipe.judging[attack].max_samples
+    return test if most is None else test.spread(most)
 
 
 def judge(
@@ -49,14 +50,14 @@ def judge(
 ) -> None:
     """Run the missing trials and append a row of each to the arm's run."""
     threat = recipe.threat.build()
-    groups = [found.tolist() for found in test.groups]
     for name, part in missing:
-        asked = recipe.attacks[name]
+        asked, pairs = recipe.attacks[name], judged_by(recipe, name, test)
+        attack = make_attack(asked.name, **asked.options)
         with count_passes(model) as passes:
             result = evaluate(
                 model,
-                test,
-                attack=make_attack(asked.name, **asked.options),
+                pairs,
+                attack=attack,
                 threat=part_of(threat, part),
                 seed=recipe.seed,
                 batch_size=recipe.batch_size,
@@ -64,17 +65,22 @@ def judge(
                 device=device,
                 examples=0,
             )
-        row = {"section": SECTION, "attack": name, "part": part, "images": len(test.images), "texts": len(test.texts)}
-        row |= {"clean": result.clean, "robust": result.robust, "ranks": _ranks(result), "groups": groups}
-        per = {"image": passes.images / len(test.images), "text": passes.texts / len(test.texts)}
+        row: dict[str, Any] = {"section": SECTION, "attack": name, "part": part}
+        row |= {"images": len(pairs.images), "texts": len(pairs.texts)}
+        row |= {"clean": result.clean, "robust": result.robust}
+        if isinstance(attack, GalleryAttack):  # another set for each direction, and one for both
+            row["shared"] = result.shared
+        row |= {"ranks": _ranks(result, row.keys()), "groups": [found.tolist() for found in pairs.groups]}
+        per = {"image": passes.images / len(pairs.images), "text": passes.texts / len(pairs.texts)}
         run.rows.append({**row, "passes": per})
 
 
-def _ranks(result: Result) -> dict[str, dict[str, list[int]]]:
+def _ranks(result: Result, known: Collection[str]) -> dict[str, dict[str, list[int]]]:
     """Return the rank of every query, by side and direction."""
     return {
         side: {d: [row[f"{side}_rank"] for row in result.rows if row["direction"] == d] for d in DIRECTIONS}
-        for side in ("clean", "robust")
+        for side in ("clean", "robust", "shared")
+        if side in known
     }
 
 

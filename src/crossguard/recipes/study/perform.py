@@ -18,13 +18,16 @@ from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
 from crossguard.recipes.perform import choose_device
 from crossguard.recipes.schema import StudyArm, StudyRecipe
-from crossguard.recipes.study.arms import augmentation_folder, learnt_pairs, train_arm
-from crossguard.recipes.study.judge import SECTION, held_out, judge
+from crossguard.recipes.study.arms import arranged_pairs, augmentation_folder, count_false_negatives, train_arm
+from crossguard.recipes.study.judge import SECTION, judge
+from crossguard.recipes.study.pairs import load_judging
 from crossguard.recipes.study.plan import StudyPlan, plan_work
 from crossguard.recipes.study.threads import given_threads
 from crossguard.recipes.study.work import Task, Work, tasks_of
 from crossguard.report.study import Study, collect_study
 from crossguard.runs import RunBusy, RunFolder, differences, read_rows, write_json
+
+_NO_PART_OF_AN_ARM = {"run", "device", "tables", "arms", "seeds", "primary", "only"}
 
 
 def perform_study(
@@ -52,7 +55,7 @@ def perform_study(
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
-    work, test = Work(recipe, choose_device(recipe.device), progress), held_out(recipe)
+    work, test = Work(recipe, choose_device(recipe.device), progress), load_judging(recipe)
     work.material(recipe.seeds[0])  # too few images are told before the folder is begun
     _take_up(recipe)
     announce(plan_work(recipe, work))
@@ -76,14 +79,14 @@ def read_study(recipe: StudyRecipe) -> Study:
                 for row in read_rows(folder / "rows.jsonl")
                 if row.get("section") in (SECTION, "training")
             ]
-    settings = recipe.model_dump(mode="json", exclude={"device"})
+    settings = recipe.model_dump(mode="json", exclude={"device", "only"})
     return collect_study(settings, rows)
 
 
 def _take_up(recipe: StudyRecipe) -> None:
     """Begin the study's folder, or check that it holds this one; arms, tables and seeds may have been added since."""
     path = Path(recipe.run) / "study.json"
-    wanted = recipe.model_dump(mode="json", exclude={"device", "run"})
+    wanted = recipe.model_dump(mode="json", exclude={"device", "run", "only"})
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
         attacks = [_attacks(study["tables"]) for study in (there, wanted)]
@@ -104,7 +107,7 @@ def _take_up(recipe: StudyRecipe) -> None:
 def _attacks(tables: dict[str, Any]) -> dict[str, Any]:
     """Return what the attacks of a study are: a name must not come to mean another attack."""
     return {
-        f"attack {name}": {"attack": judging["attack"], "options": judging["options"]}
+        f"attack {name}": {key: value for key, value in judging.items() if key != "parts"}
         for table in tables.values()
         for name, judging in table["attacks"].items()
     }
@@ -149,25 +152,27 @@ def _train(work: Work, task: Task, run: RunFolder) -> None:
     )
     # Before the model: an arm with a model is not trained again.
     if not any(row.get("section") == "training" for row in run.read_rows()):
-        learnt = learnt_pairs(task.arm, material, pairs)
+        learnt = arranged_pairs(task.arm, material, pairs)
         row = {"section": "training", "flop_per_step": cost.per_step, "flop": cost.of(steps), "steps": steps}
-        run.rows.append({**row, "images": len(learnt.images), "texts": len(learnt.texts)})
+        row |= {"images": len(learnt.pairs.images), "texts": len(learnt.pairs.texts)}
+        false = count_false_negatives(recipe, task.arm, learnt, steps=steps, seed=task.seed)
+        run.rows.append({**row, "false_negatives": false})
     model.save_pretrained(run.path / "model")
 
 
 def _settings(recipe: StudyRecipe, task: Task) -> dict[str, Any]:
     """Return what decides an arm's outcome; in which tables it stands does not."""
-    shared = recipe.model_dump(mode="json", exclude={"run", "device", "tables", "arms", "seeds"})
+    shared = recipe.model_dump(mode="json", exclude=_NO_PART_OF_AN_ARM)
     return {**shared, "arm": task.arm.model_dump(mode="json", exclude={"tables"})}
 
 
 def _measures(recipe: StudyRecipe, arm: StudyArm, seed: int) -> dict[str, Any]:
     """Return the measures of an arm's source, where it has exactly one and that has been made."""
-    if len(arm.sources) != 1:
+    if len(arm.sources) != 1 or not recipe.measured:
         return {}
     try:
         measured = read_measures(augmentation_folder(recipe, arm, seed))
     except ValueError:  # not made yet
         return {}
-    found = next(row for row in measured if row.source == arm.sources[0])
+    found = next(row for row in measured if row.source == arm.sources[0].name)
     return {"alignment": found.alignment, "diversity": found.diversity, "gap": found.gap}

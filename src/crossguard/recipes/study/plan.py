@@ -12,8 +12,9 @@ from crossguard.models import load_model
 from crossguard.progress import Reporter, Silent
 from crossguard.recipes.perform import choose_device
 from crossguard.recipes.schema import StudyRecipe
-from crossguard.recipes.study.arms import learnt_pairs, train_arm
-from crossguard.recipes.study.judge import Trial, held_out, part_of
+from crossguard.recipes.study.arms import arranged_pairs, count_false_negatives, train_arm
+from crossguard.recipes.study.judge import Trial, judged_by, part_of
+from crossguard.recipes.study.pairs import load_judging
 from crossguard.recipes.study.threads import given_threads
 from crossguard.recipes.study.work import Task, Work, tasks_of
 
@@ -29,6 +30,7 @@ class PlannedArm:
         name: the arm.
         images: that it learns from, for the first seed.
         texts: likewise.
+        false_negatives: true pairs that a step takes for negatives, mean over the first steps.
         gflop_per_step: billions of floating-point operations.
         steps: of each training.
         trainings: seeds still to be trained.
@@ -40,6 +42,7 @@ class PlannedArm:
     name: str
     images: int | None
     texts: int | None
+    false_negatives: float | None
     gflop_per_step: float | None
     steps: int | None
     trainings: int
@@ -75,7 +78,7 @@ class StudyPlan:
     def __str__(self) -> str:
         if not self.arms:
             return "nothing is left to be done"
-        head = ("", "images", "texts", "GFLOP/step", "steps", "trainings", "in", "trials", "in")
+        head = ("", "images", "texts", "false negatives/step", "GFLOP/step", "steps", "trainings", "in", "trials", "in")
         rows = [head, *(_cells(arm) for arm in self.arms)]
         widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
         lines = [
@@ -125,13 +128,14 @@ def _planned(
     judging = sum(seconds[trial] for trial in trials)
     first = Task(tasks[0].name, tasks[0].arm, recipe.seeds[0])
     if not trainings:
-        return PlannedArm(first.name, None, None, None, None, 0, len(trials), 0.0, judging)
+        return PlannedArm(first.name, None, None, None, None, None, 0, len(trials), 0.0, judging)
     cost, steps = work.cost(first), work.steps(first)
-    learnt = learnt_pairs(first.arm, work.material(first.seed), work.pairs(first))
+    learnt = arranged_pairs(first.arm, work.material(first.seed), work.pairs(first))
     return PlannedArm(
         name=first.name,
-        images=len(learnt.images),
-        texts=len(learnt.texts),
+        images=len(learnt.pairs.images),
+        texts=len(learnt.pairs.texts),
+        false_negatives=count_false_negatives(recipe, first.arm, learnt, steps=steps, seed=first.seed),
         gflop_per_step=cost.per_step / 1e9,
         steps=steps,
         trainings=trainings,
@@ -143,6 +147,7 @@ def _planned(
 
 def _cells(arm: PlannedArm) -> tuple[str, ...]:
     counts = [f"{count:,}" if count else "" for count in (arm.images, arm.texts)]
+    counts.append("" if arm.false_negatives is None else f"{arm.false_negatives:.2f}")
     flop = "" if arm.gflop_per_step is None else f"{arm.gflop_per_step:,.1f}"
     trained = (str(arm.trainings), spell(arm.training_seconds)) if arm.trainings else ("", "")
     return arm.name, *counts, flop, str(arm.steps or ""), *trained, str(arm.trials), spell(arm.judging_seconds)
@@ -150,17 +155,17 @@ def _cells(arm: PlannedArm) -> tuple[str, ...]:
 
 def _seconds_of_trials(recipe: StudyRecipe, wanted: Sequence[Trial], work: Work) -> dict[Trial, float]:
     """Measure every trial on a few images under the model that training starts from."""
-    model, test, threat = load_model(recipe.model), held_out(recipe), recipe.threat.build()
+    model, test, threat = load_model(recipe.model), load_judging(recipe), recipe.threat.build()
     found: dict[Trial, float] = {}
     for name in dict.fromkeys(attack for attack, _ in wanted):
         attack = recipe.attacks[name]
-        parts = [part for other, part in wanted if other == name]
+        parts, pairs = [part for other, part in wanted if other == name], judged_by(recipe, name, test)
         cost = estimate_cost(
             model,
-            test,
+            pairs,
             attacks={name: make_attack(attack.name, **attack.options)},
             threats={part: part_of(threat, part) for part in parts},
-            sample=min(_JUDGED_SAMPLE, len(test.images)),
+            sample=min(_JUDGED_SAMPLE, len(pairs.images)),
             seed=recipe.seed,
             device=work.device,
         )
@@ -182,7 +187,18 @@ def _seconds_per_flop(work: Work) -> float:
 
     def timed(steps: int) -> float:
         begun = perf_counter()
-        train_arm(recipe, bare, material, pairs, steps=steps, seed=0, run=None, device=work.device, progress=Silent())
+        train_arm(
+            recipe,
+            bare,
+            material,
+            pairs,
+            steps=steps,
+            seed=0,
+            run=None,
+            device=work.device,
+            progress=Silent(),
+            few=True,
+        )
         return perf_counter() - begun
 
     timed(1)  # the first time pays for loading and caches

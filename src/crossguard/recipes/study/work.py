@@ -37,12 +37,12 @@ class Task:
 
 
 def tasks_of(recipe: StudyRecipe) -> list[Task]:
-    """Return every arm for every seed; the model as it came is the same for all seeds."""
+    """Return every arm that is wanted, for every seed; the model as it came is the same for all seeds."""
     return [
-        Task(name, arm, seed)
+        Task(name, recipe.arms[name], seed)
         for seed in recipe.seeds
-        for name, arm in recipe.arms.items()
-        if arm.defence is not None or seed == recipe.seeds[0]
+        for name in dict.fromkeys(recipe.only or recipe.arms)
+        if recipe.arms[name].defence is not None or seed == recipe.seeds[0]
     ]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from crossguard.evaluate.retrieval import CUTS, DIRECTIONS
 from crossguard.evaluate.statistics import Estimate, Ratio
 from crossguard.report.study.samples import over_samples, sample_figures, sample_gains
 
-METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
+METRICS = tuple(f"{direction}@{cut}" for cut in CUTS for direction in DIRECTIONS)
 CLEAN = "clean"
 
 
@@ -51,22 +52,24 @@ class StudyRow:
         per_sample: samples of each augmentation source per item; None without sources.
         sources: its augmentation sources.
         cells: by column ("clean", "sga, joint", ...) and metric, in percent.
-        robust_at_1: by column, the mean of TR@1 and IR@1, in percent.
+        recall: by column, the mean of TR@K and IR@K, in percent; K is the study's.
         gains: by column, how much more of that than the reference of the same seed, in percent points.
         measures: alignment, diversity and gap of its one source, as far as known.
-        over_samples: by column and metric, the mean over the seeds with its interval over groups of test samples.
+        over_samples: by column and metric ("mean@K" too), the mean over the seeds with its interval over groups of test
+            samples.
         gains_over_samples: the same of what it is more than the reference, paired query by query, in percent points.
         steps: training steps, mean over the seeds.
         gflop_per_step: billions of floating-point operations of a step, mean over the seeds.
         images: that it learnt from, mean over the seeds.
         texts: likewise.
+        false_negatives: true pairs that a step took for negatives, mean over the seeds.
     """
 
     name: str
     per_sample: int | None
     sources: tuple[str, ...]
     cells: Mapping[str, Mapping[str, SeedMean]]
-    robust_at_1: Mapping[str, SeedMean]
+    recall: Mapping[str, SeedMean]
     gains: Mapping[str, SeedMean]
     measures: Mapping[str, SeedMean]
     over_samples: Mapping[str, Mapping[str, Estimate]]
@@ -75,6 +78,7 @@ class StudyRow:
     gflop_per_step: SeedMean | None
     images: SeedMean | None
     texts: SeedMean | None
+    false_negatives: SeedMean | None
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ class StudyTable:
         name: of the table.
         title: for people.
         figure: what its figure shows, if it has one.
-        columns: "clean", then attacks.
+        columns: "clean" (on each number of images that attacks judge on), then attacks.
         rows: arms.
-        passes: what judging an arm took, by column; without "clean".
+        passes: what judging an arm took, by column of an attack.
     """
 
     name: str
@@ -116,6 +120,7 @@ class Study:
         images: images that judge.
         texts: texts that judge.
         missing: trainings and trials of the recipe that have no result yet.
+        primary: the column by which arms are compared, if the recipe fixes one.
     """
 
     settings: Mapping[str, Any]
@@ -123,6 +128,12 @@ class Study:
     images: int
     texts: int
     missing: int
+    primary: str | None
+
+    @property
+    def rank(self) -> int:
+        """K of the recalls that arms are compared by."""
+        return _rank(self.settings)
 
 
 def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Study:
@@ -131,8 +142,8 @@ def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     Args:
         settings: the study's recipe as JSON values.
         rows: of all arms; each with `arm`, `seed` and `section`: "study" (`attack`, `part`, `clean`, `robust`,
-            `passes`) or "training" (`steps`, `flop_per_step`, `images`, `texts`); `alignment`, `diversity`, `gap`
-            where known.
+            `passes`, of attacks on a gallery `shared`) or "training" (`steps`, `flop_per_step`, `images`, `texts`,
+            `false_negatives`); `alignment`, `diversity`, `gap` where known.
     """
     judged = [row for row in rows if row["section"] == "study"]
     tables = tuple(_table(settings, name, rows) for name in settings["tables"])
@@ -144,8 +155,29 @@ def collect_study(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
         for trial in _trials(settings, table)
     }
     found = {(row["arm"], row["seed"], row["attack"], row["part"]) for row in judged}
-    last = judged[-1] if judged else {"images": 0, "texts": 0}
-    return Study(settings, tables, last["images"], last["texts"], len(wanted - found))
+    most = max(judged, key=lambda row: row["images"], default={"images": 0, "texts": 0})
+    primary = settings.get("primary")
+    if primary is not None:
+        primary = _column(settings, primary["attack"], primary["part"])
+    return Study(settings, tables, most["images"], most["texts"], len(wanted - found), primary)
+
+
+def _rank(settings: Mapping[str, Any]) -> int:
+    return (settings.get("primary") or {"rank": 1})["rank"]
+
+
+def _on(settings: Mapping[str, Any], attack: str) -> str:
+    """Return what the name of a column adds where its attack judges on fewer images than others."""
+    count = next(
+        table["attacks"][attack].get("max_samples")
+        for table in settings["tables"].values()
+        if attack in table["attacks"]
+    )
+    return "" if count is None else f" ({count} images)"
+
+
+def _column(settings: Mapping[str, Any], attack: str, part: str) -> str:
+    return f"{attack}, {part}{_on(settings, attack)}"
 
 
 def _trials(settings: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
@@ -155,33 +187,65 @@ def _trials(settings: Mapping[str, Any], table: str) -> list[tuple[str, str]]:
 
 def _table(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> StudyTable:
     table = settings["tables"][name]
-    trials = _trials(settings, name)
-    columns = (CLEAN, *(f"{attack}, {part}" for attack, part in trials))
-    values = {arm: _values(rows, arm, trials) for arm in settings["arms"]}
-    queries = {arm: _queries(rows, arm, trials) for arm in settings["arms"]}
+    columns = _columns(settings, name, rows)
+    values = {arm: _values(rows, arm, columns) for arm in settings["arms"]}
+    queries = {arm: _queries(rows, arm, columns) for arm in settings["arms"]}
     found = []
     for arm, spec in settings["arms"].items():
-        if name in spec["tables"] and values[arm][CLEAN]:
+        if name in spec["tables"] and any(values[arm].values()):
             mine = [row for row in rows if row["arm"] == arm]
-            row = _row(arm, spec, mine, values[arm], values[settings["reference"]])
+            row = _row(arm, spec, mine, values[arm], values[settings["reference"]], _rank(settings))
             found.append(replace(row, **_of_queries(queries[arm], queries[settings["reference"]])))
-    passes = _passes(rows, {row.name for row in found}, trials)
-    return StudyTable(name, table["title"], table["figure"], columns, tuple(found), passes)
+    passes = _passes(rows, {row.name for row in found}, columns)
+    return StudyTable(name, table["title"], table["figure"], tuple(columns), tuple(found), passes)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where the figures of a column stand: the trials, any of which has them, and the side of their rows."""
+
+    trials: tuple[tuple[str, str], ...]
+    side: str
+
+
+def _columns(settings: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, _Column]:
+    """Return a table's columns: clean on each number of images, then the trials, under one set for both directions too
+    where there is one."""
+    trials = _trials(settings, name)
+    sizes = dict.fromkeys(_on(settings, attack) for attack, _ in trials)
+    found = {
+        f"{CLEAN}{on}": _Column(tuple(trial for trial in trials if _on(settings, trial[0]) == on), CLEAN)
+        for on in sorted(sizes)
+    }
+    shared = {(row["attack"], row["part"]) for row in rows if row["section"] == "study" and "shared" in row}
+    for attack, part in trials:
+        found[_column(settings, attack, part)] = _Column(((attack, part),), "robust")
+        if (attack, part) in shared:
+            found[f"{_column(settings, attack, part)}, shared"] = _Column(((attack, part),), "shared")
+    return found
+
+
+def _rows_of(rows: Sequence[Mapping[str, Any]], arm: str, column: _Column) -> dict[int, Mapping[str, Any]]:
+    """Return, by seed, a row of an arm that has a column's figures."""
+    return {
+        row["seed"]: row
+        for row in rows
+        if row["section"] == "study"
+        and row["arm"] == arm
+        and (row["attack"], row["part"]) in column.trials
+        and column.side in row
+    }
 
 
 def _passes(
-    rows: Sequence[Mapping[str, Any]], arms: Collection[str], trials: Sequence[tuple[str, str]]
+    rows: Sequence[Mapping[str, Any]], arms: Collection[str], columns: Mapping[str, _Column]
 ) -> dict[str, Passes]:
     found = {}
-    for trial in trials:
-        taken = [
-            row["passes"]
-            for row in rows
-            if row["section"] == "study" and row["arm"] in arms and (row["attack"], row["part"]) == trial
-        ]
-        if taken:
+    for name, column in columns.items():
+        taken = [row["passes"] for arm in arms for row in _rows_of(rows, arm, column).values()]
+        if taken and column.side == "robust":
             per_image, per_text = (float(np.mean([each[side] for each in taken])) for side in ("image", "text"))
-            found[", ".join(trial)] = Passes(per_image, per_text)
+            found[name] = Passes(per_image, per_text)
     return found
 
 
@@ -189,30 +253,22 @@ Values = Mapping[str, Mapping[int, Mapping[str, float]]]
 """By column and seed: metrics in percent."""
 
 
-def _values(rows: Sequence[Mapping[str, Any]], arm: str, trials: Sequence[tuple[str, str]]) -> Values:
-    values: dict[str, dict[int, Mapping[str, float]]] = {CLEAN: {}}
-    values |= {f"{attack}, {part}": {} for attack, part in trials}
-    for row in rows:
-        if row["arm"] == arm and row["section"] == "study":
-            values[CLEAN][row["seed"]] = row["clean"]
-            if (row["attack"], row["part"]) in trials:
-                values[f"{row['attack']}, {row['part']}"][row["seed"]] = row["robust"]
-    return values
+def _values(rows: Sequence[Mapping[str, Any]], arm: str, columns: Mapping[str, _Column]) -> Values:
+    return {
+        name: {seed: row[column.side] for seed, row in _rows_of(rows, arm, column).items()}
+        for name, column in columns.items()
+    }
 
 
 Queries = Mapping[str, Mapping[str, Ratio]]
 """By column and metric: test queries, in their groups."""
 
 
-def _queries(rows: Sequence[Mapping[str, Any]], arm: str, trials: Sequence[tuple[str, str]]) -> Queries:
+def _queries(rows: Sequence[Mapping[str, Any]], arm: str, columns: Mapping[str, _Column]) -> Queries:
     """Return, by column and metric, which test queries hit, over the seeds together."""
-    mine = [row for row in rows if row["arm"] == arm and row["section"] == "study"]
-    clean = {row["seed"]: row for row in mine}
-    found = {CLEAN: over_samples(list(clean.values()), "clean")}
-    for attack, part in trials:
-        chosen = [row for row in mine if (row["attack"], row["part"]) == (attack, part)]
-        found[f"{attack}, {part}"] = over_samples(chosen, "robust")
-    return found
+    return {
+        name: over_samples(list(_rows_of(rows, arm, column).values()), column.side) for name, column in columns.items()
+    }
 
 
 def _of_queries(
@@ -225,7 +281,7 @@ def _of_queries(
 
 
 def _row(
-    name: str, spec: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], values: Values, reference: Values
+    name: str, spec: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], values: Values, reference: Values, rank: int
 ) -> StudyRow:
     cells = {
         column: {metric: found for metric in METRICS if (found := seed_mean([v[metric] for v in by_seed.values()]))}
@@ -240,19 +296,19 @@ def _row(
             for seed in other
             if by_seed and (seed in by_seed or spec["defence"] is None)
         ]
-        if found := seed_mean([_at_1(mine) - _at_1(its) for mine, its in pairs]):
+        if found := seed_mean([_recall(mine, rank) - _recall(its, rank) for mine, its in pairs]):
             gains[column] = found
     trained = [row for row in rows if row["section"] == "training"]
     measured = {row["seed"]: row for row in rows if row.get("alignment") is not None}
     return StudyRow(
         name=name,
         per_sample=spec["per_sample"] if spec["sources"] else None,
-        sources=tuple(spec["sources"]),
+        sources=tuple(source["name"] for source in spec["sources"]),
         cells=cells,
-        robust_at_1={
+        recall={
             column: found
             for column, by_seed in values.items()
-            if (found := seed_mean([_at_1(v) for v in by_seed.values()]))
+            if (found := seed_mean([_recall(v, rank) for v in by_seed.values()]))
         },
         gains=gains,
         measures={
@@ -266,8 +322,9 @@ def _row(
         gflop_per_step=seed_mean([row["flop_per_step"] / 1e9 for row in trained]),
         images=seed_mean([float(row["images"]) for row in trained]),
         texts=seed_mean([float(row["texts"]) for row in trained]),
+        false_negatives=seed_mean([float(row["false_negatives"]) for row in trained]),
     )
 
 
-def _at_1(metrics: Mapping[str, float]) -> float:
-    return (metrics["tr@1"] + metrics["ir@1"]) / 2
+def _recall(metrics: Mapping[str, float], rank: int) -> float:
+    return (metrics[f"tr@{rank}"] + metrics[f"ir@{rank}"]) / 2

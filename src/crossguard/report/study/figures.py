@@ -47,20 +47,21 @@ class Plane:
     across: tuple[Label, ...]
 
 
-def planes(table: StudyTable, *, width: float = 460.0, height: float = 300.0) -> list[Plane]:
+def planes(table: StudyTable, *, rank: int = 1, width: float = 460.0, height: float = 300.0) -> list[Plane]:
     """Lay out the figures of a table: one per attack against the number of samples, or one per measure of the sources.
 
     Args:
         table: with `figure` "samples" or "measures"; others have no figure.
+        rank: K of the table's recalls.
         width: in units of the drawing.
         height: in units of the drawing.
     """
     if table.figure == "samples":
         drawn = [row for row in table.rows if row.per_sample is not None]
         return [
-            _plane(column, "samples per item", drawn, column, _samples, width=width, height=height, joined=True)
+            _plane(column, "samples per item", drawn, rank, _samples, width=width, height=height, joined=True)
             for column in table.columns
-            if column != CLEAN and drawn
+            if not column.startswith(CLEAN) and drawn
         ]
     if table.figure == "measures":
         found = []
@@ -72,7 +73,7 @@ def planes(table: StudyTable, *, width: float = 460.0, height: float = 300.0) ->
                 def of(row: StudyRow, measure: str = measure) -> float:
                     return row.measures[measure].mean
 
-                found.append(_plane(column, measure, drawn, column, of, width=width, height=height, joined=False))
+                found.append(_plane(column, measure, drawn, rank, of, width=width, height=height, joined=False))
         return found
     return []
 
@@ -82,19 +83,19 @@ def _samples(row: StudyRow) -> float:
 
 
 def _plane(
-    title: str,
+    column: str,
     across_name: str,
     rows: Sequence[StudyRow],
-    column: str,
+    rank: int,
     place: Callable[[StudyRow], float],
     *,
     width: float,
     height: float,
     joined: bool,
 ) -> Plane:
-    rows = [row for row in rows if column in row.robust_at_1]
+    rows = [row for row in rows if column in row.recall]
     left, top, base, right = 44.0, 40.0, height - 44, width - 16
-    values = [row.robust_at_1[column] for row in rows]
+    values = [row.recall[column] for row in rows]
     low = min((v.mean - (v.half or 0.0) for v in values), default=0.0)
     high = max((v.mean + (v.half or 0.0) for v in values), default=1.0)
     bottom, ceiling = 5 * np.floor(low / 5), 5 * np.ceil(max(high, low + 1) / 5)
@@ -111,7 +112,7 @@ def _plane(
     series = []
     for shade, name in enumerate(dict.fromkeys(" + ".join(row.sources) for row in rows)):
         points = [
-            _point(row, row.robust_at_1[column], x(place(row)), y, labelled=not joined)
+            _point(row, row.recall[column], x(place(row)), y, labelled=not joined)
             for row in sorted(rows, key=place)
             if " + ".join(row.sources) == name
         ]
@@ -123,7 +124,7 @@ def _plane(
         across = [Label(x(v), base + 18, (f"{v:.2f}",)) for v in np.linspace(first, last, 4)]
     ticks = [Label(left - 6, y(v), (f"{v:.0f}",)) for v in np.linspace(bottom, ceiling, 5)]
     return Plane(
-        f"Mean of TR@1 and IR@1 under {title}, %",
+        f"Mean of TR@{rank} and IR@{rank} under {column}, %",
         across_name,
         width,
         height,

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from crossguard import __version__
-from crossguard.report.study.collect import SeedMean, Study
+from crossguard.report.study.collect import METRICS, SeedMean, Study
 from crossguard.report.study.figures import planes
+from crossguard.report.study.markdown import judging, originals, primary_rows
 from crossguard.report.templates import get_template
 from crossguard.report.words import spread
 from crossguard.runs import write_atomically
@@ -17,11 +18,15 @@ def write_study(path: Path | str, study: Study, *, title: str) -> Path:
         The path.
     """
     page = get_template("study.html.j2", filters={"estimate": _estimate, "spread": spread})
+    first = [f"tr@{study.rank}", f"ir@{study.rank}"]
     content = page.render(
         title=title,
         study=study,
-        tables=[(table, planes(table)) for table in study.tables],
-        metrics=("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10"),
+        originals=originals(study),
+        judging=judging(study),
+        primary=list(primary_rows(study).values()),
+        tables=[(table, planes(table, rank=study.rank)) for table in study.tables],
+        metrics=[*first, *(metric for metric in METRICS if metric not in first)],
         version=__version__,
     )
     write_atomically(Path(path), content)
