@@ -276,7 +276,7 @@ def test_too_few_images_are_told_before_any_work(settings):
 
 
 def test_an_attack_may_judge_on_fewer_images_and_by_one_set_for_both_directions(settings, tmp_path):
-    settings |= {"arms": {"mat": settings["arms"]["mat"]}, "seeds": [0, 1]}
+    settings |= {"arms": {"mat": settings["arms"]["mat"]}, "seeds": [0]}
     settings["primary"] = {"attack": "adaptive", "part": "joint", "rank": 5}
     adaptive = {"options": {"steps": 5, "rounds": 1}, "parts": ["joint"], "max_samples": 4}
     settings["tables"] = {
@@ -306,9 +306,8 @@ def test_an_attack_may_judge_on_fewer_images_and_by_one_set_for_both_directions(
     for metric, value in by_attack["adaptive"]["robust"].items():
         if metric.endswith("@1"):
             assert value <= by_attack["adaptive"]["shared"][metric]
-    two = [read_rows(f"{settings['run']}/arms/mat/seed-{seed}/rows.jsonl") for seed in (0, 1)]
-    left = [one["robust"] for rows in two for one in rows if one.get("attack") == "adaptive"]
-    assert row.recall[of_four].mean == pytest.approx(sum((v["tr@5"] + v["ir@5"]) / 2 for v in left) / 2)
+    left = by_attack["adaptive"]["robust"]
+    assert row.recall[of_four].mean == pytest.approx((left["tr@5"] + left["ir@5"]) / 2)
     mean = row.over_samples[of_four]["mean@5"]
     assert mean.value == pytest.approx(row.recall[of_four].mean)
     text = study_markdown(found)
