@@ -24,6 +24,7 @@ from crossguard.models import VisionLanguageModel
 
 FEWEST = 8
 """Fewer items than this say nothing about what a model ignores."""
+_SCORES = 1 << 22  # held at once: 16 MiB of float32
 _TEXTS_ASKED = 512
 _SAME = 0.9
 _FLAT = 1e-6  # a change of a cosine that float32 does not resolve
@@ -48,7 +49,8 @@ def unchanged_answers(
     shares = {}
     for modality, (queries, gallery) in sides.items():
         unit = torch.nn.functional.normalize(gallery.float(), dim=-1)
-        answers = torch.cat([(part.float() @ unit.T).argmax(dim=1) for part in queries.split(4096)])
+        at_once = max(1, _SCORES // len(unit))
+        answers = torch.cat([(part.float() @ unit.T).argmax(dim=1) for part in queries.split(at_once)])
         order = rng.permutation(len(queries))
         others = torch.from_numpy(np.roll(order, 1)[np.argsort(order)]).to(answers.device)  # none stays in its place
         shares[modality] = float((answers == answers[others]).float().mean())

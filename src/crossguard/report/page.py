@@ -9,7 +9,7 @@ from crossguard import __version__
 from crossguard.evaluate.examples import Item
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
-from crossguard.report.pictures import amplified_difference, data_uri
+from crossguard.report.pictures import Album, amplified_difference
 from crossguard.report.sections import Section, sections
 from crossguard.report.templates import get_template
 from crossguard.report.views import CertificateView, ResultView, RunView, Word
@@ -73,8 +73,9 @@ def render_report(
     contents += [(f"results-{place}", section.heading) for place, section in enumerate(found, 1)]
     contents += [("certificates", "Certificates")] if certificates else []
     contents += [("reading", "How to read it")]
-    page = get_template("page.html.j2", filters=_filters())
-    return page.render(
+    album = Album()
+    page = get_template("page.html.j2", filters=_filters(album))
+    shown = page.render(
         title=title,
         lede=list(lede) or _lede(found, certificates),
         contents=contents,
@@ -85,15 +86,22 @@ def render_report(
         certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
         version=__version__,
     )
+    if not album.left_out:
+        return shown
+    note = (
+        f"<p><strong>{album.left_out:,} pictures are left out, so that this page stays below 20 MB.</strong> The runs "
+        "hold them all; a report of fewer runs shows more.</p>"
+    )
+    return shown.replace("</main>", f"{note}\n</main>", 1)
 
 
-def _filters() -> dict[str, Callable[..., Any]]:
+def _filters(album: Album) -> dict[str, Callable[..., Any]]:
     return {
         "column_name": column_name,
         "charts": lambda section: [bar_chart(section.views, metric) for metric in section.headline],
         "worded": _worded,
-        "pictures": _pictures,
-        "wide": lambda picture: data_uri(picture, longest=_WIDE),
+        "pictures": lambda item, longest: _pictures(album, item, longest),
+        "wide": lambda picture: album.add(picture, longest=_WIDE),
         "metric_name": metric_name,
         "along": _along,
         "percent": _percent,
@@ -112,14 +120,14 @@ def _worded(item: Item, beside: Sequence[Item]) -> tuple[tuple[Word, ...], str]:
     return marked_words(text, text if after is None else after)[0], "s"
 
 
-def _pictures(item: Item, longest: int) -> list[tuple[str, str]]:
+def _pictures(album: Album, item: Item, longest: int) -> list[tuple[str, str]]:
     """Return an item's picture; where an attack changed it, the clean one, it, and their amplified difference."""
     assert item.picture is not None
     if item.clean is None:
-        return [(data_uri(item.picture, longest=longest), "")]
+        return [(album.add(item.picture, longest=longest), "")]
     difference, factor = amplified_difference(item.clean, item.picture)
     shown = {"clean": item.clean, "adversarial": item.picture, f"change × {factor}": difference}
-    return [(data_uri(picture, longest=longest), name) for name, picture in shown.items()]
+    return [(album.add(picture, longest=longest), name) for name, picture in shown.items()]
 
 
 def _along(view: CertificateView) -> tuple[str, tuple[str, ...]]:

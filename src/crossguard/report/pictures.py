@@ -8,6 +8,30 @@ from PIL import Image
 
 from crossguard.evaluate.examples import Picture
 
+MOST_BYTES = 15 * 2**20
+"""Of all pictures in a page together; what stands around them takes little."""
+
+
+class Album:
+    """The pictures of one page, until there are too many: then a page says how many are left out.
+
+    Args:
+        most: bytes of all of them.
+    """
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._left, self.left_out = most, 0
+
+    def add(self, picture: Picture, *, longest: int) -> str:
+        """Return a picture as `data_uri` does; an empty string where there is no room for it any more."""
+        if self._left > 0:
+            found = data_uri(picture, longest=longest)
+            self._left -= len(found)
+            if self._left >= 0:
+                return found
+        self.left_out += 1
+        return ""
+
 
 def data_uri(picture: Picture, *, longest: int) -> str:
     """Return a picture as a PNG data URI, made smaller if a side is longer than `longest` pixels."""
