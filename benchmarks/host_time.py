@@ -66,14 +66,14 @@ class Words(nn.Module):
         return (self.table(ids) * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-def draw_pairs(folder: Path, photos: int) -> OneToManyPairs:
-    """Draw photos into a folder, and write five different captions for each."""
+def draw_pairs(folder: Path, photos: int, *, size: tuple[int, int] = (64, 48)) -> OneToManyPairs:
+    """Draw photos of a size into a folder, and write five different captions for each."""
     rng = np.random.default_rng(0)
     pictures, texts = [], dict[str, None]()
     for number in range(photos):
         path = folder / f"{number}.jpg"
         coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
         pictures.append(Picture(str(number), path))
         while len(texts) < CAPTIONS * (number + 1):
             a, b = rng.choice(ADJECTIVES, 2, replace=False)
@@ -83,8 +83,8 @@ def draw_pairs(folder: Path, photos: int) -> OneToManyPairs:
     return OneToManyPairs("drawn", "test", tuple(pictures), tuple(texts), links)
 
 
-def build_model(pairs: OneToManyPairs) -> TwoTowers:
-    """Two towers of one linear layer each, with random weights, that know all words that the thesaurus may bring."""
+def build_tokenizer(pairs: OneToManyPairs) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows all words of the captions, and all that the thesaurus may bring."""
     source = Thesaurus()
     words = {word for text in pairs.texts for word in text.split()}
     words |= {candidate for word in words for candidate in source.of(word)}
@@ -95,12 +95,18 @@ def build_model(pairs: OneToManyPairs) -> TwoTowers:
     ends = [(end, known[end]) for end in ("[BOS]", "[EOS]")]
     fast.post_processor = processors.TemplateProcessing(single="[BOS] $A [EOS]", special_tokens=ends)
     names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=fast, **names)
+
+
+def build_model(pairs: OneToManyPairs) -> TwoTowers:
+    """Two towers of one linear layer each, with random weights."""
+    tokenizer = build_tokenizer(pairs)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return TwoTowers(
             nn.Sequential(nn.Flatten(), nn.Linear(3 * EDGE * EDGE, WIDTH)),
-            Words(len(known)),
-            tokenizer=PreTrainedTokenizerFast(tokenizer_object=fast, **names),
+            Words(len(tokenizer)),
+            tokenizer=tokenizer,
             pixel_rule=PixelRule((EDGE, EDGE), tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)),
             context_length=32,
             name="host",
