@@ -16,7 +16,6 @@ import crossguard as cg
 from crossguard.data.augmented import load_augmented
 from crossguard.runs import RunFolder
 from crossguard.training import train
-from crossguard.training.world import World
 from fusion_models import make_albef
 from shared import make_clip
 
@@ -123,11 +122,3 @@ def test_two_processes_train_as_one_with_twice_the_batch(saved, monkeypatch):
         taken = train(make_clip(), pairs, run=run, batch_size=8, **COMMON, **CASES["clip"]).state_dict()
     assert all(torch.equal(first[key], taken[key]) for key in first)
     assert len(rows_of(saved / "two-clip")) == 3
-
-
-@pytest.mark.parametrize(("size", "total"), [(1, 5), (2, 5), (3, 7), (4, 4)])
-def test_shares_are_a_partition(size, total):
-    shares = [World(rank, size).share(total) for rank in range(size)]
-    assert [row for share in shares for row in range(share.start, share.stop)] == list(range(total))
-    lengths = [share.stop - share.start for share in shares]
-    assert max(lengths) - min(lengths) <= 1

@@ -165,7 +165,7 @@ def test_a_run_given_by_its_folder(toy_pairs, pictures, tmp_path, monkeypatch, u
     assert info["finished"]
     again = weights(train(make_clip(), toy_pairs, run=tmp_path / "run", progress=Noted(), **given))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    monkeypatch.setattr("crossguard.training.trainer._is_main", lambda: False)
+    monkeypatch.setattr("crossguard.training.trainer.is_main", lambda: False)
     train(make_clip(), toy_pairs, run=tmp_path / "other", **given)
     assert not (tmp_path / "other").exists()
 

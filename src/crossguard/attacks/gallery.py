@@ -127,6 +127,11 @@ class Keep(Protocol):
         """Keep what a stage found for a batch."""
         ...
 
+    def share(self, stage: str, numbers: Sequence[int], search: Callable[[int], Found]) -> None:
+        """Let each of several processes search its part of a stage's batches, and keep what it finds; where there are
+        no others, nothing is done: whoever finds nothing kept searches itself."""
+        ...
+
 
 class InMemory:
     """Keeps it as long as the process lives."""
@@ -141,6 +146,9 @@ class InMemory:
     def write(self, stage: str, number: int, found: Found) -> None:
         """Keep it."""
         self._found[stage, number] = found
+
+    def share(self, stage: str, numbers: Sequence[int], search: Callable[[int], Found]) -> None:
+        """Do nothing: there are no others."""
 
 
 Texts: TypeAlias = tuple[str, ...]

@@ -284,10 +284,15 @@ class GallerySearch:
         """
         stage, texts, ranks = len(self.stages), [], []
         self.stages.append(name)
+
+        def find(number: int) -> Found:
+            return search(number, self.whole.load(number).to(self.whole.images.device))
+
+        self.keep.share(name, range(len(self.whole.batches)), find)
         for number, (images, _) in enumerate(self.whole.batches):
             found = self.keep.read(name, number)
             if found is None:
-                found = search(number, self.whole.load(number).to(self.whole.images.device))
+                found = find(number)
                 self.keep.write(name, number, found)
             texts.append(self.pool.add(found, stage=stage, turn=turn))
             ranks.append(found.text_ranks)

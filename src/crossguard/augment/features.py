@@ -15,32 +15,42 @@ from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
+from crossguard.world import ALONE, World
 
 
 @torch.no_grad()
 def embed_pictures(
-    model: VisionLanguageModel, pictures: Sequence[Picture], *, batch_size: int, progress: Reporter
+    model: VisionLanguageModel,
+    pictures: Sequence[Picture],
+    *,
+    batch_size: int,
+    progress: Reporter,
+    world: World = ALONE,
 ) -> Float[np.ndarray, "pictures dim"]:
     """Return unit embeddings of at least one picture, computed where the model is."""
-    parts = []
-    with frozen(model), progress.task("Embed pictures", total=len(pictures)) as task:
-        for at in range(0, len(pictures), batch_size):
+    with frozen(model), progress.task("Embed pictures", total=-(-len(pictures) // world.size)) as task:
+
+        def embed(at: int) -> Float[np.ndarray, "some dim"]:
             pixels = model.preprocess([picture.load() for picture in pictures[at : at + batch_size]])
-            parts.append(normalize(model.encode_image(pixels.to(_device(model))).float(), dim=-1).cpu().numpy())
             task.advance(len(pixels))
-    return np.concatenate(parts)
+            found = normalize(model.encode_image(pixels.to(_device(model))).float(), dim=-1).cpu().numpy()
+            return np.asarray(found)
+
+        return np.concatenate(list(world.each(range(0, len(pictures), batch_size), embed)))
 
 
 def embed_texts(
-    model: VisionLanguageModel, texts: Sequence[str], *, chunk: int = 4096, progress: Reporter
+    model: VisionLanguageModel, texts: Sequence[str], *, chunk: int = 4096, progress: Reporter, world: World = ALONE
 ) -> Float[np.ndarray, "texts dim"]:
     """Return unit embeddings of at least one text, `chunk` texts tokenised at once."""
-    parts = []
-    with frozen(model), progress.task("Embed texts", total=len(texts)) as task:
-        for at in range(0, len(texts), chunk):
-            parts.append(encode_unit_texts(model, texts[at : at + chunk]).cpu().numpy())
-            task.advance(len(parts[-1]))
-    return np.concatenate(parts)
+    with frozen(model), progress.task("Embed texts", total=-(-len(texts) // world.size)) as task:
+
+        def embed(at: int) -> Float[np.ndarray, "some dim"]:
+            found = np.asarray(encode_unit_texts(model, texts[at : at + chunk]).cpu().numpy())
+            task.advance(len(found))
+            return found
+
+        return np.concatenate(list(world.each(range(0, len(texts), chunk), embed)))
 
 
 def model_fingerprint(model: VisionLanguageModel) -> str:

@@ -13,6 +13,7 @@ from crossguard.augment.samples import Sample
 from crossguard.data import OneToManyPairs
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
+from crossguard.world import ALONE, World
 
 _OTHER: dict[Side, Side] = {"images": "texts", "texts": "images"}
 
@@ -40,6 +41,7 @@ def look(
     seed: int,
     batch_size: int,
     progress: Reporter,
+    world: World = ALONE,
 ) -> Look:
     """Embed everything once and measure it.
 
@@ -50,12 +52,13 @@ def look(
         seed: of the random halves of the originals.
         batch_size: pictures at a time.
         progress: where progress goes.
+        world: the processes that share the embedding.
     """
     ours = {side: np.array([n for n, s in enumerate(samples) if s.gives == side], dtype=np.int64) for side in _OTHER}
     pictures = [*pairs.images, *(s.picture for s in samples if s.picture is not None)]
     texts = [*pairs.texts, *(s.text for s in samples if s.text is not None)]
-    of_pictures = embed_pictures(model, pictures, batch_size=batch_size, progress=progress)
-    of_texts = embed_texts(model, texts, progress=progress)
+    of_pictures = embed_pictures(model, pictures, batch_size=batch_size, progress=progress, world=world)
+    of_texts = embed_texts(model, texts, progress=progress, world=world)
     originals: dict[Side, Float[np.ndarray, "items dim"]] = {
         "images": of_pictures[: len(pairs.images)],
         "texts": of_texts[: len(pairs.texts)],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from crossguard.checks import check_whole
 from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
 from crossguard.data.cache import place_in_cache
+from crossguard.memory import told_of_memory
 from crossguard.models import VisionLanguageModel
 from crossguard.models.plain_torch import plain_torch
 from crossguard.models.unseen import report_cut_texts
-from crossguard.progress import Reporter, shown
+from crossguard.progress import Reporter, Silent, shown
 from crossguard.runs import RunFolder, read_rows, safe_name, tidy, write_atomically
+from crossguard.world import World, join
 
 VERSION = 2
 """Raised whenever the same settings come to give other samples or links, so that old caches are not taken."""
@@ -49,7 +52,8 @@ def augment(
     """Make one-to-many pairs: the originals first, then augmented texts and pictures with every true link.
 
     Samples are made block by block into `folder`; an interrupted call takes up where it stopped, and a finished one
-    is loaded. The same seed gives the same samples, whatever the batch size and whatever the other sources; the first
+    is loaded. Where several processes were launched, call it in each of them: they share the blocks, and must see the
+    same disk. The same seed gives the same samples, whatever the batch size and whatever the other sources; the first
     samples of an item are the same for every `per_sample`. `folder` then holds:
 
     ====================  ==============================================================================
@@ -93,29 +97,41 @@ def augment(
     _check_pool(pairs, pool)
     settings = _settings(pairs, built, pool, per_sample)
     home = Path(folder).expanduser() if folder is not None else _own_folder(pairs, settings, seed)
-    request = Request(per_sample, seed, batch_size, _device(device, model), pool)
-    progress = shown(progress)
-    with RunFolder.open(home, settings=settings, seed=seed, device=str(request.device), command=command) as run:
-        home = run.path
+    world = join(_device(device, model))
+    request = Request(per_sample, seed, batch_size, world.place(_device(device, model)), pool)
+    progress = shown(progress) if world.main else Silent()
+    with world.together(), ExitStack() as stack:
+        world.same("augmentation", {**settings, "seed": seed, "folder": str(home)})
+        run = None
+        if world.main:
+            opening = RunFolder.open(home, settings=settings, seed=seed, device=str(request.device), command=command)
+            run = stack.enter_context(opening)
+        home = world.agree(home if run is None else run.path)
         all_blocks = [Blocks(home / "blocks" / source.name, source, pairs) for source in built]
-        fresh = sum([_make(blocks, request, progress) for blocks in all_blocks])
+        fresh = sum([_make(blocks, request, progress, world) for blocks in all_blocks])
         seen_by = {
             "model": None if model is None else model.name,
             "weights": None if model is None else model_fingerprint(model),
             "min_alignment": min_alignment,
         }
-        if fresh or run.summary.get("measured", {}).get("by") != seen_by or not (home / "pairs").is_dir():
-            run.summarise("measured", "by", {})  # until all files below are there
+        known = run is not None and run.summary.get("measured", {}).get("by") == seen_by and (home / "pairs").is_dir()
+        if fresh or not world.agree(known):
+            if run is not None:
+                run.summarise("measured", "by", {})  # until all files below are there
             samples = [sample for blocks in all_blocks for sample in blocks.read()]
             for sample in samples:
                 check_parents(sample, pairs)
             seen = None
             if model is not None:
-                report_cut_texts(model, pairs.texts)
-                seen = look(pairs, samples, model, seed=seed, batch_size=batch_size, progress=progress)
-            _finish(run, pairs, built, samples, pool, seen, min_alignment)
-            run.summarise("measured", "by", seen_by)
-        run.finish()
+                if world.main:
+                    report_cut_texts(model, pairs.texts)
+                seen = look(pairs, samples, model, seed=seed, batch_size=batch_size, progress=progress, world=world)
+            if run is not None:
+                _finish(run, pairs, built, samples, pool, seen, min_alignment)
+                run.summarise("measured", "by", seen_by)
+        if run is not None:
+            run.finish()
+        world.wait()
     return load_augmented(home)
 
 
@@ -143,15 +159,16 @@ def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
     return read_rows(Path(folder).expanduser() / "manifest.jsonl")
 
 
-def _make(blocks: Blocks, request: Request, progress: Reporter) -> int:
+def _make(blocks: Blocks, request: Request, progress: Reporter, world: World) -> int:
     """Make the blocks that are not there; return how many."""
-    if blocks.folder.is_dir():
+    if world.main and blocks.folder.is_dir():
         tidy(blocks.folder)
-    missing = [number for number in blocks.numbers() if not blocks.is_whole(number)]
+    missing = world.agree([n for n in blocks.numbers() if not blocks.is_whole(n)] if world.main else [])
     done = blocks.items - sum(len(blocks.items_of(number)) for number in missing)
     with progress.task(f"Augment: {blocks.source.name}", total=blocks.items, done=done) as task:
-        for number in missing:
-            blocks.make(number, request)
+        for number in world.deal(missing, passed=lambda number: task.advance(len(blocks.items_of(number)))):
+            with told_of_memory(None, batch_size=request.batch_size):
+                blocks.make(number, request)
             task.advance(len(blocks.items_of(number)))
     return len(missing)
 

@@ -4,15 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
 from crossguard.certify.counts import Counts, Span, share_of
+from crossguard.world import World, join
 
-Seen = tuple[tuple[Span, ...], str]
 Vote = Callable[[Span], Int64[np.ndarray, "*elements labels"]]
 
 
@@ -21,7 +20,7 @@ def add_draws(
 ) -> Counts:
     """Return the counts with those draws of `span` added that have not voted yet.
 
-    Under torch.distributed every process draws its share and all return the same sum; one of them saves it.
+    Of several processes every one draws its share and all return the same sum; the main one saves it.
 
     Args:
         counts: what was counted before; not changed.
@@ -32,16 +31,16 @@ def add_draws(
         least: draws that fill a forward pass; no part is smaller.
         saves: about how many parts there are.
     """
-    rank, processes = process_rank()
-    size = span[1] - span[0] if path is None else max(math.ceil((span[1] - span[0]) / saves), least * processes)
+    world = join("cpu")
+    size = span[1] - span[0] if path is None else max(math.ceil((span[1] - span[0]) / saves), least * world.size)
     for missing in counts.missing(*span):
         for part in _parts(missing, size):
-            votes = _summed(vote(share_of(part, rank, processes)))
+            votes = _summed(world, vote(share_of(part, world.rank, world.size)))
             counts = counts + replace(counts, votes=votes, spans=(part,))
-            if path is not None and rank == 0:
+            if path is not None and world.main:
                 counts.save(path)
-    if path is not None and processes > 1:
-        torch.distributed.barrier()  # whoever goes on reads what was saved
+    if path is not None:
+        world.wait()  # whoever goes on reads what was saved
     return counts
 
 
@@ -50,22 +49,24 @@ def looked_at(counts: Counts, path: Path | None) -> Counts:
     if path is None:
         return counts
     looked = counts.looked_at()
-    if looked.looks != counts.looks and process_rank()[0] == 0:
+    world = join("cpu")
+    if looked.looks != counts.looks and world.main:
         looked.save(path)
-    if process_rank()[1] > 1:
-        torch.distributed.barrier()
+    world.wait()
     return looked
 
 
 def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
     """Return the counts that a file holds, or `empty` where there is none.
 
-    Under torch.distributed all processes must see the same file: one that did not would draw again what others do not.
+    All processes must see the same file: one that did not would draw again what others do not.
 
     Raises:
         ValueError: the file is broken, its counts are not of this model, data and design, or has more than `draws`; or
             processes see different files. It is raised in every process.
     """
+    world = join("cpu")
+    world.same("model, data and design", {"source": empty.source, "seed": empty.seed, "k": empty.k, "draws": draws})
     if path is None:
         return empty
     found, refused = empty, ""
@@ -74,7 +75,7 @@ def resume(path: Path | None, empty: Counts, draws: int) -> Counts:
             found = _checked(path, empty, draws)
         except ValueError as error:
             refused = str(error)
-    seen = _gathered((found.spans, refused))
+    seen = world.every((found.spans, refused))
     if refused:
         raise ValueError(refused)
     if len(set(seen)) > 1:
@@ -100,30 +101,13 @@ def _checked(path: Path, empty: Counts, draws: int) -> Counts:
     return found
 
 
-def process_rank() -> tuple[int, int]:
-    """Return which process of how many this is; (0, 1) without torch.distributed."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 def _parts(span: Span, size: int) -> Iterator[Span]:
     for start in range(span[0], span[1], size):
         yield start, min(start + size, span[1])
 
 
-def _gathered(value: Seen) -> list[Seen]:
-    """Return the values of all processes."""
-    values: list[Any] = [value] * process_rank()[1]
-    if len(values) > 1:
-        torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def _summed(votes: Int64[np.ndarray, "*elements labels"]) -> Int64[np.ndarray, "*elements labels"]:
-    if process_rank()[1] == 1:
-        return votes
-    nccl = torch.distributed.get_backend() == "nccl"
-    total = torch.from_numpy(votes).to("cuda" if nccl else "cpu")
-    torch.distributed.all_reduce(total)
-    return total.cpu().numpy()
+def _summed(world: World, votes: Int64[np.ndarray, "*elements labels"]) -> Int64[np.ndarray, "*elements labels"]:
+    total = torch.from_numpy(votes)
+    world.wait()
+    world.add([total])
+    return total.numpy()

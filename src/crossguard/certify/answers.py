@@ -43,6 +43,7 @@ def predict(
     fill: Ablation | None = None,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    precision: str = "float32",
     progress: Reporter | None = None,
 ) -> Int64[np.ndarray, "samples ..."]:
     """Answer as the smoothed model that `certify` and `certify_segmentation` speak of, or abstain.
@@ -66,6 +67,7 @@ def predict(
         fill: what ablated elements become, as `certify`.
         batch_size: sub-samples per forward pass, as `certify`.
         device: where masks are drawn and the model runs.
+        precision: of the base model, as `certify`; a saved design has its own.
         progress: shows sub-samples asked about.
 
     Returns:
@@ -85,6 +87,7 @@ def predict(
         settings |= {"draws": draws, "alpha": alpha, "seed": seed} if saved.published else {}
         given = [name for name, value in settings.items() if value is not None]
         given += ["scheme"] if scheme != "independent" else []
+        given += ["precision"] if precision != "float32" else []
         if given:
             raise ValueError(f"Expected no `{given[0]}` beside a saved design, which needs none.")
         sizes = {m: element_count(array) for m, array in values.items() if m not in saved.noise}
@@ -100,7 +103,7 @@ def predict(
     else:
         check_choice(scheme, ("independent", "joint"), "scheme")
         drawn: dict[str, Any] = {"noise": noise, "draws": draws, "seed": seed, "scheme": scheme, "fill": fill}
-        how = CertifyOptions(keep=keep or {}, **drawn, **more)
+        how = CertifyOptions(keep=keep or {}, precision=precision, **drawn, **more)
     level = probability(ALPHA if alpha is None else alpha)
     size = image_size(values, samples) if segments else None
     design = design_for(asked, values, how, mask_size=size, usual=100 if segments else 1000)

@@ -128,7 +128,7 @@ def certify_collective(
     if not certificate.deterministic:
         raise ValueError("Expected a certificate of a published design, but its sub-samples are drawn at random.")
     values = {m: array[index : index + 1] for m, array in input_arrays(model, certificate.samples).items()}
-    how = SavedDesign.of(counts, fill=certificate.fill, alpha=0.0).options()
+    how = SavedDesign.of(counts, fill=certificate.fill, alpha=0.0, precision=certificate.precision).options()
     size = image_size(values, certificate.samples)
     asked = Asked(model, values, design_for(model, values, how, mask_size=size, batch_size=PER_PASS))
     with evaluation_mode(model, asked.design.device), torch.no_grad():

@@ -18,7 +18,7 @@ from crossguard.certify.counts import Counts
 from crossguard.certify.ensemble import best_draws, block_counts
 from crossguard.certify.looks import FIRST, choose_seed
 from crossguard.certify.noise import noise_levels
-from crossguard.certify.options import Ablation, CertifyOptions, Drawing
+from crossguard.certify.options import PRECISIONS, Ablation, CertifyOptions, Drawing
 from crossguard.certify.preflight import Preflight, preflight
 from crossguard.certify.published import PublishedDesign
 from crossguard.certify.subsample import Fill
@@ -29,6 +29,7 @@ from crossguard.data.samples import element_count
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, PackingClassifier
 from crossguard.models.inputs import input_values
 from crossguard.threat import EditKind
+from crossguard.world import join
 
 ANY_NUMBER = 2**20
 """Size that a model is told where elements are kept at a rate and places are withheld: no number says anything."""
@@ -58,6 +59,7 @@ class Design:
         mask_size: height and width of what a segmenter gives, whatever those of the modalities are.
         batch_size: sub-samples per forward pass.
         device: where masks are drawn and the model runs.
+        precision: of the base model, "float32" or "bfloat16".
     """
 
     keep: Mapping[str, int | float]
@@ -75,16 +77,18 @@ class Design:
     mask_size: tuple[int, int] | None = None
     batch_size: int = 1
     device: torch.device | str = "cpu"
+    precision: str = "float32"
 
     @property
     def ablation(self) -> str:
-        """What becomes of ablated elements, in words."""
+        """What becomes of ablated elements, and what precision the model has if not the usual one, in words."""
         packed = [m for m in self.packs if m in self.sizes]
         dropped = f"{', '.join(packed)} dropped" if packed else ""
         others = f"filled with {self.fill}" if set(self.sizes) - set(self.packs) else ""
         free = f"positions of {', '.join(self.position_free)} withheld" if self.position_free else ""
         noisy = "; ".join(f"{m} under noise of sigma {sigma:g}" for m, sigma in self.noise.items())
-        return ", ".join(part for part in (dropped, others, free, noisy) if part)
+        low = "" if self.precision == "float32" else f"the model in {self.precision}"
+        return ", ".join(part for part in (dropped, others, free, noisy, low) if part)
 
     @cached_property
     def plan(self) -> PublishedDesign | None:
@@ -204,6 +208,7 @@ def design_for(
             with a model that takes nothing packed, numbers that are not whole, or insertions or deletions in a
             modality of which the model may see where elements stand.
     """
+    device = join(options.device).place(options.device)
     levels = noise_levels(options.noise, options.keep, tuple(values))
     sizes = _sizes(values, levels, options.lengths)
     scheme = _scheme_of(options)
@@ -232,7 +237,8 @@ def design_for(
         scheme=scheme,
         mask_size=mask_size,
         batch_size=whole_number(most, "batch_size", least=1),
-        device=options.device,
+        device=device,
+        precision=check_choice(options.precision, PRECISIONS, "precision"),
     )
 
 

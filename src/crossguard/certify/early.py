@@ -76,7 +76,7 @@ def certify_early(
     """Decide for each sample whether its smoothed label is certified at `radii`, with as few draws as it takes.
 
     With a `folder` the counts of each round are kept. A call that was interrupted goes on where it stopped, and
-    decides what it would have decided; under torch.distributed processes share the draws of each round.
+    decides what it would have decided; several processes share the draws of each round.
 
     Args:
         model: the base classifier, as in `certify`.

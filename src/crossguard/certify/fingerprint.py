@@ -10,7 +10,15 @@ import torch
 
 from crossguard.certify.design import Design
 from crossguard.certify.options import CertifyOptions
-from crossguard.certify.sampling import Asked, class_logits, evaluation_mode, most_likely, pixel_logits, sub_samples
+from crossguard.certify.sampling import (
+    Asked,
+    class_logits,
+    evaluation_mode,
+    in_precision,
+    most_likely,
+    pixel_logits,
+    sub_samples,
+)
 from crossguard.certify.thresholds import Scheme
 from crossguard.models.identity import model_identity
 
@@ -40,10 +48,14 @@ def _answers(asked: Asked) -> Iterator[torch.Tensor]:
         for i in range(inputs):
             shown, kept = sub_samples(asked.values, names, names[i : i + 1], torch.zeros_like(draw), draw, probing)
             if segments:
-                labels = most_likely(pixel_logits(asked.model, shown, kept, size=design.mask_size))
+                with in_precision(design.precision, design.device):
+                    pixels = pixel_logits(asked.model, shown, kept, size=design.mask_size)
+                labels = most_likely(pixels.float())
                 yield labels[:, labels.shape[1] // 2, labels.shape[2] // 2].cpu()
             else:
-                yield class_logits(asked.model, shown, kept).argmax(dim=1).cpu()
+                with in_precision(design.precision, design.device):
+                    logits = class_logits(asked.model, shown, kept)
+                yield logits.float().argmax(dim=1).cpu()
 
 
 def fingerprint(model: str, values: Mapping[str, np.ndarray], design: Design, *settings: object) -> str:

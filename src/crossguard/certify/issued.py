@@ -28,6 +28,7 @@ class Issued(ABC):
         ablation: what became of elements that were not kept, in words.
         fill: the same, as it was asked for.
         units: what an element of each modality is called, by its name.
+        precision: of the base model.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Issued(ABC):
     ablation: str = ""
     fill: Ablation | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float32"
 
     @property
     @abstractmethod
@@ -67,7 +69,7 @@ class Issued(ABC):
         Raises:
             ValueError: there is no such folder.
         """
-        SavedDesign.of(self.first, fill=self.fill, alpha=self.alpha).save(folder)
+        SavedDesign.of(self.first, fill=self.fill, alpha=self.alpha, precision=self.precision).save(folder)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Issued(ABC):
             "alpha": self.alpha,
             "seed": counts.told_seed,
             "draws": counts.draws,
+            **({} if self.precision == "float32" else {"precision": self.precision}),
         }
 
 
@@ -98,4 +101,5 @@ def settings_of(options: CertifyOptions, samples: MultiModalSamples, design: Des
         "ablation": design.ablation,
         "fill": options.fill,
         "units": design.units,
+        "precision": design.precision,
     }

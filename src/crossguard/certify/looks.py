@@ -9,10 +9,8 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
-from crossguard.certify.accumulate import process_rank
 from crossguard.certify.counts import Counts
+from crossguard.world import join
 
 FIRST = 0.9
 """Share of alpha that the first look has."""
@@ -38,7 +36,7 @@ def level_of(counts: Counts, alpha: float) -> float:
 def choose_seed(seed: int | None, files: Iterable[Path]) -> tuple[int, bool]:
     """Return the seed, and whether it is secret: the one that was given, that kept counts have, or a fresh one.
 
-    Under torch.distributed all processes take the first one's.
+    All processes take the first one's.
 
     Args:
         seed: what the caller gave; None: a secret.
@@ -50,9 +48,4 @@ def choose_seed(seed: int | None, files: Iterable[Path]) -> tuple[int, bool]:
     if seed is not None:
         return seed, False
     found = next((Counts.load(path) for path in files if path.exists()), None)
-    chosen = (found.seed, found.secret) if found is not None else (secrets.randbits(62), True)
-    if process_rank()[1] > 1:
-        everyone = [chosen]
-        torch.distributed.broadcast_object_list(everyone)
-        chosen = everyone[0]
-    return chosen
+    return join("cpu").agree((found.seed, found.secret) if found is not None else (secrets.randbits(62), True))

@@ -18,6 +18,9 @@ Ablation = Fill | Literal["drop"]
 Drawing = Literal["random", "fixed", "product"]
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CertifyOptions:
     """Options of `certify` and its like, which take them as keywords.
@@ -60,11 +63,14 @@ class CertifyOptions:
             drops where the model can.
         batch_size: sub-samples per forward pass; None chooses by their size, 4,096 at most, of segmentations 4.
         device: where masks are drawn and the model runs.
+        precision: of the base model, "float32" or "bfloat16", which GPUs compute several times as fast. It is a part of
+            the base model: what is certified is the model in this precision, its counts are never added to those of
+            another, and `predict` answers in it.
         folder: where counts are kept; what is there is not drawn again, and more draws can be added later. Since that
             is a second look, the first has nine tenths of alpha and the others share the rest; without a folder there
             is one look. The counts are those of the model as it is, by all
-            state that can be reached and its answers to a few probes (`models.identity`). Under torch.distributed, on
-            a disk that all processes share.
+            state that can be reached and its answers to a few probes (`models.identity`). Several processes
+            share the draws, and must see the same disk.
         identity: the caller's word for which model this is, where its own state cannot be read; used with `folder`.
         units: what an element of a modality is called ("frame", "word"), by its name, where radii are told; None: a
             pixel of images, otherwise an element.
@@ -85,6 +91,7 @@ class CertifyOptions:
     fill: Ablation | None = None
     batch_size: int | None = None
     device: torch.device | str = "cpu"
+    precision: str = "float32"
     folder: Path | str | None = None
     identity: str | None = None
     units: Mapping[str, str] | None = None

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossguard.certify.accumulate import process_rank
 from crossguard.certify.preflight import Preflight
 from crossguard.certify.sampling import Asked, class_votes, pixel_votes
 from crossguard.progress import Reporter, Silent
+from crossguard.world import join
 
 PASSES = 3
 """Forward passes that are made; the first warms up and is not timed."""
@@ -38,7 +38,7 @@ def show_preflight(found: Preflight, asked: Asked, *, rows: int, progress: Repor
                 if seconds:
                     task.advance()
                 seconds.append(_seconds_per_row(asked))
-            found = replace(found, seconds=min(seconds[1:]) * rows / process_rank()[1])
+            found = replace(found, seconds=min(seconds[1:]) * rows / join(asked.design.device).size)
         task.advance(note=str(found))
     return found
 

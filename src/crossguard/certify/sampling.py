@@ -15,6 +15,7 @@ from crossguard.certify.counts import Span
 from crossguard.certify.design import Design
 from crossguard.certify.subsample import ablate_elements, draw_masks, gaussian, rate_masks
 from crossguard.data.samples import element_count
+from crossguard.memory import told_of_memory
 from crossguard.models.base import MultiModalClassifier, MultiModalSegmenter, Packed, PackingClassifier
 from crossguard.models.inputs import input_tensor
 from crossguard.models.packing import pack_rows
@@ -54,6 +55,12 @@ class Asked:
         return sub_samples(self.values, self.names, ids, position, draw, self.design)
 
 
+def in_precision(precision: str, device: torch.device | str) -> torch.autocast:
+    """Return a context in which the base model computes in the design's precision."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
 def class_logits_of(
     asked: Asked, span: Span, ids: Int64[np.ndarray, " chosen"], task: Work
 ) -> Iterator[tuple[Int64[Tensor, " rows"], Float[Tensor, "rows labels"]]]:
@@ -62,7 +69,10 @@ def class_logits_of(
     for start in range(0, len(ids) * draws, design.batch_size):
         row = torch.arange(start, min(start + design.batch_size, len(ids) * draws), device=design.device)
         position = row // draws
-        yield position, class_logits(asked.model, *asked.sub_samples(ids, position, span[0] + row % draws))
+        shown = asked.sub_samples(ids, position, span[0] + row % draws)
+        with in_precision(design.precision, design.device), told_of_memory(asked.model, batch_size=len(row)):
+            logits = class_logits(asked.model, *shown)
+        yield position, logits.float()
         task.advance(len(row))
 
 
@@ -131,7 +141,9 @@ def pixel_labels(asked: Asked, span: Span, image: int) -> Iterator[UInt8[Tensor,
     for start in range(span[0], span[1], design.batch_size):
         draw = torch.arange(start, min(start + design.batch_size, span[1]), device=design.device)
         inputs, kept = asked.sub_samples(np.array([image]), torch.zeros_like(draw), draw)
-        yield most_likely(pixel_logits(asked.model, inputs, kept, size=design.mask_size))
+        with in_precision(design.precision, design.device), told_of_memory(asked.model, batch_size=len(draw)):
+            logits = pixel_logits(asked.model, inputs, kept, size=design.mask_size)
+        yield most_likely(logits.float())
 
 
 def pixel_logits(

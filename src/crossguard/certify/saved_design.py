@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from crossguard.certify.counts import Counts
-from crossguard.certify.options import Ablation, CertifyOptions
+from crossguard.certify.options import PRECISIONS, Ablation, CertifyOptions
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
 from crossguard.models.storage import DESIGN
@@ -29,6 +29,7 @@ class SavedDesign:
         fill: what ablated elements become, as `certify` takes it.
         noise: sigma of each modality under noise.
         alpha: of the certificates that were given; 0 of a published design.
+        precision: of the base model.
     """
 
     design: str
@@ -39,6 +40,7 @@ class SavedDesign:
     fill: Ablation | None = None
     noise: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 0.0
+    precision: str = "float32"
 
     @property
     def published(self) -> bool:
@@ -46,17 +48,17 @@ class SavedDesign:
         return self.design in ("fixed", "product")
 
     @classmethod
-    def of(cls, counts: Counts, *, fill: Ablation | None, alpha: float) -> "SavedDesign":
+    def of(cls, counts: Counts, *, fill: Ablation | None, alpha: float, precision: str = "float32") -> "SavedDesign":
         """Return the design that counts are of."""
         seed = counts.seed if counts.published else None
-        return cls(counts.scheme, counts.n, counts.k, counts.draws, seed, fill, counts.noise, alpha)
+        return cls(counts.scheme, counts.n, counts.k, counts.draws, seed, fill, counts.noise, alpha, precision)
 
     def options(self, **others: Any) -> CertifyOptions:
         """Return the options that draw by it, with others that it says nothing about."""
         drawn: dict[str, Any] = {"scheme": "joint" if self.design == "joint" else "independent"}
         if self.published:
             drawn = {"design": self.design, "seed": self.seed}
-        drawn |= {"noise": self.noise, "draws": self.draws, "fill": self.fill}
+        drawn |= {"noise": self.noise, "draws": self.draws, "fill": self.fill, "precision": self.precision}
         return CertifyOptions(keep=self.k, **(drawn | others))
 
     def save(self, folder: Path | str) -> None:
@@ -83,6 +85,7 @@ class SavedDesign:
                 raise ValueError("another format")
             found = cls(**held)
             check_choice(found.design, get_args(Scheme), "design")
+            check_choice(found.precision, PRECISIONS, "precision")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"Expected a design in {path}, but it could not be read: {error}") from error
         return found

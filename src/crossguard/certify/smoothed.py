@@ -1,7 +1,7 @@
 """`Smoothed`: the voting model that certificates speak of, as something that can be asked and attacked."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from crossguard.certify.sampling import (
     class_logits,
     draw_design,
     evaluation_mode,
+    in_precision,
     most_likely,
     pack_kept,
     pixel_logits,
@@ -59,10 +60,12 @@ class Smoothed:
         fill: Ablation | None = None,
         segments: bool = False,
         batch_size: int = 4096,
+        precision: str = "float32",
     ) -> None:
         self.module = model
         self.name, self.modalities, self.classes = model.name, model.modalities, model.classes
         self.keep, self.fill, self.seed, self.segments = dict(keep), fill, seed, segments
+        self.precision = precision
         self.draws = whole_number(draws, "draws", least=1)
         self.passes = whole_number(attack_draws, "attack_draws", least=1)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
@@ -129,15 +132,18 @@ class Smoothed:
             else:
                 given[modality] = ablate_elements(values[row], mask, fill=design.fill)
                 kept[modality] = mask
-        if self.segments:
-            return pixel_logits(cast(Any, self.module), given, kept)
-        return class_logits(cast(Any, self.module), given, kept)
+        ask: Any = pixel_logits if self.segments else class_logits
+        with in_precision(self.precision, row.device):
+            logits: Tensor = ask(self.module, given, kept)
+        return logits.float()
 
     def _design(self, inputs: Mapping[str, Tensor]) -> Design:
         return design_for(
             self.module,
             {m: np.broadcast_to(np.float32(0), tuple(inputs[m].shape)) for m in self.modalities},  # shapes alone
-            CertifyOptions(keep=self.keep, seed=self.seed, fill=self.fill, batch_size=self.batch_size),
+            CertifyOptions(
+                keep=self.keep, seed=self.seed, fill=self.fill, batch_size=self.batch_size, precision=self.precision
+            ),
         )
 
 

@@ -23,6 +23,8 @@ def register(app: typer.Typer) -> None:
         """Make more texts and pictures of the recipe's data and measure them. An interrupted run resumes.
 
         For example: crossguard augment emoji-augment per_sample=8 run=runs/eight
+
+        Several GPUs: torchrun --nproc-per-node 4 --no-python -- crossguard augment RECIPE
         """
         from crossguard.augment import read_measures
 

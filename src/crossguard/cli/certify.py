@@ -38,6 +38,8 @@ def register(app: typer.Typer) -> None:
         the training data, and certifies nothing.
 
         For example: crossguard certify watch-certify draws=10000 run=runs/watch-10k
+
+        Several GPUs: torchrun --nproc-per-node 4 --no-python -- crossguard certify RECIPE
         """
         from crossguard.recipes import perform_certify
         from crossguard.report import certificate_table, print_certificates

@@ -15,6 +15,7 @@ from rich.console import Console
 from crossguard.checks import WrongKind, visible
 from crossguard.progress import Reporter, reporter
 from crossguard.runs import RunBusy
+from crossguard.world import ProcessLost, launched
 
 FAILED = 1
 BAD_INPUT = 2
@@ -57,12 +58,14 @@ def told_clearly() -> Iterator[None]:
         _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
     except (OSError, RuntimeError, FloatingPointError) as error:
-        if isinstance(error, RuntimeError) and type(error) not in (RuntimeError, RunBusy):
+        if isinstance(error, RuntimeError) and type(error) not in (RuntimeError, RunBusy, ProcessLost):
             raise
         _print_error(error)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt as stop:
         told = f" by {stop}" if isinstance(stop, _Stopped) else ""
+        if told and launched() > 1:
+            told += ", since another process ended or the whole job is to"
         with suppress(OSError):  # the terminal may be gone
             print(f"interrupted{told}; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise typer.Exit(stop.code if isinstance(stop, _Stopped) else INTERRUPTED) from None

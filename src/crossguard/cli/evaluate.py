@@ -21,6 +21,8 @@ def register(app: typer.Typer) -> None:
         Rows, summary and report go to the run folder.
 
         For example: crossguard evaluate emoji-sga model=runs/emoji-mat/model run=runs/emoji-mat-sga
+
+        Several GPUs: torchrun --nproc-per-node 4 --no-python -- crossguard evaluate RECIPE
         """
         from crossguard.recipes import perform_evaluate
         from crossguard.report import print_results, result_table

@@ -10,6 +10,7 @@ import typer
 from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
 from crossguard.progress import Reporter
+from crossguard.world import is_main
 
 if TYPE_CHECKING:
     from crossguard.recipes import StudyRecipe
@@ -18,15 +19,13 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
-    @recipe_verb(app, plan=_plan)
+    @recipe_verb(app, plan=_plan, apart=True)
     def study(recipe: "StudyRecipe", reporter: Reporter) -> Outcome:
         """Compare defences, data and augmentation: train every arm at equal cost for every seed, and judge all alike.
 
-        An interrupted study goes on where it stopped. Started a second time beside itself, it shares the work: each
-        process takes the next arm that no other one has open. What will be done and what it costs is told first, with
-        --dry-run alone. RUN/study.md and RUN/report.html show what there is.
-
-        For example: crossguard study emoji-study run=runs/study
+        An interrupted study goes on where it stopped. Started a second time beside itself, or several times by torchrun
+        or SLURM, it shares the work: each process takes the next arm that no other one has open. What will be done and
+        what it costs is told first, with --dry-run alone. RUN/study.md and RUN/report.html show what there is.
         """
         from dataclasses import asdict
 
@@ -38,6 +37,8 @@ def register(app: typer.Typer) -> None:
         announce = partial(print, file=sys.stderr, flush=True)
         found = perform_study(recipe, progress=reporter, command=sys.argv, announce=announce)
         folder = Path(recipe.run)
+        if not is_main():
+            return Outcome(lambda: None, lambda: None)
         text = study_markdown(found)
         write_json(folder / "tables.json", [asdict(table) for table in found.tables])
         write_atomically(folder / "study.md", text)

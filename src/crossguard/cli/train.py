@@ -1,6 +1,5 @@
 """`crossguard train`: harden a model, as a recipe says."""
 
-import os
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -9,7 +8,8 @@ import typer
 
 from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
-from crossguard.progress import Reporter, Silent
+from crossguard.progress import Reporter
+from crossguard.world import is_main
 
 if TYPE_CHECKING:
     from crossguard.recipes import TrainRecipe
@@ -24,17 +24,15 @@ def register(app: typer.Typer) -> None:
 
         For example: crossguard train emoji-mat steps=500 run=runs/longer
 
-        Several GPUs: torchrun --nproc-per-node 4 --no-python crossguard train RECIPE batch_size=32
+        Several GPUs: torchrun --nproc-per-node 4 --no-python -- crossguard train RECIPE batch_size=32
         """
         from crossguard.recipes import open_run, perform_train
 
-        # Of the processes that `torchrun` starts the first alone writes and shows.
-        main = os.environ.get("RANK", "0") == "0"
-        with open_run(recipe, command=sys.argv) if main else nullcontext() as run:
-            model = perform_train(recipe, run, progress=reporter if main else Silent())
+        with open_run(recipe, command=sys.argv) if is_main() else nullcontext() as run:
+            model = perform_train(recipe, run, progress=reporter)
             if run is not None:
                 run.finish()
         return Outcome(
-            lambda: print(f"model: {visible(model)}") if main else None,
+            lambda: print(f"model: {visible(model)}"),
             lambda: {"model": str(model), "defence": recipe.defence, "steps": recipe.steps},
         )

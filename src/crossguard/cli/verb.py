@@ -1,7 +1,8 @@
 """What the verbs that carry out a recipe share: their options, reading the recipe, and printing what came out."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -26,6 +27,7 @@ from crossguard.cli.options import (
 )
 from crossguard.imports import import_parts
 from crossguard.progress import Reporter
+from crossguard.world import alone, is_main, join, launched
 
 if TYPE_CHECKING:
     from crossguard.runs import RunFolder
@@ -47,7 +49,9 @@ class Outcome:
 Work = Callable[[Any, Reporter], Outcome]
 
 
-def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = False) -> Callable[[Work], Work]:
+def recipe_verb(
+    app: typer.Typer, *, plan: Work | None = None, images: bool = False, apart: bool = False
+) -> Callable[[Work], Work]:
     """Make a verb of a function that carries out a checked recipe; its name is the verb's, its docstring the help.
 
     The function gets the recipe, of the schema that `crossguard.recipes.VERBS` holds for the verb, and a reporter of
@@ -57,6 +61,7 @@ def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = Fa
         app: the command line.
         plan: what `--dry-run` does instead; without it the verb has no such option.
         images: the verb's data are images with captions, some of which `--skip-bad` may leave out.
+        apart: of several processes each works by itself; otherwise they meet first.
     """
 
     def add(work: Work) -> Work:
@@ -87,11 +92,17 @@ def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = Fa
                 problems = check_names(read)
                 if problems:
                     raise RecipeError(recipe, problems)
-                outcome = (plan if dry_run and plan else work)(settings, progress(quiet=quiet))
-                if as_json:
-                    print_json(outcome.value())
-                else:
-                    outcome.show()
+                if dry_run and plan and not is_main():
+                    return
+                with _others(settings, apart=apart, unasked=dry_run and plan is not None):
+                    bars = progress(quiet=quiet or not is_main())
+                    outcome = (plan if dry_run and plan else work)(settings, bars)
+                    if not is_main():
+                        return
+                    if as_json:
+                        print_json(outcome.value())
+                    else:
+                        outcome.show()
 
         unknown = ([] if plan else ["dry_run"]) + ([] if images else ["skip_bad"])
         known = signature(command)
@@ -104,8 +115,28 @@ def recipe_verb(app: typer.Typer, *, plan: Work | None = None, images: bool = Fa
     return add
 
 
-def report_run(recipe: Any, perform: Callable[["RunFolder"], object]) -> Path:
-    """Open the recipe's run, perform, write its report and finish it.
+@contextmanager
+def _others(recipe: Any, *, apart: bool, unasked: bool) -> Iterator[None]:
+    """Meet the processes that were launched together, see that they were asked for the same, and end with them where
+    one of them fails."""
+    if unasked:
+        with alone():
+            yield
+        return
+    if apart or launched() == 1:
+        yield
+        return
+    from crossguard.recipes.perform import choose_device
+
+    world = join(choose_device(recipe.device))
+    with world.together():
+        world.same("recipe", recipe.model_dump(mode="json", exclude={"device"}))
+        yield
+
+
+def report_run(recipe: Any, perform: Callable[["RunFolder | None"], object]) -> Path:
+    """Open the recipe's run, perform, write its report and finish it; of several processes the main one alone has a
+    run, and writes.
 
     Returns:
         The report's path.
@@ -116,6 +147,9 @@ def report_run(recipe: Any, perform: Callable[["RunFolder"], object]) -> Path:
     from crossguard.recipes import open_run
     from crossguard.report import report_runs
 
+    if not is_main():
+        perform(None)
+        return Path(recipe.run) / "report.html"
     with open_run(recipe, command=sys.argv) as folder:
         perform(folder)
         page = report_runs([folder.path], folder.path / "report.html")

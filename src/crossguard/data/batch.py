@@ -1,6 +1,7 @@
 """`PairBatch`: pixels, texts and links of one batch, as attacks and training take them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,9 +29,9 @@ class PairBatch:
     image_ids: Int64[Tensor, " images"]
     text_ids: Int64[Tensor, " texts"]
 
-    @property
+    @cached_property
     def positives(self) -> Bool[Tensor, "images texts"]:
-        """Which (image, text) are true pairs, as a matrix on the device of `pixels`."""
+        """Which (image, text) are true pairs, as a matrix on the device of `pixels`; made once, not to be changed."""
         matrix = torch.zeros(len(self.pixels), len(self.texts), dtype=torch.bool, device=self.pixels.device)
         links = self.links.to(matrix.device)
         matrix[links[:, 0], links[:, 1]] = True

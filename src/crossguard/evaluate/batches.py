@@ -88,6 +88,52 @@ def load_pixels(
     return preprocessed(model, [pairs.image(int(i)) for i in image_ids])
 
 
+class KeptPixels:
+    """The pictures of a data set, prepared for a model; each is opened once, as far as memory allows.
+
+    What was read is kept in 8 bits where that gives the very same numbers back.
+
+    Args:
+        model: whose `preprocess` prepares them.
+        pairs: the data.
+        most: bytes that may be kept, of the first pictures.
+    """
+
+    def __init__(self, model: VisionLanguageModel, pairs: OneToManyPairs, *, most: int = 2**29) -> None:
+        self._model, self._pairs = model, pairs
+        shape = (3, *model.image_size)
+        room = min(len(pairs.images), most // int(np.prod(shape)))
+        self._kept = np.empty((room, *shape), dtype=np.uint8)  # taken from the system as it is filled
+        self._there = np.zeros(len(pairs.images), dtype=bool)
+
+    def __call__(self, image_ids: Int64[np.ndarray, " images"]) -> Float[Tensor, "images 3 height width"]:
+        """Return pictures by their indices; may be called in several threads.
+
+        Raises:
+            ValueError: as `load_pixels`.
+        """
+        known = self._there[image_ids]
+        if known.all():
+            return torch.from_numpy(self._kept[image_ids]).float() / 255
+        read = load_pixels(self._model, self._pairs, image_ids[~known])
+        self._keep(image_ids[~known], read)
+        if not known.any():
+            return read
+        found = read.new_empty(len(image_ids), *read.shape[1:])
+        found[torch.from_numpy(known)] = torch.from_numpy(self._kept[image_ids[known]]).to(read.dtype) / 255
+        found[torch.from_numpy(~known)] = read
+        return found
+
+    def _keep(self, image_ids: Int64[np.ndarray, " images"], pixels: Float[Tensor, "images 3 height width"]) -> None:
+        inside = image_ids < len(self._kept)
+        if not inside.any() or pixels.shape[1:] != self._kept.shape[1:] or pixels.dtype != torch.float32:
+            return
+        grey = (pixels * 255).round().to(torch.uint8)
+        if bool((grey.float() / 255 == pixels).all()):
+            self._kept[image_ids[inside]] = grey.numpy()[inside]
+            self._there[image_ids[inside]] = True
+
+
 def preprocessed(
     model: VisionLanguageModel | Captioner, images: Sequence[Image]
 ) -> Float[Tensor, "images 3 height width"]:
@@ -111,14 +157,20 @@ def preprocessed(
     return pixels
 
 
-def pair_batch(model: VisionLanguageModel, pairs: OneToManyPairs, image_ids: Int64[np.ndarray, " images"]) -> PairBatch:
-    """Build the batch of some images and all of their texts, on the CPU."""
+def pair_batch(
+    model: VisionLanguageModel,
+    pairs: OneToManyPairs,
+    image_ids: Int64[np.ndarray, " images"],
+    *,
+    kept: KeptPixels | None = None,
+) -> PairBatch:
+    """Build the batch of some images and all of their texts, on the CPU; `kept` has pictures that were read before."""
     member = np.isin(pairs.links[:, 0], image_ids)
     links = pairs.links[member]
     text_ids = np.unique(links[:, 1])
     positions = np.stack([np.searchsorted(image_ids, links[:, 0]), np.searchsorted(text_ids, links[:, 1])], axis=1)
     return PairBatch(
-        pixels=load_pixels(model, pairs, image_ids),
+        pixels=load_pixels(model, pairs, image_ids) if kept is None else kept(image_ids),
         texts=tuple(pairs.texts[int(j)] for j in text_ids),
         links=torch.from_numpy(positions),
         image_ids=torch.from_numpy(image_ids),

@@ -25,6 +25,7 @@ from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 from crossguard.threat import Elements, ThreatModel
+from crossguard.world import join
 
 PIXEL_METRICS = ("accuracy", "recall", "precision", "f_score", "iou")
 Radii = Mapping[str, int]
@@ -191,33 +192,41 @@ def sparse_envelope(
         "seed": seed,
         "weights": model_identity(victim.module, strict=folder is not None),
     }
+    world = join(device)
+    ids = np.arange(len(samples))[world.share(len(samples))]
+    mine = samples if world.size == 1 else samples.select(ids)
+    options: Any = {
+        "attack": "sparse",
+        "storage": how,
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": world.place(device),
+        "progress": progress if world.main else None,
+        "places": ids,
+    }
     answers = []
     clean: np.ndarray | None = None
+
+    def attack(threat: ThreatModel, *, still: bool) -> np.ndarray:
+        """Return what is answered under attack to this process's samples."""
+        nonlocal clean
+        own = attack_samples(victim, mine, threat=threat, attack_options=attack_options, known_answers=clean, **options)
+        clean, found = own.answers, own.attacked
+        if transfer and not still:
+            other = attack_samples(victim.module, mine, threat=threat, attack_options=attack_options, **options).samples
+            asked = attack_samples(victim, other, threat=_threat({}, victim.modalities), **options).answers
+            found = _worse(found, asked, mine.labels)
+        return found
+
     for vector, threat in zip(radii, threats, strict=True):
         whole = {m: vector.get(m, 0) for m in victim.modalities}
         path = None if folder is None else Path(folder) / f"sparse-{'-'.join(map(str, whole.values()))}.npz"
         about = json.dumps({**settings, "radii": whole}, sort_keys=True)
-        known = _read(path, about)
+        known = world.agree(_read(path, about) if world.main else None)
         if known is None:
-            options: Any = {
-                "attack": "sparse",
-                "storage": how,
-                "seed": seed,
-                "batch_size": batch_size,
-                "device": device,
-                "progress": progress,
-            }
-            own = attack_samples(
-                victim, samples, threat=threat, attack_options=attack_options, known_answers=clean, **options
-            )
-            clean, known = own.answers, own.attacked
-            if transfer and any(vector.values()):
-                other = attack_samples(
-                    victim.module, samples, threat=threat, attack_options=attack_options, **options
-                ).samples
-                asked = attack_samples(victim, other, threat=_threat({}, victim.modalities), **options).answers
-                known = _worse(known, asked, samples.labels)
-            if path is not None:
+            parts = world.every(attack(threat, still=not any(vector.values())) if len(ids) else None)
+            known = np.concatenate([part for part in parts if part is not None])
+            if path is not None and world.main:
                 write_atomically(path, npz_bytes(attacked=known, about=np.array(about)))
         answers.append(known)
     return Envelope(samples, tuple(dict(vector) for vector in radii), np.stack(answers), settings)

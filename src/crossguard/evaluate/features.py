@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor, nn
 
 from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs
-from crossguard.evaluate.batches import ahead, load_pixels
+from crossguard.evaluate.batches import KeptPixels, ahead, load_pixels
 from crossguard.evaluate.ranking import Side
 from crossguard.models import VisionLanguageModel
 from crossguard.models.unseen import same_tokens
 from crossguard.progress import Reporter
+from crossguard.world import ALONE, World
 
 _MEMBERS = (
     "name",
@@ -78,15 +81,26 @@ def encode_images(
 
 
 @torch.no_grad()
-def encode_texts(model: VisionLanguageModel, texts: Sequence[str], *, batch_size: int) -> Float[Tensor, "texts dim"]:
+def encode_texts(
+    model: VisionLanguageModel, texts: Sequence[str], *, batch_size: int, world: World = ALONE
+) -> Float[Tensor, "texts dim"]:
     """Embed texts, `batch_size` at a time; those that the model cannot tell apart once, so that they tie exactly.
+
+    Several processes share the batches, and all get all.
 
     Raises:
         ValueError: the model gives another number of embeddings than it got texts.
     """
     first, place = np.unique(same_tokens(model, texts), return_inverse=True)
     different = [texts[int(i)] for i in first]
-    parts = [model.encode_text(different[at : at + batch_size]) for at in range(0, len(different), batch_size)]
+    starts = range(0, len(different), batch_size)
+    device = device_of(cast(nn.Module, model))
+
+    def encode(start: int) -> Tensor:
+        part = model.encode_text(different[start : start + batch_size])
+        return part if world.size == 1 else part.cpu()
+
+    parts = [part.to(device) if world.size > 1 else part for part in world.each(starts, encode)]
     return _checked(torch.cat(parts), len(different), "encode_text")[torch.from_numpy(place)]
 
 
@@ -98,17 +112,23 @@ def clean_side(
     batch_size: int,
     device: torch.device,
     progress: Reporter,
+    world: World = ALONE,
+    kept: KeptPixels | None = None,
 ) -> Side:
-    """Embed all images and texts as they are."""
+    """Embed all images and texts as they are; several processes share the groups, and all get all."""
+    load = partial(load_pixels, model, pairs) if kept is None else kept
     images: Tensor | None = None
-    with progress.task(f"Embed {pairs.name}", total=len(pairs.images)) as task:
-        for ids, pixels in zip(groups, ahead(lambda ids: load_pixels(model, pairs, ids), groups), strict=True):
+    mine = groups[world.rank :: world.size]
+    with progress.task(f"Embed {pairs.name}", total=sum(map(len, mine))) as task:
+        for ids, pixels in zip(mine, ahead(load, mine), strict=True):
             part = encode_images(model, pixels, batch_size=batch_size, device=device)
             if images is None:
                 images = part.new_empty(len(pairs.images), part.shape[1])
             images[torch.from_numpy(ids).to(device)] = part
             task.advance(len(ids))
-    texts = encode_texts(model, pairs.texts, batch_size=4 * batch_size)
+    if world.size > 1:
+        images = _of_all(world, images, groups)
+    texts = encode_texts(model, pairs.texts, batch_size=4 * batch_size, world=world)
     if images is None:
         raise ValueError(f"Expected images to embed, but {pairs.name} has none.")
     if images.shape[1] != texts.shape[1]:
@@ -116,7 +136,24 @@ def clean_side(
             f"Expected images and texts in one space, but {model.name} gives {images.shape[1]} and "
             f"{texts.shape[1]} dimensions."
         )
-    return Side(images, texts, lambda ids: load_pixels(model, pairs, ids), pairs.texts)
+    return Side(images, texts, load, pairs.texts)
+
+
+def _of_all(
+    world: World, own: Float[Tensor, "images dim"] | None, groups: Sequence[Int64[np.ndarray, " _"]]
+) -> Float[Tensor, "images dim"] | None:
+    """Return the rows of all processes, each of which has those of its groups; one with none of them has None."""
+    ids = [np.concatenate([np.empty(0, np.int64), *groups[rank :: world.size]]) for rank in range(world.size)]
+    parts = world.every(None if own is None else own[torch.from_numpy(ids[world.rank]).to(own.device)].cpu())
+    some = next((part for part in parts if part is not None), None)
+    if some is None:
+        return None
+    device = own.device if own is not None else torch.device("cpu")
+    found = some.new_empty(sum(map(len, ids)), some.shape[1])
+    for rows, part in zip(ids, parts, strict=True):
+        if part is not None:
+            found[torch.from_numpy(rows)] = part
+    return found.to(device)
 
 
 def attacked_texts(
@@ -126,6 +163,7 @@ def attacked_texts(
     texts: Sequence[str],
     *,
     batch_size: int,
+    world: World = ALONE,
 ) -> Float[Tensor, "texts dim"]:
     """Embed adversarial texts, each that the model reads differently once.
 
@@ -138,13 +176,14 @@ def attacked_texts(
         source: the clean texts.
         texts: the adversarial texts, one per clean text.
         batch_size: texts at a time.
+        world: the processes that share the batches.
     """
     strings = [*source, *texts]
     same = same_tokens(model, strings)
     new = np.setdiff1d(same, np.arange(len(source)))
     known = clean
     if len(new):
-        known = torch.cat([clean, encode_texts(model, [strings[i] for i in new], batch_size=batch_size)])
+        known = torch.cat([clean, encode_texts(model, [strings[i] for i in new], batch_size=batch_size, world=world)])
     place = np.where(same < len(source), same, len(source) + np.searchsorted(new, same))
     return known[torch.from_numpy(place[len(source) :]).to(known.device)]
 

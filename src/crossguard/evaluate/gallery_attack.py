@@ -12,7 +12,7 @@ from crossguard.attacks.base import changes
 from crossguard.attacks.budget import beyond_budget, patch_grid
 from crossguard.attacks.gallery import SETS, Found, GalleryAttack, SetName, Whole
 from crossguard.data import OneToManyPairs, PairBatch
-from crossguard.evaluate.batches import pair_batch
+from crossguard.evaluate.batches import KeptPixels, pair_batch
 from crossguard.evaluate.ranking import Side
 from crossguard.evaluate.store import Store
 from crossguard.evaluate.stored_batch import StoredBatch
@@ -20,6 +20,7 @@ from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.runs import DAMAGED, npz_bytes, read_npz, write_atomically
 from crossguard.threat import Elements, ThreatModel
+from crossguard.world import ALONE, World
 
 
 class StoredStages:
@@ -28,11 +29,21 @@ class StoredStages:
     Args:
         folder: the folder; made when missing.
         keeps: whether what was read keeps the budget, by the number of its batch.
+        world: the processes that fill it.
     """
 
-    def __init__(self, folder: Path, keeps: Callable[[int, Found], bool] = lambda number, found: True) -> None:
-        self.folder, self._keeps = folder, keeps
+    def __init__(
+        self, folder: Path, keeps: Callable[[int, Found], bool] = lambda number, found: True, *, world: World = ALONE
+    ) -> None:
+        self.folder, self._keeps, self._world = folder, keeps, world
         self._written: set[Path] = set()
+
+    def share(self, stage: str, numbers: Sequence[int], search: Callable[[int], Found]) -> None:
+        """Let each of several processes search its part of the batches; a single one does so one by one."""
+        if self._world.size > 1:
+            for number in self._world.deal(numbers):
+                if self.read(stage, number) is None:
+                    self.write(stage, number, search(number))
 
     def read(self, stage: str, number: int) -> Found | None:
         """Return what a stage found for a batch, or None when it is not there, damaged or beyond the budget (then it is
@@ -75,6 +86,8 @@ def attack_gallery(
     seed: int,
     progress: Reporter,
     title: str,
+    kept_pixels: KeptPixels,
+    world: World = ALONE,
 ) -> None:
     """Fill the stores of the three sets; an interrupted attack goes on at the first batch of a stage that is missing.
 
@@ -89,14 +102,23 @@ def attack_gallery(
         seed: of the attack.
         progress: where it is shown.
         title: of the progress.
+        kept_pixels: gives the pictures.
+        world: the processes that share the batches of each stage.
     """
     stores = set_stores(store)
     budget = attack.budgets(threat)
-    if all(_whole(model, pairs, threat, stores.values(), number, ids) for number, ids in enumerate(groups)):
+
+    def load(number: int) -> PairBatch:
+        return pair_batch(model, pairs, groups[number], kept=kept_pixels)
+
+    if world.agree(
+        world.main
+        and all(_whole(load, model, threat, stores.values(), number, ids) for number, ids in enumerate(groups))
+    ):
         return
 
     def keeps(number: int, found: Found) -> bool:
-        return not _beyond(model, pair_batch(model, pairs, groups[number]), found, threat)
+        return not _beyond(model, load(number), found, threat)
 
     device = clean.images.device
     links = pairs.links
@@ -108,25 +130,26 @@ def attack_gallery(
         links=torch.tensor(links, device=device),
         read_pixels=clean.read_pixels,
         batches=[tuple(torch.from_numpy(ids).to(device) for ids in pair) for pair in places],  # type: ignore[misc]
-        load=lambda number: pair_batch(model, pairs, groups[number]),
+        load=load,
     )
-    stages = StoredStages(store.folder / "stages", keeps)
+    stages = StoredStages(store.folder / "stages", keeps, world=world)
     with progress.task(title, total=attack.stages(budget) * len(pairs.images)) as task:
         read = attack.search(
             model, whole, budget=budget, seed=seed, keep=stages, advance=lambda count: task.advance(count)
         )
-        for number, ids in enumerate(groups):
-            batch = pair_batch(model, pairs, ids)
+        for number, ids in world.deal(list(enumerate(groups))):
+            batch = load(number)
             for name, kept in stores.items():
                 pixels, texts = read(name, number)
                 linf, words = changes(model, batch, pixels.cpu(), texts, budget)
                 kept.write(number, ids, StoredBatch.of(batch, pixels, texts, linf=linf, words=words).arrays())
-    shutil.rmtree(stages.folder, ignore_errors=True)
+    if world.main:
+        shutil.rmtree(stages.folder, ignore_errors=True)
 
 
 def _whole(
+    load: Callable[[int], PairBatch],
     model: VisionLanguageModel,
-    pairs: OneToManyPairs,
     threat: ThreatModel,
     stores: Iterable[Store],
     number: int,
@@ -138,7 +161,7 @@ def _whole(
         stored = store.read(number, ids)
         if stored is None:
             return False
-        batch = pair_batch(model, pairs, ids) if batch is None else batch
+        batch = load(number) if batch is None else batch
         if StoredBatch.of_arrays(stored).beyond_budget(model, batch, threat):
             return False
     return True

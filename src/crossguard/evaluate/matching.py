@@ -13,6 +13,7 @@ from crossguard.evaluate.text_bank import TextBank
 from crossguard.models import FusionModel, States
 from crossguard.progress import Reporter
 from crossguard.runs import write_atomically
+from crossguard.world import ALONE, World
 
 ReadPixels = Callable[[Int64[np.ndarray, " images"]], Float[Tensor, "images 3 height width"]]
 """Gives the pixels of some images of a data set, by index, on the CPU."""
@@ -50,6 +51,7 @@ def match_scores(
     progress: Reporter,
     title: str,
     folder: Path | None = None,
+    world: World = ALONE,
 ) -> Float32[np.ndarray, " pairs"]:
     """Return the logit of "match" of every pair.
 
@@ -66,14 +68,17 @@ def match_scores(
         progress: counts pairs.
         title: what is scored, in words.
         folder: where scores are kept; it belongs to one model, data set and attack.
+        world: the processes that share the images.
 
     Raises:
         ValueError: the model gives other than two finite logits per pair.
     """
     scores = np.empty(len(pairs), dtype=np.float32)
     bank: TextBank | None = None
+    mine: list[tuple[int, Float32[np.ndarray, " some"]]] = []
     with progress.task(title, total=len(pairs)) as task:
-        for images, start, stop in _blocks(pairs, batch_size):
+        dealt = world.deal(_blocks(pairs, batch_size), passed=lambda block: task.advance(block[2] - block[1]))
+        for images, start, stop in dealt:
             block = pairs[start:stop]
             kept = None if folder is None else folder / f"images-{images[0]:07d}.scores"
             known = None if kept is None else _read(kept, block)
@@ -87,7 +92,10 @@ def match_scores(
                 if kept is not None:
                     _write(kept, block, known)
             scores[start:stop] = known
+            mine.append((start, known))
             task.advance(stop - start)
+    for start, known in (part for parts in world.every(mine) for part in parts):
+        scores[start : start + len(known)] = known
     return scores
 
 

@@ -14,7 +14,7 @@ from crossguard.attacks.base import Attack, frozen
 from crossguard.attacks.saved import Saved
 from crossguard.checks import WrongKind, check_whole
 from crossguard.evaluate.examples import Example, load_examples, save_pictures
-from crossguard.evaluate.features import on_device
+from crossguard.evaluate.features import device_of, on_device
 from crossguard.evaluate.fingerprint import weights_fingerprint
 from crossguard.evaluate.result import Outcome, Result, section_of
 from crossguard.evaluate.sanity import warn_of_weak_attacks
@@ -22,10 +22,12 @@ from crossguard.evaluate.statistics import read_estimates
 from crossguard.evaluate.store import open_store, refuse_differences
 from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
 from crossguard.evaluate.tasks import TASKS, told_task
+from crossguard.memory import told_of_memory
 from crossguard.models.plain_torch import check_weights, plain_torch
-from crossguard.progress import Reporter, shown
+from crossguard.progress import Reporter, Silent, shown
 from crossguard.runs import RunFolder, as_read_back, opened
 from crossguard.threat import ThreatModel
+from crossguard.world import World, is_main, join
 
 RESULTS = "results"
 """Where the summary of a run holds what was measured, by section."""
@@ -58,6 +60,9 @@ def evaluate(
     their own types. With a `run`, each batch is kept at once; calling again with the same arguments takes the
     evaluation up where it stopped, and returns a finished one from its rows without computing anything again.
 
+    Where several processes were launched, call it in each of them with the same arguments: they share the batches, and
+    all return the same. Any number of processes takes a run up again.
+
     Args:
         model: the victim; its mode, weights and device are afterwards what they were.
         data: what it is asked about, all of it: pairs (or what `as_pairs` reads), labelled images, samples, referring
@@ -72,9 +77,10 @@ def evaluate(
         batch_size: images or samples per batch; default: the task's. Attacks may look at a whole batch, so it belongs
             to the settings.
         label: name of this measurement in tables and in the run; default: the model's name.
-        run: where rows, adversarial samples and summary go: an open run, or a folder.
+        run: where rows, adversarial samples and summary go: an open run, or a folder. In several processes the main
+            one alone opens it, and the others must see the same disk.
         progress: where progress is shown; None: bars in terminals and notebooks.
-        device: where to compute; None: where the model is.
+        device: where to compute; None: where the model is. In several processes each has its own GPU of the kind.
         attack_options: options of an attack given by name.
         probe: where "adaptive" is not among the attacks, it is tried beside each of them on the first so many images,
             only for the warning; 0: not.
@@ -108,14 +114,26 @@ def evaluate(
         asking.check(each.attack, each.threat)
         if each.save_to is not None:
             asking.save(each.save_to, None, threat=each.threat or ThreatModel())
-    bars = shown(progress)
-    with opened(run, verb="evaluate", seed=seed) as folder:
-        result = _measured(asking, wanted, folder, seed, device, bars, examples=examples)
+    bars = shown(progress) if is_main() else Silent()
+    world = join(device_of(model) if device is None else device)
+    with world.together(), opened(run if world.main else None, verb="evaluate", seed=seed) as given:
+        folder = _seen_by_all(world, given)
+        how = Asked(seed, world.place(device_of(model) if device is None else device), bars, world)
+        result = _measured(asking, wanted, folder, how, examples=examples)
         compared = result
         if probe and attacks and not any(one.name == "adaptive" for one in attacks.values()):
             compared = _probed(asking, attacks, threat, modalities, seed, device, bars, count=probe, options=options)
         note = "" if compared is result else f" (first {probe} images)"
-        return _with_warnings(result, compared, folder, note=note)
+        return _with_warnings(result, compared, folder if world.main else None, note=note)
+
+
+def _seen_by_all(world: World, run: RunFolder | None) -> RunFolder | None:
+    """Return the main process's run, which the others only read."""
+    path = world.agree(None if run is None else run.path)
+    try:
+        return run if world.main or path is None else RunFolder(path)
+    except ValueError as error:
+        raise ValueError(f"Expected all processes to see the run in {path}, on a disk that they share.") from error
 
 
 @dataclass(frozen=True)
@@ -213,37 +231,44 @@ def _measured(
     task: Task,
     wanted: Sequence[_Wanted],
     run: RunFolder | None,
-    seed: int,
-    device: torch.device | str | None,
-    progress: Reporter,
+    how: Asked,
     *,
     examples: int,
 ) -> Result:
+    world = how.world
     if not isinstance(task.model, nn.Module):
         raise WrongKind(f"Expected the model to be a torch.nn.Module, but got {type(task.model).__name__}.")
     check_weights(task.model)
-    with on_device(task.model, device) as where, frozen(task.model), ExitStack() as stack:
-        facts = {"weights": weights_fingerprint(task.model, kept=run is not None), **task.facts(progress)}
-        parts = [_part(task, one, facts, run, seed, stack) for one in wanted]
-        outcomes = {place: known for place, part in enumerate(parts) if (known := _finished(task, part, run))}
+    with on_device(task.model, how.device), frozen(task.model), ExitStack() as stack:
+        facts: dict[str, Any] = {"weights": weights_fingerprint(task.model, kept=run is not None)}
+        asked = {f"{one.label}, {one.part}": _settings(task, one, facts, how.seed) for one in wanted}
+        world.same("evaluation", {"rows": task.rows, **asked})
+        facts |= world.agree(task.facts(how.progress) if world.main else {})
+        parts = [_part(task, one, _settings(task, one, facts, how.seed), run, world, stack) for one in wanted]
+        outcomes = world.agree(
+            {place: known for place, part in enumerate(parts) if (known := _finished(task, part, run))}
+            if world.main
+            else {}
+        )
         for label in dict.fromkeys(part.label for part in parts):  # what one attack left is told before the next begins
             mine = [place for place, part in enumerate(parts) if part.label == label]
             left = [place for place in mine if place not in outcomes]
             if left:
-                task.carry_out(Asked(seed, where, progress), [parts[place] for place in left])
+                with told_of_memory(task.model, batch_size=task.batch_size):
+                    task.carry_out(how, [parts[place] for place in left])
             for place in left:
-                outcomes[place] = _outcome(task, parts[place], run, count=examples)
+                told: Any = _outcome(task, parts[place], run, count=examples) if world.main else None
+                outcomes[place] = world.agree(told)
             for place in mine:
                 folder = wanted[place].save_to
-                if folder is not None:
+                if folder is not None and world.main:
                     task.save(folder, parts[place], threat=parts[place].threat or ThreatModel())
     return Result(tuple(outcomes[place] for place in range(len(parts))))
 
 
-def _part(
-    task: Task, one: _Wanted, facts: Mapping[str, Any], run: RunFolder | None, seed: int, stack: ExitStack
-) -> Part:
-    settings = as_read_back(
+def _settings(task: Task, one: _Wanted, facts: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return all that decides a measurement, as JSON values."""
+    return as_read_back(
         {
             "task": task.name,
             "label": one.label,
@@ -260,10 +285,15 @@ def _part(
             "crossguard": __version__,
         }
     )
-    rows = _kept_rows(task, run, settings)
-    store = stack.enter_context(open_store(run, task.name, one.label, one.part, settings=settings))
-    append = run.rows.append if run is not None else None
-    return Part(
+
+
+def _part(
+    task: Task, one: _Wanted, settings: dict[str, Any], run: RunFolder | None, world: World, stack: ExitStack
+) -> Part:
+    rows = _kept_rows(task, run, settings) if world.main else {}
+    store = stack.enter_context(open_store(run, task.name, one.label, one.part, settings=settings, world=world))
+    append = run.rows.append if run is not None and world.main else None
+    part = Part(
         one.label,
         one.part,
         one.attack,
@@ -274,6 +304,12 @@ def _part(
         (lambda new: append(*new)) if append is not None else (lambda new: None),
         None if run is None else run.file("scores", one.label),
     )
+    if world.main:
+        part.take_rows(task.key)
+    if world.size > 1:
+        known = world.agree(list(part.rows))
+        part.rows = part.rows if world.main else {key: {} for key in known}
+    return part
 
 
 def _kept_rows(task: Task, run: RunFolder | None, settings: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:

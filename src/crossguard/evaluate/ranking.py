@@ -17,6 +17,7 @@ from crossguard.evaluate.retrieval import DIRECTIONS, Direction, embedding_ranks
 from crossguard.models import FusionModel
 from crossguard.models.unseen import same_tokens
 from crossguard.progress import Reporter
+from crossguard.world import ALONE, World
 
 DEFAULT_RERANK = 128
 """How many candidates a fusion model re-ranks unless told otherwise: ALBEF's choice for Flickr30k (256 for COCO)."""
@@ -81,13 +82,14 @@ class CosineRanking:
         queries: the side that asks.
         gallery: the side that is searched.
         links: true pairs as (image, text).
+        world: the processes that share the queries.
     """
 
-    def __init__(self, queries: Side, gallery: Side, links: Int64[Tensor, "links 2"]) -> None:
+    def __init__(self, queries: Side, gallery: Side, links: Int64[Tensor, "links 2"], world: World = ALONE) -> None:
         self._queries, self._gallery = queries, gallery
         self.ranks: Mapping[Direction, Int64[Tensor, " queries"]] = {
-            "tr": embedding_ranks(queries.images, gallery.texts, links),
-            "ir": embedding_ranks(queries.texts, gallery.images, links.flip(1)),
+            "tr": embedding_ranks(queries.images, gallery.texts, links, world=world),
+            "ir": embedding_ranks(queries.texts, gallery.images, links.flip(1), world=world),
         }
 
     def top(self, direction: Direction, query: int, *, count: int) -> tuple[int, ...]:
@@ -108,6 +110,7 @@ class Matching:
         device: where the model is.
         progress: where it is shown.
         folder: where scores are kept, so that re-ranking goes on where it stopped; None keeps none.
+        world: the processes that share the images.
     """
 
     model: FusionModel
@@ -116,6 +119,7 @@ class Matching:
     device: torch.device
     progress: Reporter
     folder: Path | None = None
+    world: World = ALONE
 
 
 class MatchRanking:
@@ -193,6 +197,7 @@ class MatchRanking:
             progress=matching.progress,
             title=title,
             folder=None if matching.folder is None else matching.folder / place,
+            world=matching.world,
         )
         return {
             direction: look_up(wanted, pairs, scores).reshape(self._candidates[direction].items.shape)

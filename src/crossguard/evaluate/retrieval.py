@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.evaluate.cosines import GalleryCosines
+from crossguard.world import ALONE, World
 
 Direction: TypeAlias = Literal["tr", "ir"]
 """`tr`, text retrieval: an image asks for its texts. `ir`, image retrieval: a text asks for its images."""
@@ -68,7 +69,11 @@ def partner_ranks(
 
 
 def embedding_ranks(
-    queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "gallery dim"], links: Int64[Tensor, "links 2"]
+    queries: Float[Tensor, "queries dim"],
+    gallery: Float[Tensor, "gallery dim"],
+    links: Int64[Tensor, "links 2"],
+    *,
+    world: World = ALONE,
 ) -> Int64[Tensor, " queries"]:
     """Return `partner_ranks` of the cosine similarities, without ever holding them all; equal items of a gallery tie.
 
@@ -76,6 +81,7 @@ def embedding_ranks(
         queries: embeddings, of any length but zero.
         gallery: embeddings to search among.
         links: (query, gallery item) of every true pair.
+        world: the processes that share the queries.
 
     Raises:
         ValueError: as `partner_ranks`; an embedding that is not finite gives NaN scores.
@@ -84,12 +90,12 @@ def embedding_ranks(
     check_links(links, len(queries), len(gallery))
     cosines = GalleryCosines(gallery)
     step = max(1, _CHUNK // max(1, len(gallery)))
-    return torch.cat(
-        [
-            _rank(cosines(queries[start : start + step]), links_within(links, start, step))
-            for start in range(0, len(queries), step)
-        ]
-    )
+
+    def ranks(start: int) -> Int64[Tensor, " some"]:
+        found = _rank(cosines(queries[start : start + step]), links_within(links, start, step))
+        return found if world.size == 1 else found.cpu()
+
+    return torch.cat(list(world.each(range(0, len(queries), step), ranks))).to(queries.device)
 
 
 def recalls(ranks: Mapping[Direction, Int64[Tensor, " queries"]]) -> dict[str, float]:

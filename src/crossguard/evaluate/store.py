@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from crossguard.runs import (
     write_atomically,
     write_json,
 )
+from crossguard.world import ALONE, World
 
 Arrays = Mapping[str, np.ndarray]
 """What an attack found for one batch: arrays by name."""
@@ -90,27 +91,58 @@ class Store:
         names = np.frombuffer(json.dumps(sorted(found)).encode(), dtype=np.uint8)
         write_atomically(self._path(number), npz_bytes(**{_IDS: ids, _NAMES: names}, **found))
 
+    def write_rows(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the rows of batch `number` until the main one of several processes takes them."""
+        write_json(self.folder / f"rows-{number:05d}.json", list(rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows that are kept so, batch by batch; what is damaged is not there."""
+        found: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob("rows-*.json")):
+            try:
+                found += json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                continue
+        return found
+
+    def clear_rows(self) -> None:
+        """Forget the rows that were taken."""
+        for path in self.folder.glob("rows-*.json"):
+            path.unlink(missing_ok=True)
+
     def _path(self, number: int) -> Path:
         return self.folder / f"batch-{number:05d}.npz"
 
 
 @contextmanager
-def open_store(run: RunFolder | None, *names: str, settings: Mapping[str, Any]) -> Iterator[Store]:
+def open_store(
+    run: RunFolder | None, *names: str, settings: Mapping[str, Any], world: World = ALONE
+) -> Iterator[Store]:
     """Open the store of one evaluation in its run, or a temporary one where there is no run.
 
     Args:
         run: the run; None: nothing is kept.
         names: what tells this evaluation from others of the run.
         settings: everything that decides what the attack finds.
+        world: the processes that fill it.
 
     Raises:
-        ValueError: the run holds this evaluation with other settings.
+        ValueError: the run holds this evaluation with other settings, or processes do not see the same disk.
     """
     if run is not None:
+        if world.main:
+            Store(run.file("adversarial", *names), settings)
+        world.wait()
         yield Store(run.file("adversarial", *names), settings)
-    else:
-        with tempfile.TemporaryDirectory(prefix="crossguard-") as folder:
-            yield Store(Path(folder), settings)
+        return
+    with tempfile.TemporaryDirectory(prefix="crossguard-") as own:
+        folder = Path(world.agree(own))
+        if not all(world.every(folder.is_dir())):
+            raise ValueError(
+                f"Expected all processes to see {folder}: give a `run` on a disk that they share, or set TMPDIR to one."
+            )
+        yield Store(folder, settings)
+        world.wait()
 
 
 def refuse_differences(there: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:

@@ -18,6 +18,7 @@ from crossguard.evaluate.statistics import Estimate, Ratio, attack_figures
 from crossguard.evaluate.store import Arrays, Ids, Store
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
+from crossguard.world import ALONE, World
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -125,7 +126,10 @@ class Task(ABC):
 
     @abstractmethod
     def carry_out(self, asked: "Asked", parts: Sequence["Part"]) -> None:
-        """Attack and ask whatever the parts lack, and keep each row at once."""
+        """Attack and ask whatever the parts lack, and keep each row at once.
+
+        Of several processes each carries out its part of the batches, and the main one keeps the rows of all.
+        """
 
     @classmethod
     def key(cls, row: Mapping[str, Any]) -> Any:
@@ -193,11 +197,13 @@ class Asked:
         seed: of attacks.
         device: where to compute.
         progress: where it is shown.
+        world: the processes that share the batches.
     """
 
     seed: int
     device: torch.device
     progress: Reporter
+    world: World = ALONE
 
 
 @dataclass
@@ -212,7 +218,7 @@ class Part:
         settings: all that decides the outcome.
         store: what the attack found, batch by batch.
         rows: those that a run holds already, by index or (direction, index).
-        append: keeps new rows.
+        append: keeps new rows; in all but the main one of several processes it does nothing.
         scratch: where the run keeps what is dear and not yet finished; None without a run.
     """
 
@@ -238,6 +244,13 @@ class Part:
         if new:
             self.append(new)
             self.rows |= {key(row): row for row in new}
+
+    def take_rows(self, key: Callable[[Mapping[str, Any]], Any]) -> None:
+        """Keep the rows that several processes left beside what was found, and clear them away."""
+        left = self.store.rows()
+        if left:
+            self.keep(left, key)
+            self.store.clear_rows()
 
 
 def row_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,8 +292,11 @@ class SampleTask(Task):
         """Attack and ask batch by batch; a batch's clean answers are computed once for all parts."""
         told = f" with {parts[0].attack.name}" if parts[0].attack is not None else ""
         title = f"{self.heading} of {parts[0].label}{told}"
+        world = asked.world
         with asked.progress.task(title, total=self.size * len(parts)) as progress:
-            for number, ids in enumerate(self.batches):
+            for number, ids in world.deal(
+                list(enumerate(self.batches)), passed=lambda one: progress.advance(len(one[1]) * len(parts))
+            ):
                 wanted = self.samples_of(ids).tolist()
                 left = [part for part in parts if not all(index in part.rows for index in wanted)]
                 progress.advance(len(ids) * (len(parts) - len(left)))
@@ -296,8 +312,15 @@ class SampleTask(Task):
                             found = self.attack(batch, clean, part.attack, part.threat, asked.seed)
                             part.store.write(number, ids, found)
                         robust = self.answer(batch, found)
-                    part.keep(self.rows_of(batch, clean, robust, found), self.key)
+                    rows = self.rows_of(batch, clean, robust, found)
+                    if world.size > 1:
+                        part.store.write_rows(number, rows)
+                    else:
+                        part.keep(rows, self.key)
                     progress.advance(len(ids), note=part.part)
+        if world.main:
+            for part in parts:
+                part.take_rows(self.key)
 
 
 def task_options(task: type[Task]) -> tuple[str, ...]:

@@ -12,9 +12,15 @@ positives" stand side by side, all equal to CLIP's cross-entropy when every row 
   are `ignored`.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+_checked: Any = WeakIdKeyDictionary()
+"""Masks that were looked at, and what they were then: on a GPU every look waits for all that is under way."""
 
 
 def contrastive(
@@ -138,6 +144,17 @@ def _check(
             raise ValueError(
                 f"Expected `{name}` of the logits' shape {tuple(logits.shape)}, but got {tuple(mask.shape)}."
             )
+    if positives.is_inference() or (ignored is not None and ignored.is_inference()):  # these have no versions
+        _refuse(positives, ignored)
+        return
+    known = (positives._version, None if ignored is None else (id(ignored), ignored._version))
+    if _checked.get(positives) == known:  # attacks ask with the same masks at every step
+        return
+    _refuse(positives, ignored)
+    _checked[positives] = known
+
+
+def _refuse(positives: Bool[Tensor, "..."], ignored: Bool[Tensor, "..."] | None) -> None:
     if not positives.any():
         raise ValueError("Expected at least one true pair in `positives`, but got none.")
     if ignored is not None and (positives & ignored).any():

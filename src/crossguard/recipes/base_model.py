@@ -15,15 +15,15 @@ from crossguard.progress import Reporter
 from crossguard.recipes.names import ABLATED, SET_BY_RECIPE
 from crossguard.recipes.perform import read_samples
 from crossguard.recipes.schema import AblatedTraining, CertifyRecipe
-from crossguard.runs import RunFolder
 from crossguard.training import train_ablated
 from crossguard.training.ablated import turn_sensors
 from crossguard.training.ablated_segmenter import flip_and_tint, train_ablated_segmenter
+from crossguard.world import join
 
 
 def base_model(
     recipe: CertifyRecipe,
-    run: RunFolder,
+    home: Path,
     samples: MultiModalSamples,
     *,
     joint: bool = False,
@@ -34,7 +34,7 @@ def base_model(
 
     Args:
         recipe: says which model, and how it is trained.
-        run: keeps a trained model.
+        home: the folder of the run, which keeps a trained model. Of several processes the main one trains.
         samples: what will be certified; tells a classifier from a segmenter.
         joint: train for the baseline, on joint sub-samples.
         device: where to train, and where the model is afterwards.
@@ -55,14 +55,17 @@ def base_model(
     fits = "turn-sensors" if kind == "classifier" else "flip-and-tint"
     if recipe.train.augment not in (None, fits):
         raise ValueError(f"Expected `train.augment` {fits!r} or none for a {kind}, but got {recipe.train.augment!r}.")
-    folder = run.path / ("model-joint" if joint else "model")
-    checkpoint = run.path / ("checkpoint-joint" if joint else "checkpoint")
-    if not folder.is_dir():
+    folder = home / ("model-joint" if joint else "model")
+    checkpoint = home / ("checkpoint-joint" if joint else "checkpoint")
+    world = join(device)
+    if world.main and not folder.is_dir():
         training = read_samples(recipe.train.data.completed(recipe.data), None)
         made: dict[str, Any] = {"joint": joint, "device": device, "folder": checkpoint, "progress": progress}
         trained = train_base(recipe.train, recipe, row.fresh, training, **made)
         trained.save_pretrained(folder)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    if world.main:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    world.wait()
     return load_model(folder, device=device)
 
 

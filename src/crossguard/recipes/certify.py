@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -56,6 +57,7 @@ from crossguard.report import (
 from crossguard.report.certificates import save_maps
 from crossguard.report.maps import label_map, legend
 from crossguard.runs import RunFolder
+from crossguard.world import World, join
 
 Radii = Mapping[str, int | float]
 AnyCertificate = Certificate | RetrievalCertificate | VariedCertificate | SegmentationCertificate
@@ -82,17 +84,25 @@ class Certified:
     others: Mapping[str, AnyCertificate] = field(default_factory=dict)
 
 
-def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter) -> Certified:
+def perform_certify(recipe: CertifyRecipe, run: RunFolder | None, *, progress: Reporter) -> Certified:
     """Certify a classifier, a segmenter or retrieval as the recipe says; where it says how, the model is trained first.
 
     Counts are kept in the run folder; an interrupted run draws only what is missing. Rows, maps and summary go there
-    too. Data, radii and the number of draws are checked before any training.
+    too. Data, radii and the number of draws are checked before any training. Several processes share the draws and the
+    attacks; a training is the main one's.
+
+    Args:
+        recipe: what to do.
+        run: its run folder; None in all but the main one of several processes, which write nothing.
+        progress: shows how it goes.
 
     Raises:
         ValueError: data that are not there, radii or numbers of elements that do not fit them, draws that can only
             abstain, a model that does not take such samples.
     """
-    device = choose_device(recipe.device)
+    world = join(choose_device(recipe.device))
+    device = str(world.place(choose_device(recipe.device)))
+    home = world.agree(Path(recipe.run) if run is None else run.path)
     asked = _gallery(recipe, device) if recipe.gallery is not None else None
     samples = read_samples(recipe.data, recipe.max_samples) if asked is None else asked.samples
     samples, lengths = split_lengths(samples, recipe.lengths)
@@ -107,41 +117,44 @@ def perform_certify(recipe: CertifyRecipe, run: RunFolder, *, progress: Reporter
     positive = _positive(recipe, samples)
     largest: Radii = recipe.early if recipe.early is not None else {m: max(radii) for m, radii in axes.items()}
     _check(recipe, samples, [*curve, largest])
-    model: Any = asked.model if asked else base_model(recipe, run, samples, device=device, progress=progress)
-    job = _Job(recipe, run, samples, lengths, asked, positive, {"device": device, "progress": progress})
+    model: Any = asked.model if asked else base_model(recipe, home, samples, device=device, progress=progress)
+    job = _Job(recipe, home, run, samples, lengths, asked, positive, {"device": device, "progress": progress})
     if recipe.early is not None:
         return Certified(_early(job, model), None, samples)
     own, baseline = job.certify(model, design=recipe.design), None
     others = {DESIGNS[design]: job.certify(model, design=design) for design in recipe.beside}
     if recipe.train is not None:
-        own.save_design(run.path / "model")
+        if world.main:
+            own.save_design(home / "model")
+        world.wait()
     if recipe.baseline:
         apart = recipe.train is not None and recipe.train.for_baseline
-        trained = base_model(recipe, run, samples, joint=True, device=device, progress=progress) if apart else model
+        trained = base_model(recipe, home, samples, joint=True, device=device, progress=progress) if apart else model
         baseline = job.certify(trained, "joint")
     for name, each in {"": own, BASELINE: baseline, **others}.items():
-        if each is not None:
+        if each is not None and run is not None:
             _keep_rows(run, f"certificate/{own.model}{'/' * bool(name)}{name}", _rows(each, recipe, curve, positive))
     shown: dict[str, Any] = {"label": own.model, "radii": axes, "curve": curve, "baseline": baseline}
     shown["designs"] = {f"{name}, N = {other.first.draws}": other for name, other in others.items()}
     if isinstance(own, SegmentationCertificate):
         view = segmentation_view(own, correction=recipe.correction, positive=cast(int, positive), **shown)
-        if recipe.maps is not None:
+        if recipe.maps is not None and run is not None:
             maps = _maps(own, cast(SegmentationCertificate | None, baseline), recipe)
             save_maps(run, own.model, maps)
             drawn = tuple(spread_evenly(maps.rows, count=recipe.maps.shown))
             view = replace(view, maps=replace(maps, rows=drawn))
         if recipe.collective:
-            view = _with_collective(view, run, model, own, curve)
+            view = _with_collective(view, run, model, own, curve, world)
     else:
         view = certificate_view(own, **shown)
     if recipe.attack is not None:
         view = _with_attack(view, job, model)
-    whole = _whole(run, own.model) or job.whole(model)
-    if whole is not None:
-        figures = {**view.figures, "whole": {"accuracy": (whole,)}}
-        view = replace(view, whole_accuracy=whole.value / 100, figures=figures)
-    run.summarise("certificates", own.model, certificate_entry(view))
+    if run is not None:
+        whole = _whole(run, own.model) or job.whole(model)
+        if whole is not None:
+            figures = {**view.figures, "whole": {"accuracy": (whole,)}}
+            view = replace(view, whole_accuracy=whole.value / 100, figures=figures)
+        run.summarise("certificates", own.model, certificate_entry(view))
     return Certified(own, baseline, samples, others)
 
 
@@ -150,7 +163,8 @@ class _Job:
     """A recipe with what it is about: samples, their lengths, the gallery, the positive class of masks."""
 
     recipe: CertifyRecipe
-    run: RunFolder
+    home: Path
+    run: RunFolder | None
     samples: MultiModalSamples
     lengths: Mapping[str, np.ndarray]
     asked: GalleryTask | None
@@ -167,9 +181,10 @@ class _Job:
             "seed": recipe.draw_seed,
             "kind": recipe.kind,
             "units": {**({} if self.asked is None else {m: UNITS[m] for m in self.samples.modalities}), **recipe.units},
-            "folder": self.run.path / "counts",
+            "folder": self.home / "counts",
             "batch_size": recipe.batch_size,
             "noise": recipe.noise or None,
+            "precision": recipe.precision,
             **self.where,
         }
 
@@ -210,6 +225,8 @@ def _early(job: _Job, model: Any) -> EarlyDecision:
     ask = certify_early if job.positive is None else certify_segmentation_early
     radii = recipe.early or {}
     found = ask(model, samples, radii=radii, draws=recipe.draws, **job.options)
+    if run is None:
+        return found
     own = {"data": samples.name, "split": samples.split, "radii": dict(radii), "alpha": recipe.alpha}
     rows = [
         {**own, "sample": i, "draws": int(found.draws[i]), "certified": int(found.certified[i].sum())}
@@ -232,18 +249,30 @@ def _whole(run: RunFolder, label: str) -> Estimate | None:
 
 
 def _with_collective(
-    view: CertificateView, run: RunFolder, model: Any, certificate: SegmentationCertificate, curve: Sequence[Radii]
+    view: CertificateView,
+    run: RunFolder | None,
+    model: Any,
+    certificate: SegmentationCertificate,
+    curve: Sequence[Radii],
+    world: World,
 ) -> CertificateView:
     """Put beside the curve which share of pixels stays right at once, whichever one attack there is; keep the rows."""
     section = f"collective/{certificate.model}"
-    known = {row["sample"] for row in run.rows if row.get("section") == section}
+    kept = [] if run is None else [dict(row) for row in run.rows if row.get("section") == section]
+    kept = world.agree(kept)
     vectors = [{m: int(r) for m, r in vector.items()} for vector in curve]
-    for index in range(len(certificate.samples)):
-        if index not in known:
-            found = certify_collective(model, certificate, index, vectors)
-            bounds = [{"radii": vector, **vars(bound)} for vector, bound in zip(vectors, found, strict=True)]
-            run.rows.append({"section": section, "sample": index, "bounds": bounds})
-    images = [row["bounds"] for row in run.rows if row.get("section") == section]
+
+    def row_of(index: int) -> dict[str, Any]:
+        found = certify_collective(model, certificate, index, vectors)
+        bounds = [{"radii": vector, **vars(bound)} for vector, bound in zip(vectors, found, strict=True)]
+        return {"section": section, "sample": index, "bounds": bounds}
+
+    left = sorted({*range(len(certificate.samples))} - {row["sample"] for row in kept})
+    for row in world.each(left, row_of):
+        kept.append(row)
+        if run is not None:
+            run.rows.append(row)
+    images = [row["bounds"] for row in kept]
     judged = max(1, sum(image[0]["pixels"] for image in images))
     shares = tuple(sum(image[place]["together"] for image in images) / judged for place in range(len(curve)))
     assert view.curve is not None
@@ -267,6 +296,7 @@ def _with_attack(view: CertificateView, job: _Job, model: Any) -> CertificateVie
             attack_draws=wanted.draws,
             seed=recipe.seed,
             segments=positive is not None,
+            precision=recipe.precision,
             **more,
         ),
         samples,
@@ -276,10 +306,11 @@ def _with_attack(view: CertificateView, job: _Job, model: Any) -> CertificateVie
         transfer=wanted.transfer,
         seed=recipe.seed,
         batch_size=wanted.batch_size,
-        folder=run.path / "attacked",
+        folder=job.home / "attacked",
         **job.where,
     )
-    _keep_rows(run, f"attacked/{view.label}", found.rows())
+    if run is not None:
+        _keep_rows(run, f"attacked/{view.label}", found.rows())
     if job.asked is not None and cast(Gallery, recipe.gallery).retrieves:
         # A label that is asked for counts as right where any right item is answered: R@1 is at most that.
         answered = np.take_along_axis(job.asked.truth[None], found.answers[..., None], axis=2)[..., 0]

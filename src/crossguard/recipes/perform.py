@@ -26,6 +26,7 @@ from crossguard.recipes.names import check_names
 from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TableRecipe, TrainRecipe
 from crossguard.runs import RunFolder
 from crossguard.training import train
+from crossguard.world import is_main
 
 Settings = EvaluateRecipe | TableRecipe | TrainRecipe | CertifyRecipe
 
@@ -61,8 +62,14 @@ def choose_device(wanted: str | None) -> str:
     return wanted
 
 
-def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder, *, progress: Reporter) -> Result:
-    """Measure a task as the recipe says; an interrupted run goes on where it stopped."""
+def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder | None, *, progress: Reporter) -> Result:
+    """Measure a task as the recipe says; an interrupted run goes on where it stopped.
+
+    Args:
+        recipe: what to do.
+        run: its run folder; None in all but the main one of several processes, which write nothing.
+        progress: shows how it goes.
+    """
     task = TASKS.find(recipe.task)
     asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
     names = distinct_names([attack.name for attack in asked])
@@ -154,7 +161,7 @@ def read_data(data: Data, max_samples: int | None, *, reads: str, progress: Repo
 
 def tell_notes(name: str, notes: Iterable[str]) -> None:
     """Say on standard error what a loader noticed: what was left out, merged or taken for something."""
-    for note in notes:
+    for note in notes if is_main() else ():
         print(f"note: {visible(name)}: {visible(note)}", file=sys.stderr)
 
 

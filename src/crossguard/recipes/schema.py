@@ -415,6 +415,10 @@ class CertifyRecipe(_Recipe):
     draw_seed: Annotated[
         Seed | None, Field(description="of the sub-samples, for experiments; default: a secret one")
     ] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of the base model, which the certificates are about; bfloat16 is fast on GPUs"),
+    ] = "float32"
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
     kind: Annotated[
         EditKind | dict[str, EditKind], Field(description="the attacker's kind of edit, one for all or by modality")

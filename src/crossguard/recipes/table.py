@@ -41,7 +41,7 @@ class Cell:
     samples: int
 
 
-def perform_table(recipe: TableRecipe, run: RunFolder, *, progress: Reporter) -> list[Cell]:
+def perform_table(recipe: TableRecipe, run: RunFolder | None, *, progress: Reporter) -> list[Cell]:
     """Measure every model on every set at every budget; what the run holds already is not measured again.
 
     A mean over sets weighs them equally; its interval takes their errors as independent.
@@ -81,7 +81,8 @@ def perform_table(recipe: TableRecipe, run: RunFolder, *, progress: Reporter) ->
                     if budget != CLEAN or eps == recipe.eps[0]:
                         cells.append(_cell(row, column, budget, _defined(result.figure(what, metric), column)))
         cells += _means(row, [cell for cell in cells if cell.model == row])
-    run.summarise("table", recipe.task, {"metric": metric, "cells": [vars(cell) for cell in cells]})
+    if run is not None:
+        run.summarise("table", recipe.task, {"metric": metric, "cells": [vars(cell) for cell in cells]})
     return cells
 
 

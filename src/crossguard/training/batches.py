@@ -17,7 +17,7 @@ from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.progress import Reporter, Silent
 from crossguard.training.composition import Composition, draw_step
-from crossguard.training.world import ALONE, World
+from crossguard.world import ALONE, World
 
 _CHUNK = 64
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crossguard.models import FusionModel, States, Tokens, VisionLanguageModel
-from crossguard.training.world import World
+from crossguard.world import World
 
 View = Literal["clean", "adversarial"]
 Tower = Literal["image", "text"]

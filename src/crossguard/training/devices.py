@@ -1,16 +1,15 @@
 """Accelerate on a device that the caller chooses, in one process or many, in bfloat16 where the device has it."""
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import patch_environment
 
 from crossguard.checks import check_choice
-from crossguard.training.world import ALONE, World
+from crossguard.world import ALONE, World, launched
 
 
 def make_accelerator(
@@ -35,15 +34,15 @@ def make_accelerator(
         able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if able else "float32"
     mixed = "bf16" if precision == "bfloat16" else "no"
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    state = AcceleratorState._shared_state
+    several = launched() > 1
+    state = AcceleratorState._shared_state or PartialState._shared_state
     if state:
         there = state.get("device")
-        same = there.type == device.type if launched and there is not None else there == device
-        if not same or state.get("_mixed_precision") != mixed:
+        same = there.type == device.type if several and there is not None else there == device
+        if not same or state.get("_mixed_precision", mixed) != mixed or (state.get("num_processes", 1) > 1) != several:
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()
-    with nullcontext() if launched else patch_environment(accelerate_torch_device=str(device)):
+    with nullcontext() if several else patch_environment(accelerate_torch_device=str(device)):
         return Accelerator(
             cpu=device.type == "cpu", mixed_precision=mixed, log_with=tracker, project_dir=folder and str(folder)
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from crossguard.attacks.ascent import Pixels
 from crossguard.attacks.ball import is_empty
 from crossguard.attacks.base import frozen
+from crossguard.memory import told_of_memory
 from crossguard.models import VisionLanguageModel
 from crossguard.progress import Reporter
 from crossguard.runs import Rows, RunFolder
@@ -94,7 +95,8 @@ class Job:
             ):
                 last = step + 1 == plan.steps
                 logged = how.log_every > 0 and (last or step % how.log_every == 0)
-                noted = self.step(batch, step, measure=logged)
+                with told_of_memory(self.module, **self._at_once):
+                    noted = self.step(batch, step, measure=logged)
                 if self.judge is not None and (last or (step + 1) % validate_every == 0):
                     noted |= self._validate(step + 1)
                 if noted:
@@ -103,6 +105,14 @@ class Job:
                 if last or (step + 1) % how.checkpoint_every == 0:
                     self._save(step + 1)
         self._end()
+
+    @property
+    def _at_once(self) -> dict[str, Any]:
+        """The option that says how many samples are in memory at once, and its value."""
+        how = self.plan.options
+        if how.chunk_size is not None and how.chunk_size < how.batch_size:
+            return {"batch_size": how.chunk_size, "option": "chunk_size"}
+        return {"batch_size": how.batch_size, "option": "chunk_size"}
 
     def step(self, batch: TrainingBatch, step: int, *, measure: bool) -> dict[str, Any]:
         """Take one step; return its row, empty unless it is measured."""

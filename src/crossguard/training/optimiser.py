@@ -60,6 +60,8 @@ def select_trained(model: VisionLanguageModel | Captioner, towers: Collection[To
 def make_optimiser(parameters: Collection[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
     """Return AdamW whose weight decay leaves biases, norms and scales (fewer than two dimensions) alone.
 
+    On GPUs all parameters are updated by a few kernels (`fused`).
+
     Args:
         parameters: what is trained.
         weight_decay: per step, times the learning rate.
@@ -72,4 +74,5 @@ def make_optimiser(parameters: Collection[nn.Parameter], *, weight_decay: float)
         lr=0.0,
         betas=(0.9, 0.98),
         eps=1e-6,
+        fused=all(p.is_cuda for p in parameters) or None,
     )

@@ -63,6 +63,8 @@ class TrainOptions:
             returned model has them merged into plain weights.
         freeze: name patterns (`*`, `?`) of parameters that are not trained.
         compile: compile the image encoder (`torch.compile`); pays on GPUs, after a minute or more.
+        recompute: keep only the inputs of each layer, and compute again what the way back needs (activation
+            checkpointing); the gradient is the same.
 
     Raises:
         ValueError: an option out of range.
@@ -100,6 +102,7 @@ class TrainOptions:
     lora: Mapping[str, Any] | None = None
     freeze: str | Sequence[str] = ()
     compile: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pgd_steps", "text_tries", "checkpoint_every"):

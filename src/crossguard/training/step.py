@@ -15,7 +15,7 @@ from crossguard.training.batches import TrainingBatch
 from crossguard.training.codes import Codes, Tower, View
 from crossguard.training.seeds import step_seed
 from crossguard.training.step_encoder import StepEncoder
-from crossguard.training.world import ALONE, World
+from crossguard.world import ALONE, World
 
 
 class Step:

@@ -8,7 +8,7 @@ from crossguard.attacks.ascent import Pixels
 from crossguard.models import Captioner, Tokens, VisionLanguageModel
 from crossguard.training.codes import Codes, View, chunks, encode_all, encode_pixels, encode_tokens
 from crossguard.training.seeds import step_seed
-from crossguard.training.world import World
+from crossguard.world import World
 
 
 class StepEncoder:

@@ -25,7 +25,9 @@ from crossguard.training.devices import make_accelerator, world_of
 from crossguard.training.job import Job
 from crossguard.training.options import TrainOptions
 from crossguard.training.plan import make_plan
+from crossguard.training.recompute import layers_of, recomputed
 from crossguard.training.validation import Validation
+from crossguard.world import is_main
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -96,7 +98,7 @@ def train(
     if run is not None and not isinstance(run, RunFolder):
         given = {"new_originals": new_originals, "validation": validation, "pictures": pictures, **options}
         given |= {"defence": defence, "threat": threat, "steps": steps, "progress": progress, "device": device}
-        with opened(run if _is_main() else None, verb="train", seed=seed) as folder:
+        with opened(run if is_main() else None, verb="train", seed=seed) as folder:
             return train(model, pairs, seed=seed, run=folder, **given)
     if not isinstance(model, VisionLanguageModel | Captioner):
         raise WrongKind(f"Expected a VisionLanguageModel or Captioner to train, but got {type(model).__name__}.")
@@ -136,6 +138,9 @@ def train(
     check_validation(how.keep, validation)
     if how.compile:
         check_compiler(where)
+    if how.recompute:
+        layers_of(model)
+    world.same("training", plan.settings)
     if isinstance(model, VisionLanguageModel) and world.main:
         report_cut_texts(model, plan.pairs.texts)
     if pictures is None:
@@ -159,6 +164,8 @@ def train(
     with (
         torch.random.fork_rng(devices=[accelerator.device] if accelerator.device.type == "cuda" else []),
         compiled_images(student, wanted=how.compile),
+        recomputed(student, wanted=how.recompute),
+        world.together(),
     ):
         job.fit(batches, workers=workers, progress=progress)
     student.zero_grad(set_to_none=True)
@@ -171,13 +178,9 @@ def train(
 def _as_read(model: VisionLanguageModel, pairs: OneToManyPairs) -> OneToManyPairs:
     """Return pairs with links between all that the model cannot tell apart, and say so if there are any."""
     linked = linked_as_read(model, pairs)
-    if linked is not pairs and _is_main():
+    if linked is not pairs and is_main():
         warnings.warn(f"{pairs.name} ({pairs.split}): {linked.notes[-1]}", stacklevel=4)
     return linked
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
@@ -190,7 +193,7 @@ def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
         return
     if not is_tensorboard_available():
         raise ValueError('Expected TensorBoard for `tracker`, but it is not here: pip install "crossguard[tracking]".')
-    if run is None and _is_main():
+    if run is None and is_main():
         raise ValueError("Expected a `run` folder together with `tracker`, but got none.")
 
 

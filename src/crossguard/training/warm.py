@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from crossguard.training.world import ALONE, World
+from crossguard.world import ALONE, World
 
 _LEVELS = 127
 

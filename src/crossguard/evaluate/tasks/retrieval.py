@@ -1,7 +1,7 @@
 """Text and image retrieval: each image asks for its texts, each text for its images, among all of the data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from crossguard.attacks.saved import Saved
 from crossguard.attacks.saved_set import check_savable
 from crossguard.checks import WrongKind
 from crossguard.data import OneToManyPairs, as_pairs
-from crossguard.evaluate.batches import linked_groups, load_pixels, pair_batch
+from crossguard.evaluate.batches import KeptPixels, linked_groups, pair_batch
 from crossguard.evaluate.examples import Example, Item, Picture, spread_evenly
 from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images
 from crossguard.evaluate.fingerprint import digest, pairs_fingerprint
@@ -40,6 +40,7 @@ from crossguard.evaluate.task import Asked, Part, Rows, Task, check_budgets
 from crossguard.models.unseen import cut_texts, linked_as_read
 from crossguard.progress import Reporter
 from crossguard.threat import ThreatModel
+from crossguard.world import World
 
 OWN = ("own_clean", "own_robust")
 """What ranks by the data's own links are called in rows, of data with judged links beside."""
@@ -186,9 +187,10 @@ class Retrieval(Task):
         for part in parts:
             decides = {key: part.settings[key] for key in ("weights", "content")}
             before = self._once("ranked", partial(self._ranking, asked, part, "clean", decides, clean, clean, links))
-            read = None if own_links is None else CosineRanking(clean, clean, own_links).ranks
+            read = None if own_links is None else CosineRanking(clean, clean, own_links, asked.world).ranks
             if part.attack is None:
-                part.keep(self._rows(before.ranks, None, Edits.none(self.data), own=(read, None)), self.key)
+                if asked.world.main:
+                    part.keep(self._rows(before.ranks, None, Edits.none(self.data), own=(read, None)), self.key)
                 continue
             sets = self._attacked(asked, part, clean)
             target = part.threat.target if part.threat is not None else "both"
@@ -215,8 +217,11 @@ class Retrieval(Task):
                 queries = Edits(texts.texts, texts.words, images.linf)
             again = None
             if own_links is not None:
-                again = {name: self._own_ranks(sets, name, target, clean, own_links) for name in DIRECTIONS}
-            part.keep(self._rows(before.ranks, own.ranks, queries, shared.ranks, own=(read, again)), self.key)
+                again = {
+                    name: self._own_ranks(sets, name, target, clean, own_links, asked.world) for name in DIRECTIONS
+                }
+            if asked.world.main:
+                part.keep(self._rows(before.ranks, own.ranks, queries, shared.ranks, own=(read, again)), self.key)
             self._memory["ended", part.label, part.part] = _Ranked(before, shared, sets["shared"][1])
 
     def _own_ranks(
@@ -226,11 +231,12 @@ class Retrieval(Task):
         target: str,
         clean: Side,
         links: Int64[torch.Tensor, "links 2"],
+        world: World,
     ) -> torch.Tensor:
         """Return the ranks by cosine of a direction's queries, by the data's own links."""
         attacked = sets.get(name, sets["shared"])[0]
         queries, gallery = (clean if target == "gallery" else attacked), (clean if target == "query" else attacked)
-        return CosineRanking(queries, gallery, links).ranks[name]
+        return CosineRanking(queries, gallery, links, world).ranks[name]
 
     def _once(self, name: str, make: Any) -> Any:
         if name not in self._memory:
@@ -245,7 +251,13 @@ class Retrieval(Task):
             batch_size=self.batch_size,
             device=asked.device,
             progress=asked.progress,
+            world=asked.world,
+            kept=self._pixels,
         )
+
+    @cached_property
+    def _pixels(self) -> KeptPixels:
+        return KeptPixels(self.model, self.data)
 
     def _ranking(
         self,
@@ -260,9 +272,11 @@ class Retrieval(Task):
     ) -> Ranking:
         """Rank by cosine, or by match where the model re-ranks; a run keeps match scores as soon as they are there."""
         if not self.candidates:
-            return CosineRanking(queries, gallery, links)
+            return CosineRanking(queries, gallery, links, asked.world)
         folder = None if part.scratch is None else part.scratch / f"{what}-{digest(decides)[:12]}"
-        matching = Matching(self.model, self.candidates, self.batch_size, asked.device, asked.progress, folder)
+        matching = Matching(
+            self.model, self.candidates, self.batch_size, asked.device, asked.progress, folder, asked.world
+        )
         title = f"Match {part.label} ({what})"
         return MatchRanking(queries, gallery, links, matching, title=title, directions=directions)
 
@@ -284,37 +298,48 @@ class Retrieval(Task):
                 seed=asked.seed,
                 progress=asked.progress,
                 title=title,
+                kept_pixels=self._pixels,
+                world=asked.world,
             )
-            return {name: self._as_attacked(kept, clean) for name, kept in set_stores(part.store).items()}
+            return {name: self._as_attacked(kept, clean, asked.world) for name, kept in set_stores(part.store).items()}
         with asked.progress.task(title, total=len(self.data.images)) as task:
-            for number, ids in enumerate(self.batches):
+            for number, ids in asked.world.deal(
+                list(enumerate(self.batches)), passed=lambda one: task.advance(len(one[1]))
+            ):
                 stored = part.store.read(number, ids)
-                batch = pair_batch(self.model, self.read, ids)
+                batch = pair_batch(self.model, self.read, ids, kept=self._pixels)
                 if stored is None or StoredBatch.of_arrays(stored).beyond_budget(self.model, batch, part.threat):
                     found = attack(self.model, batch.to(asked.device), threat=part.threat, seed=asked.seed)
                     part.store.write(number, ids, StoredBatch.from_attack(batch, found).arrays())
                 task.advance(len(ids))
-        return {"shared": self._as_attacked(part.store, clean)}
+        return {"shared": self._as_attacked(part.store, clean, asked.world)}
 
-    def _as_attacked(self, store: Store, clean: Side) -> tuple[Side, Edits]:
+    def _as_attacked(self, store: Store, clean: Side, world: World) -> tuple[Side, Edits]:
         """Embed a stored set; what is unchanged keeps its embedding."""
         device = clean.images.device
         images = clean.images.clone()
         texts = list(self.data.texts)
         words = np.zeros(len(texts), np.int64)
         linf = np.zeros(len(self.data.images), np.float32)
-        for number, ids in enumerate(self.batches):
-            stored = StoredBatch.of_arrays(store.expect(number, ids))
+
+        def embed(number: int) -> tuple[torch.Tensor, StoredBatch]:
+            stored = StoredBatch.of_arrays(store.expect(number, self.batches[number]))
             moved = torch.from_numpy(stored.linf > 0)
+            found = clean.images[:0].cpu()
             if moved.any():
-                images[torch.from_numpy(stored.image_ids)[moved].to(device)] = encode_images(
-                    self.model, stored.pixels[moved], batch_size=self.batch_size, device=device
-                )
+                pixels = stored.pixels[moved]
+                found = encode_images(self.model, pixels, batch_size=self.batch_size, device=device).cpu()
+            return found, replace(stored, grey=stored.grey[:0])
+
+        for found, stored in world.each(range(len(self.batches)), embed):
+            images[torch.from_numpy(stored.image_ids[stored.linf > 0]).to(device)] = found.to(device)
             for index, text in zip(stored.text_ids, stored.texts, strict=True):
                 texts[index] = text
             words[stored.text_ids] = stored.words
             linf[stored.image_ids] = stored.linf
-        embedded = attacked_texts(self.model, clean.texts, self.data.texts, texts, batch_size=4 * self.batch_size)
+        embedded = attacked_texts(
+            self.model, clean.texts, self.data.texts, texts, batch_size=4 * self.batch_size, world=world
+        )
         side = Side(images, embedded, stored_pixels(store, self.batches), tuple(texts))
         return side, Edits(tuple(texts), words, linf)
 
@@ -382,7 +407,7 @@ class Retrieval(Task):
         found: list[str] = self._once("ignored", lambda: warn_of_ignored(clean.images, clean.texts))
         if attack is None or threat is None:
             return found
-        few = self._once("few", lambda: pair_batch(self.model, self.read, self.batches[0][:FEWEST]))
+        few = self._once("few", lambda: pair_batch(self.model, self.read, self.batches[0][:FEWEST], kept=self._pixels))
         for modality in ("image", "text"):
             if modality in threat:
                 masking = partial(warn_of_masking, self.model, few.to(clean.images.device), modalities=(modality,))
@@ -437,7 +462,7 @@ class Retrieval(Task):
             if not len(here):
                 continue
             stored = StoredBatch.of_arrays(part.store.expect(number, ids))
-            sources = (load_pixels(self.model, self.data, here) * 255).round().to(torch.uint8)
+            sources = (self._pixels(here) * 255).round().to(torch.uint8)
             for place, index in enumerate(here.tolist()):
                 adversarial = stored.grey[np.searchsorted(stored.image_ids, index)]
                 clean = sources[place].permute(1, 2, 0).numpy().copy()

@@ -1,11 +1,12 @@
 """Carry a study out: every arm and seed in a run folder of its own, then tables, figures and a report.
 
 The arms are independent of each other, so several processes may work on one study: each takes the next arm that no
-other one has open.
+other one has open, and trains and judges it as a single process does.
 """
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from crossguard.recipes.study.threads import given_threads
 from crossguard.recipes.study.work import Task, Work, tasks_of
 from crossguard.report.study import Study, collect_study
 from crossguard.runs import RunBusy, RunFolder, differences, read_rows, write_json
+from crossguard.world import alone, is_main, launched, own_device
+
+_PATIENCE = 2.0  # seconds between looks at what other processes have open
 
 _NO_PART_OF_AN_ARM = {"run", "device", "tables", "arms", "seeds", "primary", "only"}
 
@@ -46,7 +50,8 @@ def perform_study(
         announce: is told what will be done and what it costs, before the first training.
 
     Returns:
-        The tables; arms that another process has open are not in them yet.
+        The tables; arms that another process has open are not in them yet, unless all were launched together: then
+        the main one waits for the others.
 
     Raises:
         RecipeError: a name that no table holds.
@@ -55,15 +60,23 @@ def perform_study(
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
-    work, test = Work(recipe, choose_device(recipe.device), progress), load_judging(recipe)
-    work.material(recipe.seeds[0])  # too few images are told before the folder is begun
-    _take_up(recipe)
-    announce(plan_work(recipe, work))
-    tasks = tasks_of(recipe)
-    with given_threads(recipe, work.device), progress.task("study", total=len(tasks)) as bar:
-        for task in tasks:
-            _carry_out(work, task, test, command)
-            bar.advance(note=f"{task.name}, seed {task.seed}")
+    main, several = is_main(), launched() > 1
+    device = str(own_device(choose_device(recipe.device)))
+    with alone():
+        work, test = Work(recipe, device, progress), load_judging(recipe)
+        work.material(recipe.seeds[0])  # too few images are told before the folder is begun
+        _take_up(recipe)
+        if main:
+            announce(plan_work(recipe, work))
+        tasks = tasks_of(recipe)
+        with given_threads(recipe, work.device), progress.task("study", total=len(tasks)) as bar:
+            for task in tasks:
+                _carry_out(work, task, test, command)
+                bar.advance(note=f"{task.name}, seed {task.seed}")
+            while several and main and (left := [task for task in tasks if task.missing(recipe)]):
+                time.sleep(_PATIENCE)
+                for task in left:  # those of a process that has ended meanwhile
+                    _carry_out(work, task, test, command)
     return read_study(recipe)
 
 
