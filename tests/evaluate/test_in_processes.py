@@ -41,7 +41,7 @@ def files(run):
     return kept | {str(path.relative_to(run)): None for path in sorted((run / "adversarial").rglob("*"))}
 
 
-@pytest.mark.parametrize("name", sorted(QUICK))
+@pytest.mark.parametrize("name", ["sep", pytest.param("adaptive", marks=pytest.mark.slow)])
 def test_two_processes_attack_retrieval_as_one(toy_pairs, tmp_path, name):
     pairs = toy_pairs.head(14)
     one = told(attacked(pairs, name, tmp_path / "one"))

@@ -11,6 +11,7 @@ from report_helpers import Page, make_certificate, make_row
 
 from crossguard.evaluate import Estimate, Example, Item
 from crossguard.report import Difference, RunView, render_report, write_report
+from crossguard.report.pictures import MOST_BYTES, Album
 
 NASTY = "<script>alert('x')</script> & \"co\""
 
@@ -183,6 +184,21 @@ def test_large_pictures_are_made_smaller():
     text = render_report(title="t", results=[make_row(examples=[alone])])
     assert [decode(uri).shape[0] for uri in re.findall(r'src="(data:image/png[^"]+)"', text)] == [640]
     assert "right overlap 0.75" in Page(text).words
+
+
+def test_pictures_beyond_what_a_page_may_hold_are_left_out_and_counted(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    shown = example(asked=(), answers={"Found": (Item(picture=noise, right=True),)})
+    results = [make_row(f"model {number}", examples=[shown]) for number in range(9)]
+    monkeypatch.setattr("crossguard.report.page.Album", lambda: Album(700_000))
+    page = Page(render_report(title="t", results=results))
+    assert page.count("img") == 4
+    assert "5 pictures are left out, so that this page stays below 20 MB." in page.text
+    assert MOST_BYTES < 20e6
+    monkeypatch.undo()
+    page = Page(render_report(title="t", results=results))
+    assert page.count("img") == 9
+    assert "left out" not in page.text
 
 
 def test_settings_of_several_runs_stand_side_by_side():
