@@ -218,3 +218,37 @@ class TestUnusualArrays:
     def test_what_is_no_array(self):
         with pytest.raises(ValueError, match="modality 'a' to be one array"):
             cg.as_samples({"a": torch.eye(2).to_sparse()}, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels": [0, "x", 1]}, "labels that are all whole numbers or all names, but some are int, str"),
+        ({"groups": ["a", 1, 2]}, "groups that are all whole numbers or all names, but some are int, str"),
+        ({"labels": [-1, 1, -1]}, "-1 marks what is not judged"),
+        ({"a": np.full((3, 2), 1e39)}, "numbers of 32 bits can be, up to 3.4e.38, but 'a' has more"),
+        ({" ": np.ones((3, 2))}, "names of modalities that can be read, but got ' '"),
+        ({"a\x1b[2J": np.ones((3, 2))}, r"but got 'a\\x1b\[2J'"),
+    ],
+)
+def test_values_that_would_be_lost(given, said):
+    labels, groups = given.pop("labels", [0, 1, 2]), given.pop("groups", [0, 1, 2])
+    with pytest.raises(ValueError, match=said):
+        cg.as_samples({"b": np.ones((3, 2)), **given}, labels, groups=groups)
+
+
+def test_samples_that_are_not_judged_and_of_other_splits_are_counted(tmp_path):
+    assert (
+        "1 of 3 samples have the label -1 and are not judged" in cg.as_samples({"a": np.ones((3, 2))}, [-1, 0, 1]).notes
+    )
+    path = tmp_path / "mine.npz"
+    arrays = {"a": np.ones((3, 2)), "labels": np.arange(3), "Split": np.array(["train", "validation", "train"])}
+    np.savez(path, **arrays)
+    samples = cg.load_samples("npz", file=path, split="train")
+    assert (samples.labels.tolist(), samples.notes[0]) == (
+        [0, 2],
+        f"2 of 3 samples of {path} are kept; left out: 1 of other splits",
+    )
+    np.savez(path, **arrays | {"Split": np.array([["train"], ["test"], ["train"]])})
+    with pytest.raises(ValueError, match=r"a split for each of 3 samples .* but got \[3, 1\]"):
+        cg.load_samples("npz", file=path)

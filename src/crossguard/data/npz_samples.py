@@ -1,12 +1,14 @@
 """Samples of one's own from an npz file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crossguard.checks import nearest, some, visible
 from crossguard.data.reading import data_name, same_split, split_of_file
+from crossguard.data.rows_of import split_of
 from crossguard.data.samples import MultiModalSamples, as_samples
 from crossguard.runs import DAMAGED, read_npz
 
@@ -46,7 +48,8 @@ def load_npz(
             f"Expected arrays by name (npz, without pickles) in {visible(path)}, but got: {error}"
         ) from error
     grouped = groups or ("groups" if "groups" in arrays else None)
-    own = {labels, grouped, "split", "classes"}
+    part = split_of(arrays)
+    own = {labels, grouped, part, "classes"}
     names = [name for name in arrays if name not in own] if modalities is None else list(modalities)
     for name in [labels, *names, *([] if grouped is None else [grouped])]:
         if name not in arrays:
@@ -62,18 +65,21 @@ def load_npz(
         groups=None if grouped is None else arrays[grouped],
         classes=arrays[found].astype(str).tolist() if found else classes,
         name=data_name(path),
-        split=split_of_file(path, split) if "split" not in arrays else split or "test",
+        split=split_of_file(path, split) if part is None else split or "test",
     )
-    if "split" not in arrays:
+    if part is None:
         return samples
-    told = [same_split(name) for name in arrays["split"].astype(str).reshape(-1).tolist()]
-    if len(told) != len(samples):
+    told = [same_split(name) for name in arrays[part].astype(str).reshape(-1).tolist()]
+    if arrays[part].shape != (len(samples),):
         raise ValueError(
-            f"Expected a split for each of {len(samples)} samples in {visible(path)}, but got {len(told)}."
+            f"Expected a split for each of {len(samples)} samples in {visible(path)}, but got "
+            f"{list(arrays[part].shape)}."
         )
     chosen = np.flatnonzero(np.array(told) == same_split(samples.split))
     if not len(chosen):
         raise ValueError(
             f"Expected samples of split {samples.split!r} in {visible(path)}, but its splits are {sorted(set(told))}."
         )
-    return samples.select(chosen)
+    found_in = f"{len(chosen):,} of {len(told):,} samples of {visible(path)} are kept; left out: "
+    others = [f"{found_in}{len(told) - len(chosen):,} of other splits"] if len(chosen) < len(told) else []
+    return replace(samples.select(chosen), notes=(*others, *samples.notes))

@@ -54,6 +54,10 @@ class MultiModalSamples:
                 raise ValueError(f"Expected {modality!r} to have elements, but its shape is {values.shape}.")
             if not np.isfinite(values).all():
                 raise ValueError(f"Expected finite values, but {modality!r} has NaN or infinity.")
+            if values.dtype == np.float64 and max(-values.min(), values.max()) > _LARGEST:
+                raise ValueError(
+                    f"Expected values that numbers of 32 bits can be, up to {_LARGEST:.2g}, but {modality!r} has more."
+                )
         if len(self.groups) != len(self.labels):
             raise ValueError(f"Expected {len(self.labels)} groups (as labels), but got {len(self.groups)}.")
         if len(self.labels) and (self.labels.min() < -1 or self.labels.max() >= len(self.classes)):
@@ -82,6 +86,7 @@ class MultiModalSamples:
         return self.select(range(min(max_samples, len(self))))
 
 
+_LARGEST = float(np.finfo(np.float32).max)
 _CLASSES = 2**20
 """The most classes that numbers alone stand for."""
 
@@ -124,6 +129,9 @@ def as_samples(
             f"{' without labels' if labels is None else ''}."
         )
     arrays = {str(key): _values(values, f"modality {key!r}") for key, values in modalities.items()}
+    nameless = [key for key in arrays if not key.strip() or not key.isprintable()]
+    if nameless:
+        raise ValueError(f"Expected names of modalities that can be read, but got {some(list(map(repr, nameless)))}.")
     found, names = _labels(labels, classes)
     found = _whole(found, "labels")
     if found.ndim not in (1, 3):
@@ -132,6 +140,12 @@ def as_samples(
     if other:
         raise ValueError(f"Expected {len(found)} samples (as labels), but got {other}.")
     notes = []
+    if found.ndim == 1 and (hidden := int((found == -1).sum())):
+        if set(found.tolist()) == {-1, 1}:
+            raise ValueError(
+                "Expected labels that count classes from 0, but got -1 and 1: -1 marks what is not judged."
+            )
+        notes.append(f"{hidden:,} of {len(found):,} samples have the label -1 and are not judged")
     if groups is None:
         notes.append("no groups: every sample counts as independent of all others, in intervals and splits")
         own = np.arange(len(found))
@@ -150,6 +164,7 @@ def as_samples(
 
 def _groups(given: Any, samples: int) -> np.ndarray:
     """Return groups as whole numbers: as they are, or numbered where they are names."""
+    _check_alike(given, "groups")
     found = _array(given)
     if found.dtype.kind == "O" and all(isinstance(name, str) for name in found.reshape(-1).tolist()):
         found = found.astype(str)
@@ -169,6 +184,16 @@ def _array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
+def _check_alike(values: Any, what: str) -> None:
+    """Refuse names among numbers, which NumPy would make names of."""
+    if isinstance(values, list | tuple):
+        other = {type(value).__name__ for value in values}
+        if other & {"str", "bytes", "str_", "bytes_"} and other - {"str", "bytes", "str_", "bytes_"}:
+            raise ValueError(
+                f"Expected {what} that are all whole numbers or all names, but some are {some(sorted(other))}."
+            )
+
+
 def _values(values: Any, what: str) -> np.ndarray:
     try:
         found = _array(values)
@@ -182,6 +207,7 @@ def _values(values: Any, what: str) -> np.ndarray:
 
 
 def _labels(labels: Any, classes: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    _check_alike(labels, "labels")
     try:
         found = _array(labels)
     except (ValueError, TypeError) as error:
