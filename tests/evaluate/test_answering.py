@@ -148,6 +148,77 @@ class TestFiles:
         with pytest.raises(ValueError, match="questions as released in .*problems.json"):
             cg.load_questions("scienceqa", root=released)
 
+    @pytest.mark.parametrize(
+        ("name", "file", "change", "said"),
+        [
+            (
+                "vqav2",
+                "v2_OpenEnded_mscoco_val2014_questions.json",
+                ("question", None),
+                "a question that is no text: 'None'",
+            ),
+            ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", ("question", " "), r"1 questions are blank \(0\)"),
+            ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", ("image_id", "42"), "no whole number: '42'"),
+            ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", ("question_id", 73000), r"but 1 come again: 73000"),
+            ("vqav2", "v2_mscoco_val2014_annotations.json", ("question_id", 73000), r"but 1 come again: 73000"),
+            (
+                "vqav2",
+                "v2_mscoco_val2014_annotations.json",
+                ("answers", [{"answer": 3}]),
+                "an answer that is no text: '3'",
+            ),
+            ("textvqa", "TextVQA_0.5.1_val.json", ("answers", [None]), "an answer that is no text"),
+            (
+                "textvqa",
+                "TextVQA_0.5.1_val.json",
+                ("image_id", "../../secret"),
+                "1 of 4 lead out of .*outside_root=True",
+            ),
+            ("scienceqa", "problems.json", ("answer", -1), "answer -1 of 2 choices"),
+            ("scienceqa", "problems.json", ("answer", 2), "question 0: answer 2 of 2 choices"),
+            ("scienceqa", "problems.json", ("choices", ["a", 3]), "a choice that is no text"),
+            ("scienceqa", "problems.json", ("image", "/etc/passwd.png"), "1 of 4 are missing"),
+        ],
+    )
+    def test_what_is_not_as_released(self, released, name, file, change, said):
+        path = released / file
+        (released / "secret.jpg").write_bytes((released / "val2014" / "COCO_val2014_000000000042.jpg").read_bytes())
+        content = json.loads(path.read_text())
+        rows = next((rows for rows in content.values() if isinstance(rows, list)), None) or list(content.values())
+        rows[0][change[0]] = change[1]
+        path.write_text(json.dumps(content))
+        root = released
+        if "lead out" in said and name == "textvqa":
+            root = released / "inner"
+            root.mkdir()
+            (released / "train_images").rename(root / "train_images")
+            path.rename(root / file)
+        with pytest.raises(ValueError, match=said):
+            cg.load_questions(name, root=root)
+        if root != released:
+            assert len(cg.load_questions(name, root=root, outside_root=True)) == 4
+
+    def test_keys_that_come_twice_and_pictures_of_one_name(self, released):
+        path = released / "coco_pope_random.json"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:3], lines[3][:-1] + ', "label": "no"}', "[1]"]))
+        with pytest.raises(ValueError, match="but 2 are not: question 3: a key that comes twice, question 4: "):
+            cg.load_questions("pope", file=path, root=released / "val2014")
+        (released / "other").mkdir()
+        draw("red", "disc", "left").save(released / "other" / "COCO_val2014_000000000042.jpg")
+        rows = [json.loads(line) for line in lines[:2]]
+        for row, folder in zip(rows, ("val2014", "other"), strict=True):
+            row["image"] = f"{folder}/COCO_val2014_000000000042.jpg"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        pope = cg.load_questions("pope", file=path, root=released)
+        assert [picture.path.parent.name for picture in pope.images] == ["val2014", "other"]
+        (released / "problems.json").write_text('{"0": {}, "0": {}}')
+        with pytest.raises(ValueError, match="a key that comes twice among 0, 0"):
+            cg.load_questions("scienceqa", root=released)
+        (released / "TextVQA_0.5.1_val.json").write_text("[" * 5000)
+        with pytest.raises(ValueError, match="nests too deep"):
+            cg.load_questions("textvqa", root=released, split="validation")
+
     def test_drawing_is_seeded(self, released):
         data = cg.load_questions("vqav2", root=released)
         assert data.draw(2, seed=1).questions == data.draw(2, seed=1).questions

@@ -2,10 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from io import TextIOBase
 from pathlib import Path
 from typing import Any
+
+import orjson
+
+from crossguard.checks import some
 
 _CHUNK = 2**20
 _TRIES = 3
@@ -13,6 +18,7 @@ _TRIES = 3
 _LARGEST = 2**26
 """Characters of the largest single element (64 million); a file may hold any number of them."""
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+_OBJECTS = re.compile(r"\[[ \t\r\n]*\{")
 _CUT = re.compile(r"[-+.eE\d]*")
 _LINES = {".jsonl", ".ndjson", ".jl"}
 
@@ -26,10 +32,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found if len(found) == len(pairs) else Repeated(found)
 
 
+def _different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = _object(pairs)
+    if isinstance(found, Repeated):
+        raise ValueError(f"a key that comes twice among {some([key for key, _ in pairs])}")
+    return found
+
+
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_STRICT = json.JSONDecoder(object_pairs_hook=_different)
 
 
-_PLAIN = json.JSONDecoder()
 _SPACED = (" :", "\n:", "\t:", "\r:")
 
 
@@ -41,9 +54,10 @@ def _decode_list(text: str) -> list[Any]:
     """
     keys = text.count('":')
     if text.count(":") == keys or not any(spaced in text for spaced in _SPACED):
-        elements: list[Any] = _PLAIN.decode(text)
-        if set(map(type, elements)) == {dict} and sum(map(len, elements)) == keys:
-            return elements
+        with suppress(ValueError):  # it is stricter: no NaN, no halves of characters
+            elements: list[Any] = orjson.loads(text)
+            if set(map(type, elements)) == {dict} and sum(map(len, elements)) == keys:
+                return elements
     found: list[Any] = _DECODER.decode(text)
     return found
 
@@ -57,15 +71,41 @@ def decode(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def is_list(path: Path) -> bool:
-    """Whether a JSON file holds a list rather than an object.
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file in which no key comes twice.
+
+    Raises:
+        ValueError: no JSON, a key that comes twice, not in UTF-8.
+        OSError: the file cannot be read.
+    """
+    try:
+        return _STRICT.decode(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("a value that nests too deep") from error
+
+
+def opening(path: Path) -> str:
+    """Return the first two signs of a JSON file that are no blanks, which tell a list of objects from other values.
 
     Raises:
         ValueError: not in UTF-8.
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig") as file:
-        return _Text(file).peek() == "["
+        return _Text(file).start()
+
+
+def read_whole(path: Path) -> Any:
+    """Return the value of a JSON file, all at once.
+
+    Raises:
+        ValueError: no JSON, not in UTF-8.
+        OSError: the file cannot be read.
+    """
+    try:
+        return decode(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("a value that nests too deep") from error
 
 
 def read_list(path: Path) -> Iterator[list[Any]]:
@@ -81,10 +121,12 @@ def read_list(path: Path) -> Iterator[list[Any]]:
         text.end()
 
 
-def read_object(path: Path) -> Iterator[tuple[str, Any]]:
-    """Give (key, element) of the lists of a JSON file that holds an object, and (key, value) of what is no list.
+def read_object(path: Path, streamed: Container[str]) -> Iterator[tuple[str, Any]]:
+    """Give (key, value) of a JSON file that holds an object, and of some lists (key, element) for each element.
 
-    An empty list is not given.
+    Args:
+        path: the file.
+        streamed: the keys of lists that are given by their elements, an empty one not at all.
 
     Raises:
         ValueError: no object in JSON and UTF-8, or one with a key that comes twice.
@@ -95,7 +137,7 @@ def read_object(path: Path) -> Iterator[tuple[str, Any]]:
         first = text.peek()
         if first != "{":
             raise ValueError("neither a list nor an object" if first else "the file is empty")
-        yield from text.members()
+        yield from text.members(streamed)
         text.end()
 
 
@@ -163,8 +205,14 @@ class _Text:
         if self.peek():
             raise self.error("more text after the end")
 
-    def members(self) -> Iterator[tuple[str, Any]]:
-        """Give the members of the object that begins here, lists by their elements."""
+    def start(self) -> str:
+        """Return the next two characters that are no blanks, and take the first."""
+        first = self.peek()
+        self._at += 1
+        return first + self.peek()
+
+    def members(self, streamed: Container[str]) -> Iterator[tuple[str, Any]]:
+        """Give the members of the object that begins here, lists of some keys by their elements."""
         self._take("{")
         if self.peek() == "}":
             self._take("}")
@@ -176,8 +224,11 @@ class _Text:
                 raise self.error("a key expected" if key is None else f"the key {key[:80]!r} comes twice")
             seen.add(key)
             self._take(":")
-            if self.peek() == "[":
+            is_list = self.peek() == "["
+            if is_list and key in streamed:
                 yield from ((key, element) for batch in self.batches() for element in batch)
+            elif is_list and _OBJECTS.match(self._text, self._at):
+                yield key, [element for batch in self.batches() for element in batch]
             else:
                 yield key, self._value()
             if self._take(",", "}") == "}":

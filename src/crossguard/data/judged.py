@@ -5,7 +5,6 @@ name pictures and captions by COCO's own numbers, which `captions_val2014.json` 
 """
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crossguard.checks import some, visible
+from crossguard.data.json_stream import read_json
 from crossguard.data.pairs import OneToManyPairs
 
 LEAST = 3.0
@@ -72,9 +72,12 @@ def _number(name: str) -> int:
 
 def _texts(path: Path) -> dict[int, str]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-        return {int(row["id"]): " ".join(str(row["caption"]).split()) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = read_json(path)["annotations"]
+        texts = {int(row["id"]): " ".join(str(row["caption"]).split()) for row in rows}
+        if len(texts) < len(rows):
+            raise ValueError(f"{len(rows) - len(texts)} captions whose `id` comes again")
+        return texts
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(
             f"Expected COCO's numbered captions (captions_val2014.json) in {visible(path)}, but got: {error!r}"
         ) from error
@@ -95,9 +98,9 @@ def _read(path: Path) -> Iterator[tuple[int, int]]:
                     if float(row["agg_score"]) >= LEAST:
                         yield _number(row["image"]), int(row["caption"].rpartition(":")[2])
             return
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        table: Any = read_json(path)
         for query, partners in table.items():
             for partner in partners:
                 yield (int(query), int(partner)) if first else (int(partner), int(query))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise ValueError(f"Expected judged links in {visible(path)}, but got: {error!r}") from error

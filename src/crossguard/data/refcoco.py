@@ -1,6 +1,5 @@
 """RefCOCO+ (Yu et al., ECCV 2016; Kazemzadeh et al., EMNLP 2014) in the files that grounding is evaluated with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Float64
 
 from crossguard.checks import nearest
 from crossguard.data.files import locate
+from crossguard.data.json_stream import read_json
 from crossguard.data.pictures import UNREADABLE, Picture, open_image, orientation
 from crossguard.data.refcoco_refs import Reference, read_references
 from crossguard.data.referring import ReferringExpressions, refuse
@@ -97,16 +97,24 @@ class _Instances:
             raise ValueError(f"Expected COCO's `images` and `annotations` in {path}, but got {str(content)[:80]}.")
         images, annotations = {r.image_id for r in references}, {r.ann_id for r in references}
         try:
-            self.sizes = {
-                row["id"]: (int(row["height"]), int(row["width"])) for row in content["images"] if row["id"] in images
-            }
-            found = {
-                row["id"]: (row["image_id"], row["bbox"]) for row in content["annotations"] if row["id"] in annotations
-            }
-        except (KeyError, TypeError, ValueError) as error:
+            shown = [
+                (row["id"], (int(row["height"]), int(row["width"]))) for row in content["images"] if row["id"] in images
+            ]
+            marked = [
+                (row["id"], (row["image_id"], row["bbox"]))
+                for row in content["annotations"]
+                if row["id"] in annotations
+            ]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"Expected images and annotations as COCO has them in {path}, but got: {error!r}."
             ) from error
+        self.sizes, found = dict(shown), dict(marked)
+        for what, given, kept in (("images", shown, self.sizes), ("annotations", marked, found)):
+            if len(kept) < len(given):
+                raise ValueError(
+                    f"Expected {what} of different ids in {path}, but {len(given) - len(kept)} come again."
+                )
         refuse(sorted(images - set(self.sizes)), f"every referred image in {path}", "these are missing:")
         refuse(sorted(annotations - set(found)), f"every referred annotation in {path}", "these are missing:")
         refuse(
@@ -197,6 +205,6 @@ def _read_list(path: Path) -> list[Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected a JSON file at {path}, but got: {error}") from error

@@ -1,12 +1,13 @@
 """The references of RefCOCO and its kin: `refs(unc).p`, a pickle of Python 2, read without running anything in it."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+from crossguard.data.json_stream import read_json
 from crossguard.runs import write_json
 
 FIELDS = {"ref_id": int, "ann_id": int, "image_id": int, "split": str}
@@ -45,11 +46,7 @@ def read_references(path: Path | str) -> list[Reference]:
         ValueError: no such file, another format, or something else than plain values in it.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"Expected references (refs(unc).p or JSON) at {path}, but got: {error}") from error
-    rows = _from_json(content, path) if path.suffix == ".json" else _from_pickle(content, path)
+    rows = _from_json(path) if path.suffix == ".json" else _from_pickle(path)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"Expected a list of references in {path}, but got {type(rows).__name__} (empty or no list).")
     return [_reference(row, number, path) for number, row in enumerate(rows)]
@@ -73,9 +70,11 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _from_pickle(content: bytes, path: Path) -> Any:
-    from io import BytesIO
-
+def _from_pickle(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"Expected references (refs(unc).p or JSON) at {path}, but got: {error}") from error
     opened: IO[bytes] = BytesIO(content)
     try:
         loaded = _PlainUnpickler(opened, encoding="bytes").load()
@@ -107,10 +106,10 @@ def _plain(value: Any, left: list[int]) -> Any:
     raise ValueError(f"it holds a {type(value).__name__}")
 
 
-def _from_json(content: bytes, path: Path) -> Any:
+def _from_json(path: Path) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return read_json(path)
+    except (ValueError, OSError) as error:
         raise ValueError(f"Expected JSON references in {path}, but got: {error}") from error
 
 
@@ -122,6 +121,8 @@ def _reference(row: Any, number: int, path: Path) -> Reference:
         if not isinstance(row.get(field), kind) or isinstance(row.get(field), bool):
             raise ValueError(f"Expected {kind.__name__} as `{field}` of {where}, but got {row.get(field)!r}.")
     spoken: Any = row.get("sentences", [])
+    if not isinstance(spoken, list):
+        raise ValueError(f"Expected texts as `sentences` of {where}, but got {str(spoken)[:80]}.")
     sentences: list[Any] = [item.get("sent") if isinstance(item, Mapping) else item for item in spoken]
     if not all(isinstance(sentence, str) for sentence in sentences):
         raise ValueError(f"Expected texts as `sentences` of {where}, but got {str(spoken)[:80]}.")

@@ -1,6 +1,5 @@
 """Any folder of colour, depth and label pictures with the same names."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from PIL import Image
 from crossguard.checks import some, visible
 from crossguard.data.depth import read_pixels
 from crossguard.data.files import suffix_of
+from crossguard.data.json_stream import read_json
 from crossguard.data.kitti_road import split_of
 from crossguard.data.pictures import SUFFIXES, UNREADABLE, open_image
 from crossguard.data.reading import one_of_each, same_split, split_said
@@ -173,8 +173,8 @@ def _classes(root: Path, given: Sequence[str] | None) -> list[str] | None:
     if given is not None or not path.is_file():
         return None if given is None else list(given)
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        told: Any = read_json(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"Expected names of classes as JSON in {visible(path)}, but got: {error}") from error
     if isinstance(told, dict) and sorted(map(str, told.values())) == sorted(map(str, range(len(told)))):
         return sorted(told, key=lambda name: int(told[name]))

@@ -1,6 +1,5 @@
 """CREMA-D and the GRID corpus: clips of people who speak, as frames and sound."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from crossguard.checks import check_choice, check_whole, lookup, some, visible
 from crossguard.data.clips import Clip, read_clip
 from crossguard.data.files import files_below
+from crossguard.data.json_stream import read_json
 from crossguard.data.kitti_road import split_of
 from crossguard.data.pictures import UNREADABLE, as_rgb, open_image
 from crossguard.data.samples import MultiModalSamples
@@ -235,7 +235,7 @@ def _load_cut(
     try:
         archive = read_npz(root / "audio_logmel.npz")
         heard = dict(zip(map(str, archive["ids"]), archive["logmel"], strict=True))
-        ids = [str(row["id"]) for row in json.loads((root / "labels.json").read_text(encoding="utf-8"))]
+        ids = [str(row["id"]) for row in read_json(root / "labels.json")]
     except DAMAGED as error:
         raise ValueError(
             f"Expected audio_logmel.npz and labels.json of cut clips in {visible(root)}, but got: {error!r}"
