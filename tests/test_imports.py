@@ -121,6 +121,10 @@ def test_what_cannot_be_imported_is_told_with_its_line(content, told, recipe, tm
     assert "broken" not in sys.modules
 
 
+def test_an_empty_name_is_told(recipe):
+    assert "but got an empty name" in said("validate", recipe, "--import", "", code=2)
+
+
 def test_a_module_that_is_not_there_is_told(recipe):
     assert "no_such_module" in said("validate", recipe, "--import", "no_such_module", code=2)
 

@@ -1,9 +1,11 @@
 """Checks on arguments: every refusal says what was expected and what came."""
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, formatannotation, signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,14 +41,25 @@ def shown(value: object, *, most: int = 200) -> str:
     return said if len(said) <= most else f"{said[:most]}..."
 
 
-def some(names: Sequence[object], *, shown: int = 5) -> str:
-    """Name the first few of many, each made harmless for a terminal.
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` as the home folder; that of a user whom the machine does not know stays as it is.
 
     Example:
-        >>> some(range(9))
-        '0, 1, 2, 3, 4, ...'
+        >>> expanded("~nobody-at-all/x").as_posix()
+        '~nobody-at-all/x'
     """
-    return ", ".join(map(visible, names[:shown])) + (", ..." if len(names) > shown else "")
+    return Path(os.path.expanduser(path))
+
+
+def some(names: Sequence[object], *, shown: int = 5, most: int = 200) -> str:
+    """Name the first few of many, each made harmless for a terminal and cut where it is long.
+
+    Example:
+        >>> some(range(9)), some(["a" * 300], most=5)
+        ('0, 1, 2, 3, 4, ...', 'aaaaa...')
+    """
+    told = [said if len(said) <= most else f"{said[:most]}..." for said in map(visible, names[:shown])]
+    return ", ".join(told) + (", ..." if len(names) > shown else "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from crossguard.checks import expanded
+
 VARIABLE = "CROSSGUARD_IMPORT"
 _imported: dict[str, str] = {}
 
@@ -31,7 +33,9 @@ def import_parts(given: Iterable[str] = ()) -> None:
     from_packages = [point.value.partition(":")[0] for point in entry_points(group="crossguard")]
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     for part in (*from_packages, *named, *given):
-        file = Path(part).expanduser().resolve() if part.endswith(".py") else None
+        if not part.strip():
+            raise ImportError("Expected a Python file or module for `--import`, but got an empty name.")
+        file = expanded(part).resolve() if part.endswith(".py") else None
         key = part if file is None else str(file)
         if key not in _imported:
             _imported[key] = _digest(_load(part, file))

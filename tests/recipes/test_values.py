@@ -107,6 +107,24 @@ def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
     assert (recipe.run, recipe.save_to, recipe.model) == tuple(str(tmp_path / n) for n in ("runs/a", "set", "clip"))
 
 
+def test_the_home_of_nobody_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (lambda: read_recipe("~nobody-at-all"), lambda: read_recipe("~nobody-at-all/x.yaml")):
+        with pytest.raises(ValueError, match="recipe"):
+            act()
+    (tmp_path / "~nobody-at-all").mkdir()
+    assert read_recipe("emoji-sga", ["run=~nobody-at-all/x"]).run == "~nobody-at-all/x"
+
+
+def test_a_run_cannot_be_where_a_file_is(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert check_names(read_recipe("emoji-sga", [f"run={place}"])) == [
+            f"run: expected a folder, but {tmp_path / 'file'} is a file"
+        ]
+    assert not check_names(read_recipe("emoji-sga", [f"run={tmp_path / 'new' / 'run'}"]))
+
+
 def test_the_split_is_that_of_the_use():
     given = {"name": "json", "options": {"annotations": "a.json", "root": "."}}
     train = read_recipe("emoji-mat", ["data={name: emoji}", "validation={name: emoji, split: null}"])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from crossguard.attacks.budget import within_words
+from crossguard.checks import expanded
 from crossguard.data import OneToManyPairs, PairBatch
 from crossguard.runs import atomic_folder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -123,7 +124,7 @@ def save_adversarial(
     Returns:
         The folder.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     check_savable(threat)
     refuse_taken(folder)
     with atomic_folder(folder) as target:
@@ -193,7 +194,7 @@ def load_adversarial(folder: Path | str) -> AdversarialSet:
     Raises:
         ValueError: no set, one of a newer layout, damaged, or with a text out of budget.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     try:
         made = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if made["schema"] > SCHEMA:

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from crossguard.checks import expanded
 from crossguard.data import OneToManyPairs, Picture
 
 Side = Literal["images", "texts"]
@@ -116,7 +117,7 @@ def contents(*sources: Path | str | None) -> dict[str, str]:
     A folder's name alone does not say what was made with it: a model that is tuned on has the same name.
     """
     digest = hashlib.blake2b(digest_size=8)
-    files = [file for source in sources if source is not None for file in _files(Path(source).expanduser())]
+    files = [file for source in sources if source is not None for file in _files(expanded(source))]
     for name, path in files:
         with path.open("rb") as file:
             digest.update(f"{name} {hashlib.file_digest(file, 'blake2b').hexdigest()};".encode())

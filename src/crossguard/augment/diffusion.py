@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from crossguard.augment.base import Made, MadePicture, Request, Side, contents, dice, sample_ids
 from crossguard.augment.pixels import fit_square
-from crossguard.checks import check_whole
+from crossguard.checks import check_whole, expanded
 from crossguard.data import OneToManyPairs
 
 MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -245,7 +245,7 @@ def _variant(folder: Path) -> str | None:
 
 
 def _add_lora(pipeline: Any, lora: Path | str, scale: float, *, offline: bool) -> None:
-    path = Path(lora).expanduser()
+    path = expanded(lora)
     place = {"weight_name": path.name} if path.is_file() else {}
     try:
         pipeline.load_lora_weights(

@@ -17,7 +17,7 @@ from crossguard.augment.manifest import manifest_rows, source_measures
 from crossguard.augment.measures import Measures
 from crossguard.augment.samples import Blocks, Sample, check_parents
 from crossguard.augment.table import make_augmentation
-from crossguard.checks import check_whole
+from crossguard.checks import check_whole, expanded
 from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.data.augmented import AugmentedPairs, load_augmented, save_augmented
 from crossguard.data.cache import place_in_cache
@@ -96,7 +96,7 @@ def augment(
     pool = pairs if pool is None else as_pairs(pool, split="train")
     _check_pool(pairs, pool)
     settings = _settings(pairs, built, pool, per_sample)
-    home = Path(folder).expanduser() if folder is not None else _own_folder(pairs, settings, seed)
+    home = expanded(folder) if folder is not None else _own_folder(pairs, settings, seed)
     world = join(_device(device, model))
     request = Request(per_sample, seed, batch_size, world.place(_device(device, model)), pool)
     progress = shown(progress) if world.main else Silent()
@@ -156,7 +156,7 @@ def read_measures(folder: Path | str) -> list[Measures]:
 
 def read_manifest(folder: Path | str) -> list[dict[str, Any]]:
     """Return the manifest of an augmentation: one row per sample."""
-    return read_rows(Path(folder).expanduser() / "manifest.jsonl")
+    return read_rows(expanded(folder) / "manifest.jsonl")
 
 
 def _make(blocks: Blocks, request: Request, progress: Reporter, world: World) -> int:

@@ -10,7 +10,7 @@ import torch
 from crossguard.certify.bounds import Bound
 from crossguard.certify.subsample import Fill
 from crossguard.certify.thresholds import Scheme
-from crossguard.checks import check_option_names
+from crossguard.checks import check_option_names, expanded
 from crossguard.progress import Reporter
 from crossguard.threat import EditKind
 
@@ -110,7 +110,7 @@ class CertifyOptions:
     @property
     def place(self) -> Path | None:
         """The folder of the counts, with `~` as the home folder."""
-        return None if self.folder is None else Path(self.folder).expanduser()
+        return None if self.folder is None else expanded(self.folder)
 
     @property
     def published(self) -> bool:

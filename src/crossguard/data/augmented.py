@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Int64
 
+from crossguard.checks import expanded
 from crossguard.data.pairs import Links, OneToManyPairs, evenly
 from crossguard.data.pictures import Picture
 from crossguard.runs import atomic_folder
@@ -89,7 +90,7 @@ def save_augmented(folder: Path | str, pairs: AugmentedPairs) -> None:
     Raises:
         OSError: the disk is full or the folder not writable; what stood there before still stands.
     """
-    home = Path(folder).expanduser().resolve()
+    home = expanded(folder).resolve()
     content = {
         "schema": SCHEMA,
         "name": pairs.name,
@@ -120,7 +121,7 @@ def load_augmented(folder: Path | str, *, split: str | None = None) -> Augmented
         ValueError: no finished augmentation there, a broken file, one of a newer version, another split, missing
             image files (counted and named).
     """
-    home = Path(folder).expanduser().resolve()
+    home = expanded(folder).resolve()
     if not (home / _FOLDER / "pairs.json").is_file():
         raise ValueError(
             f"Expected a finished augmentation in {folder}, but there is none: run `crossguard augment` to its end."

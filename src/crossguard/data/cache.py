@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from crossguard.checks import expanded
 from crossguard.runs.files import sync_folder
 
 
@@ -20,7 +21,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CROSSGUARD_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "crossguard"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
+from crossguard.checks import expanded
 from crossguard.models.clip import ReadsTexts, spelt_mask
 from crossguard.models.pixels import PixelRule
 from crossguard.models.storage import load_network, network_parts, told_name, write_model
@@ -146,7 +147,7 @@ class ResNetCLIP(ReadsTexts):
         Raises:
             ValueError: weights that are missing, unknown or of another shape.
         """
-        folder = Path(source).expanduser()
+        folder = expanded(source)
         network = load_network(lambda config: ResNetCLIPNetwork(config["network"]), folder)
         tokenizer = supplied.tokenizer_for(folder, config=CLIPConfig())
         text = network.text_model.config

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, MetaClip2Model, Siglip2Model, SiglipModel
 
-from crossguard.checks import WrongKind
+from crossguard.checks import WrongKind, expanded
 from crossguard.models.clip_resnet import ResNetCLIPNetwork
 from crossguard.models.hub import local_folder
 from crossguard.models.open_clip import CLIP_TOKENS, convert_open_clip, is_resnet, read_config, read_settings
@@ -81,7 +81,7 @@ def describe(source: Path | str, *, offline: bool = False) -> Description:
     Raises:
         ValueError: no such folder, file or hub id.
     """
-    place = Path(source).expanduser()
+    place = expanded(source)
     if not place.is_file():
         place = local_folder(source, offline=offline)
         if not place.is_dir():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import list_repo_files, snapshot_download
 
-from crossguard.checks import visible
+from crossguard.checks import expanded, visible
 from crossguard.models.originals import choose_weights
 
 _SMALL = (".json", ".txt", ".model", ".jinja")
@@ -25,7 +25,7 @@ def local_folder(source: Path | str, *, offline: bool) -> Path:
     Raises:
         ValueError: no such folder, and nothing can be had of such a hub id.
     """
-    folder, name = Path(source).expanduser(), str(source)
+    folder, name = expanded(source), str(source)
     if folder.is_dir() or not is_hub_id(name):
         return folder
     if not offline:

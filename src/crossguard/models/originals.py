@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from crossguard.checks import some, visible
+from crossguard.checks import expanded, some, visible
 from crossguard.models.torchscript import is_torchscript, read_torchscript
 
 TRAINING_STATE = (
@@ -85,7 +85,7 @@ def read_weights(place: Path | str) -> dict[str, Tensor]:
     Raises:
         ValueError: as `choose_weights` and `read_checkpoint`; a shard that is missing or lies outside the folder.
     """
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.is_dir():
         path = path / choose_weights((entry.name for entry in path.iterdir()), where=path)
     if path.name.endswith(".index.json"):
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, a web page, a broken file, or one that holds something else than tensors.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ValueError(f"Expected a checkpoint file at {path}, but there is none.")
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from crossguard.checks import shown, visible
+from crossguard.checks import expanded, shown, visible
 from crossguard.models.hub import local_folder
 from crossguard.models.originals import choose_weights, read_weights
 from crossguard.runs import atomic_folder
@@ -51,7 +51,7 @@ def write_model(folder: Path | str, parts: Iterable[Callable[[Path], Any]], *, n
     Raises:
         ValueError: `folder` is a file, or holds other things than a model's files; they would be lost.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     _refuse_strangers(folder)
     with atomic_folder(folder) as temporary:
         for write in parts:
@@ -109,7 +109,7 @@ def load_weights(module: nn.Module, folder: Path | str) -> None:
         ValueError: no whole file, or weights that are missing, unknown or of another shape.
     """
     try:
-        load_safetensors(module, str(Path(folder).expanduser() / WEIGHTS), strict=True)
+        load_safetensors(module, str(expanded(folder) / WEIGHTS), strict=True)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"Expected the weights of this very model in {folder}, but they could not be read: {error}"

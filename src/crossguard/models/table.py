@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from crossguard.checks import WrongKind, nearest, shown, visible
+from crossguard.checks import WrongKind, expanded, nearest, shown, visible
 from crossguard.models.albef import ALBEF
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
@@ -230,7 +230,7 @@ def load_model(
         ValueError: an unknown name, a folder without a readable config, a broken checkpoint, a part that neither the
             files nor the options have (said with the option that supplies it), a tokenizer of another vocabulary.
     """
-    source = Path(source).expanduser() if str(source).startswith("~") else source
+    source = expanded(source) if str(source).startswith("~") else source
     name = str(source)
     if isinstance(base, Path | str):
         base = load_model(base, offline=offline)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from crossguard.checks import lookup, nearest, shown
+from crossguard.checks import expanded, lookup, nearest, shown
 from crossguard.recipes.schema import (
     AnyRecipe,
     AugmentRecipe,
@@ -59,12 +59,12 @@ def find_recipe(source: str) -> Path:
     Raises:
         ValueError: neither a file nor a shipped name.
     """
-    path, shipped = Path(source).expanduser(), shipped_recipes()
+    path, shipped = expanded(source), shipped_recipes()
     if path.is_file():
         return path
     if source not in shipped and (source.endswith((".yaml", ".yml")) or "/" in source or path.is_dir()):
         found = "a folder" if path.is_dir() else "nothing"
-        raise ValueError(f"Expected a recipe file at {source}, but there is {found}.")
+        raise ValueError(f"Expected a recipe file at {source!r}, but there is {found}.")
     return lookup(shipped, source, what="recipe")
 
 

@@ -1,5 +1,6 @@
 """Check what a recipe names, and all else about it that can be known before its data are read."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
@@ -10,7 +11,7 @@ import torch
 
 from crossguard.attacks import ATTACKS, SOURCES, make_attack
 from crossguard.augment import AUGMENTATIONS
-from crossguard.checks import WrongKind, check_options, ill_typed, nearest, shown
+from crossguard.checks import WrongKind, check_options, ill_typed, nearest, shown, visible
 from crossguard.data import DATASETS
 from crossguard.evaluate.task import Task, check_budgets, task_options
 from crossguard.evaluate.tasks import TASKS
@@ -47,7 +48,7 @@ def check_names(recipe: AnyRecipe) -> list[str]:
 
     Everything is looked at that can be known before data are read or weights loaded.
     """
-    problems = [*_device(recipe.device)]
+    problems = [*_device(recipe.device), *_run(recipe.run)]
     if isinstance(recipe, EvaluateRecipe):
         problems += _evaluate(recipe)
     elif isinstance(recipe, TrainRecipe):
@@ -69,6 +70,14 @@ def _device(wanted: str | None) -> Iterator[str]:
         torch.device(wanted or "cpu")
     except RuntimeError:
         yield f"device: expected a device of PyTorch, such as cpu or cuda:0, but got {wanted!r}"
+
+
+def _run(folder: str) -> Iterator[str]:
+    """A file where the run folder, or a folder around it, is to be."""
+    for place in (folder, *map(str, Path(folder).parents)):
+        if os.path.exists(place) and not os.path.isdir(place):
+            yield f"run: expected a folder, but {visible(place)} is a file"
+            return
 
 
 def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crossguard.checks import expanded
 from crossguard.evaluate.examples import Example, load_examples
 from crossguard.evaluate.statistics import read_estimates, read_figure
 from crossguard.report.differences import differences
@@ -24,7 +25,7 @@ def open_runs(paths: Sequence[Path | str]) -> list[RunFolder]:
     """
     if not paths:
         raise ValueError("Expected at least one run folder, but got none.")
-    return [RunFolder(path) for path in {Path(path).expanduser().resolve(): path for path in paths}.values()]
+    return [RunFolder(path) for path in {expanded(path).resolve(): path for path in paths}.values()]
 
 
 def run_views(runs: Sequence[RunFolder]) -> list[RunView]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossguard import __version__
+from crossguard.checks import expanded
 from crossguard.evaluate.examples import Item
 from crossguard.report.curves import along, curve_charts, metric_name
 from crossguard.report.figures import bar_chart, heat_map
@@ -47,7 +48,7 @@ def write_report(
     Raises:
         ValueError: nothing to report.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     page = render_report(title=title, settings=settings, results=results, certificates=certificates, lede=lede)
     write_atomically(path, _COMMANDS.sub("\ufffd", page))
     return path

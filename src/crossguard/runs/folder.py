@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crossguard.checks import visible
+from crossguard.checks import expanded, visible
 from crossguard.imports import imported
 from crossguard.runs.files import PARTIAL, as_read_back, open_unlinked, safe_name, tidy_run, write_json
 from crossguard.runs.lock import LOCK_NAME, lock, unlock
@@ -44,7 +44,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self._rows: Rows | None = None
         self._writable = False
         self._release: weakref.finalize[Any, Any] | None = None
@@ -76,7 +76,7 @@ class RunFolder:
                 holds files of something else or cannot be made.
             RunBusy: another process is writing this run, or this one has it open.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         wanted = as_read_back(settings)
         if path.exists() and not path.is_dir():
             raise ValueError(f"Expected a folder for the run, but {path} is a file.")

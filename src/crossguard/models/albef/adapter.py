@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from crossguard.checks import expanded
 from crossguard.models.albef.checkpoint import read_released
 from crossguard.models.albef.config import AlbefConfig
 from crossguard.models.albef.network import AlbefNetwork
@@ -64,7 +65,7 @@ class ALBEF(ReadsPictures):
         Raises:
             ValueError: an unknown key in `config.json`, or weights that are missing, unknown or of another shape.
         """
-        folder = Path(source).expanduser()
+        folder = expanded(source)
         config = AlbefConfig.from_dict(json.loads((folder / "config.json").read_text()))
         with torch.random.fork_rng():
             network = AlbefNetwork(config)
