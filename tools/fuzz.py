@@ -42,9 +42,9 @@ from transformers.utils.logging import disable_progress_bar
 
 import crossguard as cg
 from crossguard.checks import WrongKind
-from crossguard.data.annotations import CAPTION, IMAGE
 from crossguard.data.decode import decode_error
 from crossguard.data.pictures import Picture
+from crossguard.data.rows_of import CAPTION, IMAGE
 from crossguard.recipes import check_names, parse_recipe, read_recipe, shipped_recipes
 from crossguard.runs import RunBusy, RunFolder
 from shared import make_clip
@@ -104,7 +104,7 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
             data[place : place + length] = rng.choice((b"\0", b"\xff")) * length
         else:
             data[place:place] = rng.choice(
-                (b'"', b"{", b"]", b",", b"\n", b"\\", b"\0", b"9" * 30, b"-1", b"null", b"\xf0")
+                (b'"', b"{", b"]", b",", b"\n", b"\\", b"\0", b"9" * 30, b"-1", b"null", b"\xf0", b"[" * 3000, b"1e999")
             )
     return bytes(data)
 
@@ -458,6 +458,102 @@ def json_layouts(rng: random.Random, folder: Path) -> None:
             pairs.texts[j] in json.dumps(value, ensure_ascii=False) or not pairs.texts[j].isprintable(),
             "a text from nowhere",
         )
+
+
+@kind("json objects", 60)
+def json_objects(rng: random.Random, folder: Path) -> None:
+    """Objects and lists that hold rows in other ways, some damaged: a file gives what the value gives in memory."""
+    pool = Pool(folder)
+    rows = [(rng.choice(pool.names), f"text {n}") for n in range(6)]
+    named = [{"image": image, "caption": text} for image, text in rows]
+    value: Any = rng.choice(
+        (
+            {image: [text, f"{text} too"] for image, text in rows},
+            dict(rows),
+            {"image": [image for image, _ in rows], "caption": [text for _, text in rows]},
+            {key: {str(n): row[key] for n, row in enumerate(named)} for key in ("image", "caption")},
+            {str(n): row for n, row in enumerate(named)},
+            {"version": 1, "data": named},
+            {"train": named[:3], "test": named[3:]},
+            [[image, text] for image, text in rows],
+            [[image for image, _ in rows], [text for _, text in rows]],
+            {"images": [{"filename": image, "split": "test", "sentences": [{"raw": text}]} for image, text in rows]},
+        )
+    )
+    for _ in range(rng.choice((0, 1, 1, 2, 4))):
+        value = mutated(rng, value)
+    text = json.dumps(value, indent=rng.choice((None, 1)))
+    (folder / "rows.json").write_text(text)
+    skip = rng.random() < 0.5
+
+    def found(load: Callable[[], Any]) -> Any:
+        try:
+            pairs = load()
+        except REFUSED as error:
+            check(bool(str(error).strip()), "a refusal without words")
+            return None
+        return sorted((os.path.realpath(pairs.images[i].path), pairs.texts[j]) for i, j in pairs.links.tolist())
+
+    options: dict[str, Any] = {"root": pool.root, "split": "test"}
+    in_file = found(lambda: cg.load_pairs("json", annotations=folder / "rows.json", skip_bad=skip, **options))
+    given = json.loads(text)
+    in_memory = found(lambda: cg.as_pairs(given, reading=cg.data.Reading(skip_bad=skip), **options))
+    check(in_file == in_memory, f"{in_file} in a file, {in_memory} in memory")
+    if in_file is None:
+        raise ValueError("refused in both")
+    check(all(pool.file(path) for path, _ in in_file), "a picture from outside")
+
+
+@kind("questions", 60)
+def questions(rng: random.Random, folder: Path) -> None:
+    """Questions about pictures as they were released, with entries replaced at random."""
+    pool = Pool(folder)
+    name = rng.choice(("vqav2", "textvqa", "pope", "scienceqa"))
+    for target in (
+        *(f"val2014/COCO_val2014_{n:012d}.jpg" for n in range(4)),
+        *(f"train_images/{n}.jpg" for n in range(4)),
+    ):
+        (pool.root / target).parent.mkdir(exist_ok=True)
+        shutil.copy(pool.root / pool.names[1], pool.root / target)
+    for n in range(4):
+        (pool.root / "test" / str(n)).mkdir(parents=True)
+        shutil.copy(pool.root / pool.names[1], pool.root / "test" / str(n) / "image.png")
+    told: Any = {"annotations": [{"question_id": n, "answers": [{"answer": "yes"}] * 3} for n in range(4)]}
+    value: Any = {
+        "vqav2": {"questions": [{"question_id": n, "image_id": n, "question": f"what {n}?"} for n in range(4)]},
+        "textvqa": {"data": [{"image_id": str(n), "question": f"what {n}?", "answers": ["a"] * 3} for n in range(4)]},
+        "pope": [{"image": pool.names[n], "text": f"is it {n}?", "label": "yes"} for n in range(4)],
+        "scienceqa": {
+            str(n): {"question": "q", "choices": ["a", "b"], "answer": n % 2, "image": "image.png", "split": "test"}
+            for n in range(4)
+        },
+    }[name]
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        if name == "vqav2" and rng.random() < 0.5:
+            told = mutated(rng, told)
+        else:
+            value = mutated(rng, value)
+    file = {
+        "vqav2": "v2_OpenEnded_mscoco_val2014_questions.json",
+        "textvqa": "TextVQA_0.5.1_val.json",
+        "pope": "pope.json",
+        "scienceqa": "problems.json",
+    }[name]
+    lines = name == "pope" and isinstance(value, list)
+    text = "\n".join(map(json.dumps, value)) if lines else json.dumps(value)
+    content = text.encode() if rng.random() < 0.7 else damaged(rng, text.encode())
+    (pool.root / file).write_bytes(content)
+    (pool.root / "v2_mscoco_val2014_annotations.json").write_text(json.dumps(told))
+    options = {"file": pool.root / file, "root": pool.root} if name == "pope" else {"root": pool.root}
+    data = cg.load_questions(name, **options)
+    for place, question in enumerate(data.questions):
+        data.image(place)
+        check(_seen(question.rpartition("\n")[0]), "a question without words")
+        if name == "scienceqa":
+            listed = [line[0] for line in question.split("\n") if line[1:3] == ". "]
+            check(data.answers[place][0] in listed, "an answer that is no choice")
+    if content == text.encode() and lines:
+        check(len(data) == len(value), "questions are missing")
 
 
 @kind("csv", 120)
