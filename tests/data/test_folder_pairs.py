@@ -53,8 +53,17 @@ class TestFolder:
         (home / "train" / "metadata.csv").write_text('file_name,said\na.png,"one, two"\n')
         assert linked(cg.load_pairs("folder", root=home / "train", caption_key="said")) == {("a.png", "one, two")}
         (home / "train" / "metadata.jsonl").write_text("{}\n")
-        with pytest.raises(ValueError, match=r"one of metadata\.jsonl, metadata\.csv in .*, but got both"):
+        with pytest.raises(ValueError, match=r"one of metadata\.jsonl, metadata\.csv in .*, but got all"):
             cg.load_pairs("folder", root=home / "train")
+
+    def test_parquet(self, home):
+        pandas = pytest.importorskip("pandas")
+        pytest.importorskip("pyarrow")
+        (home / "train" / "metadata.jsonl").unlink()
+        rows = {"file_name": ["a.png", "a.png"], "text": ["one", "two"], "split": ["train", "test"]}
+        pandas.DataFrame(rows).to_parquet(home / "train" / "metadata.parquet")
+        pairs = cg.load_pairs("folder", root=home, split="train")
+        assert (linked(pairs), pairs.split, pairs.name) == ({("a.png", "one")}, "train", "birds")
 
     def test_paths_that_lead_out(self, home):
         (home / "train" / "metadata.jsonl").write_text(json.dumps({"file_name": "../validation/a.png", "text": "x"}))
@@ -65,7 +74,7 @@ class TestFolder:
     def test_refused(self, tmp_path):
         with pytest.raises(ValueError, match="folder of images at `root`"):
             cg.load_pairs("folder", root=tmp_path / "none")
-        with pytest.raises(ValueError, match=r"metadata\.jsonl or metadata\.csv in .* but got none"):
+        with pytest.raises(ValueError, match=r"metadata\.jsonl, metadata\.csv, metadata\.parquet in .* but got none"):
             cg.load_pairs("folder", root=tmp_path)
 
 
@@ -115,7 +124,7 @@ class TestParquet:
         path = write("mine.parquet", [{"image": "a.png", "caption": "x", "number": 4}])
         assert linked(cg.load_pairs("parquet", files=path, root=tmp_path)) == {("a.png", "x")}
         other = write("other.parquet", [{"image": "a.png", "words of": "x"}])
-        with pytest.raises(ValueError, match="columns 'image' and 'words' are not among image, words of"):
+        with pytest.raises(ValueError, match="Expected a column 'words', but got 'image', 'words of'"):
             cg.load_pairs("parquet", files=other, text="words", root=tmp_path)
 
     def test_no_parquet(self, tmp_path):

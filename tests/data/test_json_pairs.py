@@ -426,7 +426,8 @@ def test_members_are_those_of_the_standard_library(tmp_path_factory, content, ch
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "_CHUNK", chunk)
-        found = list(json_stream.read_object(path))
+        found = list(json_stream.read_object(path, set(content)))
+        assert list(json_stream.read_object(path, ())) == list(content.items())
     assert found == [
         (key, element) for key, value in content.items() for element in (value if isinstance(value, list) else [value])
     ]
@@ -442,13 +443,17 @@ def test_what_is_no_json_is_refused(tmp_path_factory, text):
         whole = None
     if not isinstance(whole, list | dict):
         with pytest.raises(ValueError, match=r"."):
-            list(json_stream.read_list(path) if json_stream.is_list(path) else json_stream.read_object(path))
+            list(
+                json_stream.read_list(path)
+                if json_stream.opening(path)[:1] == "["
+                else json_stream.read_object(path, ())
+            )
 
 
 def test_nesting_without_end(folder):
     with pytest.raises(ValueError, match="nests too deep|Expected a JSON"):
         load(folder, "[" * 100_000)
-    with pytest.raises(ValueError, match="1 with no object"):
+    with pytest.raises(ValueError, match="Expected a list of rows in .* but got something else: Expected rows of"):
         load(folder, [[]])
 
 

@@ -1,6 +1,5 @@
 """The field's annotation files, in each of their JSON layouts, as rows for a `Gathering`."""
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -8,18 +7,25 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from crossguard.checks import some, visible
-from crossguard.data.gather import Gathering
-from crossguard.data.json_stream import Repeated, is_lines, is_list, read_lines, read_list, read_object
+from crossguard.checks import visible
+from crossguard.data.gather import Gathering, listed
+from crossguard.data.json_stream import Repeated, is_lines, opening, read_lines, read_list, read_object, read_whole
 from crossguard.data.reading import Reading, split_of_file, split_said, uncollected
-from crossguard.data.rows_of import splits_of
+from crossguard.data.rows_of import (
+    CAPTION,
+    IMAGE,
+    Columns,
+    also_said,
+    named,
+    of_split,
+    picture_of,
+    rows_of,
+    splits_of,
+)
 
-IMAGE = ("image", "image_name", "image_path", "filepath", "filename", "file_name", "file", "path", "img")
-CAPTION = ("caption", "captions", "comment", "text", "texts", "title", "description", "sentence", "sentences", "raw")
 _VALUES = frozenset(CAPTION)
 _AT_ONCE = 4096
-_REST = {"restval": "train"}
-"""Karpathy and Fei-Fei (2015) train on what COCO's validation images leave over, "restval"."""
+_STREAMED = ("images", "annotations")
 
 
 @uncollected()
@@ -34,8 +40,8 @@ def gather_json(
     """Read an annotation file, and say which split it is.
 
     Layouts: a list of `{"image", "caption"}` rows (one per caption or one per image; `image_id` and `split` optional),
-    or one such row per line; Karpathy's `dataset_*.json`; COCO's own `captions_*.json`. Where rows have a `split`,
-    those of the one asked for are taken.
+    or one such row per line; Karpathy's `dataset_*.json`; COCO's own `captions_*.json`; and whatever `rows_of` reads
+    of lists and mappings. Where rows have a `split`, those of the one asked for are taken.
 
     Args:
         path: the file.
@@ -48,13 +54,20 @@ def gather_json(
         ValueError: not JSON, another layout, rows with and without a split, or a name that tells another split.
     """
     path = Path(path)
-    columns = (image_key, caption_key)
+    usual = IMAGE if image_key is None else (), CAPTION if caption_key is None else ()
+    columns = Columns(image_key or "image", caption_key or "caption", None, *usual, "caption")
     try:
         if is_lines(path):
             return _read_rows(_in_batches(read_lines(path)), path, split, reading, columns, unit="line")
-        if is_list(path):
+        begins = opening(path)
+        if begins == "[[":
+            return _read_any(read_whole(path), path, split, reading, columns)
+        if begins.startswith("["):
             return _read_rows(_numbered(read_list(path)), path, split, reading, columns)
-        return _read_object(read_object(path), path, split, reading)
+        held: dict[str, Any] = {}
+        found = gather_layout(read_object(path, _STREAMED), held, path, split, reading, columns)
+        whole = held if found is None and not set(_STREAMED) & held.keys() else None
+        return found or _read_any(read_whole(path) if whole is None else whole, path, split, reading, columns)
     except (OSError, ValueError) as error:
         if str(error).startswith("Expected"):
             raise
@@ -66,16 +79,15 @@ def _read_rows(
     path: Path,
     split: str | None,
     reading: Reading,
-    columns: tuple[str | None, str | None],
+    columns: Columns,
     *,
     unit: str = "row",
 ) -> tuple[Gathering, str]:
     rows = Gathering(path, reading, unit=unit)
     asked = split or split_said(path.name) or "test"
-    told, untold = 0, array("q")
-    image_key, caption_key = columns
-    keys = (image_key or "image", caption_key or "caption", "image_id")
-    for number, row in _unusual(batches, rows, keys, untold):
+    empty = True
+    for number, row in _unusual(batches, rows, (columns.image, columns.value, "image_id")):
+        empty = False
         if not isinstance(row, dict) or isinstance(row, Repeated):
             rows.refuse("a key that comes twice" if isinstance(row, Repeated) else "no object", number)
             continue
@@ -83,31 +95,35 @@ def _read_rows(
         if len(parts) > 1:
             rows.refuse("several splits", number)
             continue
-        if parts:
-            told += 1
-            if not rows.is_of(row[parts[0]], asked, number, also=_REST):
-                continue
-        elif len(untold) < 6:
-            untold.append(number)
-        image = row.get("image") if image_key is None else row.get(image_key)
-        caption = row.get("caption") if caption_key is None else row.get(caption_key)
-        if image is None and image_key is None:
-            image = _first(row, IMAGE)
-        if caption is None and caption_key is None:
-            caption = _first(row, CAPTION)
-        if isinstance(caption, list) and any(isinstance(text, dict) for text in caption):
-            caption = [text.get("raw") if isinstance(text, dict) else text for text in caption]
-        if caption_key is None:
-            rows.leave_unread([key for key in CAPTION if row.get(key) not in (None, caption)])
+        if not parts:
+            rows.without_split(number)
+        elif not rows.is_of(row[parts[0]], asked, number):
+            continue
+        image, caption = _picture(row, columns), _caption(row, columns)
+        rows.leave_unread(also_said(row, columns.beside(row, columns.value), caption))
         rows.add(image, caption, number, image_id=row.get("image_id"))
-    if not (told or untold or len(rows) or rows.refused):
+    if empty and not len(rows):
         raise ValueError(f"Expected a list of rows in {visible(path)}, but it is empty.")
-    if told and untold:
+    return rows, asked if rows.tell_splits else split_of_file(path, split)
+
+
+def _read_any(obj: Any, path: Path, split: str | None, reading: Reading, columns: Columns) -> tuple[Gathering, str]:
+    """Read what is neither a list of objects nor one of the field's layouts, as it would be read in memory."""
+    rows = Gathering(path, reading)
+    asked = split or split_said(path.name) or "test"
+    try:
+        for number, row in of_split(rows_of(obj, columns), rows, asked):
+            if isinstance(row.value, Repeated):
+                rows.refuse("a key that comes twice", number)
+            else:
+                rows.leave_unread(row.unread)
+                rows.add(row.picture, row.value, number)
+    except ValueError as error:
         raise ValueError(
-            f"Expected a `split` in every row of {visible(path)} or in none, but {told} have one and others do not "
-            f"({some([f'{unit} {number}' for number in untold])})."
-        )
-    return rows, asked if told else split_of_file(path, split)
+            f"Expected a list of rows in {visible(path)}, captions by image, columns, or Karpathy's or COCO's layout, "
+            f"but got something else: {error}"
+        ) from error
+    return rows, asked if rows.tell_splits else split_of_file(path, split)
 
 
 def _numbered(batches: Iterable[list[Any]]) -> Iterator[tuple[Sequence[int], list[Any]]]:
@@ -129,7 +145,6 @@ def _unusual(
     batches: Iterable[tuple[Sequence[int], Sequence[Any]]],
     rows: Gathering,
     keys: tuple[str, str, str],
-    untold: "array[int]",
 ) -> Iterator[tuple[int, Any]]:
     """Give the rows that have to be looked at one by one; `rows` takes the others, thousands at a time.
 
@@ -137,74 +152,96 @@ def _unusual(
         batches: all rows, with their numbers.
         rows: takes what needs no look.
         keys: of image, caption and the image's id.
-        untold: gets the numbers of the first rows without a split.
     """
     for numbers, given in batches:
         plain = set(map(type, given)) == {dict}
-        found = [_column(given, key) for key in keys] if plain else []
-        if plain and sum(map(len, given)) != len(given) * sum(None not in column for column in found):
+        columns = [_column(given, key) for key in keys] if plain else []
+        found = [[None] * len(given) if column is None else column for column in columns]
+        if plain and sum(map(len, given)) != len(given) * sum(column is not None for column in columns):
             held = {key for layout in set(map(tuple, given)) for key in layout}  # some have more to say
-            plain = not splits_of(held) and not (held & _VALUES - set(keys))
+            lacking = {key for key, column in zip(keys, columns, strict=True) if column is None}
+            plain = not splits_of(held) and not held & (_VALUES - set(keys) | lacking)
         if plain and rows.add_plain(*found):
-            untold.extend(numbers[: 6 - min(6, len(untold))])
+            rows.without_split(numbers[0])
         else:
             yield from zip(numbers, given, strict=True)
 
 
-def _column(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
+def _column(rows: Sequence[dict[str, Any]], key: str) -> list[Any] | None:
+    """Return what all rows have under a key; None if some lack it."""
     try:
         return list(map(itemgetter(key), rows))
     except KeyError:
-        return [row.get(key) for row in rows]
+        return None
 
 
-def _first(row: Mapping[str, Any], known: Sequence[str]) -> Any:
-    return next((row[key] for key in known if row.get(key) is not None), None)
+def _picture(row: Mapping[str, Any], columns: Columns) -> Any:
+    name = named([key for key in row if row[key] is not None], (columns.image, *columns.images))
+    return None if name is None else picture_of(row, name)
 
 
-def _read_object(
-    elements: Iterator[tuple[str, Any]], path: Path, split: str | None, reading: Reading
-) -> tuple[Gathering, str]:
-    """Read Karpathy's layout or COCO's: which one it is shows only once all keys are known."""
+def _caption(row: Mapping[str, Any], columns: Columns) -> Any:
+    name = named([key for key in row if row[key] is not None], (columns.value, *columns.values))
+    return None if name is None else row[name]
+
+
+def gather_layout(
+    elements: Iterable[tuple[str, Any]],
+    held: dict[str, Any],
+    path: Path,
+    split: str | None,
+    reading: Reading,
+    columns: Columns,
+) -> tuple[Gathering, str] | None:
+    """Read Karpathy's layout or COCO's: which one it is shows only once all keys are known.
+
+    Args:
+        elements: of the lists "images" and "annotations", each with its key; and all other keys with their values.
+        held: gets all other keys, and those of the lists.
+        path: of the file.
+        split: the split asked for.
+        reading: as in `Gathering`.
+        columns: of entries that have an image and a caption.
+
+    Returns:
+        The rows and their split; None for another layout.
+    """
     images: list[tuple[Any, ...]] = []
     captions: list[tuple[Any, Any]] = []
-    keys: dict[str, None] = {}
     for key, element in elements:
-        keys[key] = None
+        held[key] = None if key in _STREAMED else element
         given = element if isinstance(element, dict) and not isinstance(element, Repeated) else {}
         if key == "images":
-            images.append(tuple(given.get(name) for name in ("id", "file_name", "filepath", "filename", "split")))
-            images[-1] = (*images[-1], _sentences(given.get("sentences")), isinstance(element, Repeated))
+            images.append(
+                (
+                    given.get("id"),
+                    _picture(given, columns),
+                    listed(_caption(given, columns)),
+                    given.get("split"),
+                    isinstance(element, Repeated),
+                )
+            )
         elif key == "annotations":
             captions.append((given.get("image_id"), given.get("caption")))
-    if "images" not in keys:
-        raise ValueError(
-            f"Expected a list of rows in {visible(path)}, or Karpathy's or COCO's layout, but got an object with the "
-            f"keys {[visible(key) for key in sorted(keys)[:5]]}."
-        )
-    if "annotations" in keys:
+    if "images" not in held:
+        return None
+    if "annotations" in held:
         return _coco(images, captions, path, split, reading)
     return _karpathy(images, path, split, reading)
-
-
-def _sentences(given: Any) -> Any:
-    """Return the captions of an entry: a text, or a list of texts or of `{"raw"}`."""
-    if not isinstance(given, list):
-        return given
-    return [text.get("raw") if isinstance(text, dict) else text for text in given]
 
 
 def _karpathy(
     images: Sequence[tuple[Any, ...]], path: Path, split: str | None, reading: Reading
 ) -> tuple[Gathering, str]:
     rows = Gathering(path, reading, unit="image")
+    told = any(part is not None for *_, part, _ in images)
     wanted = split or "test"
-    for number, (_, _, folder, file, part, sentences, repeated) in enumerate(images):
+    for number, (_, picture, sentences, part, repeated) in enumerate(images):
         if repeated:
             rows.refuse("a key that comes twice", number)
-        elif rows.is_of(part, wanted, number, also=_REST):
-            rows.add(f"{folder}/{file}" if folder and file else file, sentences, number)
-    return rows, wanted
+        elif not told or rows.is_of(part, wanted, number):
+            rows.add(picture, sentences, number)
+    return rows, wanted if told else split_of_file(path, split)
 
 
 def _coco(
@@ -216,13 +253,17 @@ def _coco(
 ) -> tuple[Gathering, str]:
     rows = Gathering(path, reading, unit="annotation")
     files: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     times: Counter[str] = Counter()
-    for number, (key, file, *_) in enumerate(images):
+    for number, (key, file, _, part, _) in enumerate(images):
         if key is None or not isinstance(file, str):
             rows.complain("an image without `id` or `file_name`", f"image {number}")
         else:
             times[_key(key)] += 1
             files.setdefault(_key(key), file)
+            parts.setdefault(_key(key), part)
+    asked = split or split_said(path.name) or "test"
+    has_parts = any(part is not None for part in parts.values())
     told = set()
     for number, (image_id, caption) in enumerate(captions):
         key = _key(image_id)
@@ -231,12 +272,12 @@ def _coco(
             rows.refuse("an `image_id` that no image has", number)
         elif times[key] > 1:
             rows.refuse("an `image_id` that several images have", number)
-        else:
+        elif not has_parts or rows.is_of(parts[key], asked, number):
             rows.add(files[key], caption, number)
     for key in files:
         if key not in told:
             rows.complain("an image without annotation", f"image {key}")
-    return rows, split_of_file(path, split)
+    return rows, asked if has_parts else split_of_file(path, split)
 
 
 def _key(image_id: Any) -> str:

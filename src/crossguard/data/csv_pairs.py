@@ -1,7 +1,5 @@
 """A folder of images and a table of captions: CSV of any column names, Flickr8k's and Flickr30k's own files."""
 
-import ast
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.checks import nearest, some, visible
-from crossguard.data.annotations import CAPTION, IMAGE
 from crossguard.data.gather import Gathering
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.reading import Reading, data_name, split_of_file, split_said
+from crossguard.data.rows_of import CAPTION, FILE, FOLDER, IMAGE, in_folder
 
 _LONGEST = 20
 """Lines of the longest caption in quotation marks; beyond that its mark has no end."""
@@ -94,7 +92,7 @@ def gather_csv(
                         continue
                     wanted[row.image] = True
                 rows.leave_unread(read.unread)
-                rows.add(row.image, _texts(row.caption), number)
+                rows.add(row.image, row.caption, number)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table of captions in UTF-8 at {visible(path)}, but got: {error}") from error
     for image in [image for image, seen in (wanted or {}).items() if not seen]:
@@ -141,6 +139,7 @@ class _Table:
     image: int
     caption: int
     split: int | None
+    file: int | None = None
     unread: Sequence[str] = ()
     quoted: re.Pattern[str] | None = field(init=False)
 
@@ -163,7 +162,9 @@ class _Table:
             elif len(cells) != self.columns:
                 yield number, _Row(split=self._split(cells))
             else:
-                yield number, _Row(cells[self.image].strip(), cells[self.caption], self._split(cells))
+                image = cells[self.image].strip()
+                image = image if self.file is None else in_folder(image, cells[self.file].strip())
+                yield number, _Row(image, cells[self.caption], self._split(cells))
 
     def cells(self, line: str) -> list[str] | None:
         """Return the cells of a line; None where a quotation mark has no end.
@@ -248,22 +249,9 @@ def _reader(
         image,
         caption,
         header.index("split") if "split" in header else None,
+        header.index(FILE) if header[image] == FOLDER and FILE in header else None,
         [name for name in CAPTION if name in header and name != header[caption]] if caption_column is None else (),
     )
-
-
-def _texts(cell: str | None) -> str | list[str] | None:
-    """Return a caption, or the captions of a cell that is a list of texts, as JSON or as Python writes it."""
-    if cell is None or not cell.lstrip().startswith("["):
-        return cell
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            found = parse(cell.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        if isinstance(found, list) and found and all(isinstance(text, str) for text in found):
-            return found
-    return cell
 
 
 def _listed(path: Path) -> list[str]:

@@ -48,10 +48,8 @@ def locate(
             found.outside.update(place for place, _ in wanted)
             continue
         files, links = _entries(real)
-        found.paths.update((place, f"{real}/{own}") for place, own in wanted if own in files)
-        for place, own in wanted:
-            if own in files:
-                continue
+        found.paths.update([(place, f"{real}/{own}") for place, own in wanted if own in files])
+        for place, own in [one for one in wanted if one[1] not in files]:
             path = os.path.realpath(f"{real}/{own}") if own in links else ""
             if not path:
                 found.missing.add(place)
@@ -145,8 +143,10 @@ def _entries(folder: str) -> tuple[set[str], set[str]]:
             there = list(entries)
     except OSError:
         return set(), set()
-    files = {entry.name for entry in there if entry.is_file(follow_symlinks=False)}
-    return files, {entry.name for entry in there if entry.is_symlink() and _is_file(entry)}
+    others = [entry for entry in there if not entry.is_file(follow_symlinks=False)]
+    files = {entry.name for entry in there}
+    files.difference_update(entry.name for entry in others)
+    return files, {entry.name for entry in others if entry.is_symlink() and _is_file(entry)}
 
 
 def _is_file(link: os.DirEntry[str]) -> bool:

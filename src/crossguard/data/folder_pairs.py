@@ -1,4 +1,4 @@
-"""Hugging Face's image folders (`metadata.jsonl`, `metadata.csv`) and parquet files, as pairs."""
+"""Hugging Face's image folders (`metadata.jsonl`, `.csv` or `.parquet`) and parquet files, as pairs."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.checks import some, visible
-from crossguard.data.annotations import CAPTION, IMAGE, gather_json
+from crossguard.data.annotations import gather_json
 from crossguard.data.csv_pairs import gather_csv
 from crossguard.data.files import files_below
 from crossguard.data.in_memory import as_pairs
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.reading import Reading, data_name, one_of_each, same_split, split_of_file, split_said
+from crossguard.data.rows_of import FILE, Columns, columns_of, splits_of
 from crossguard.data.shards import expand
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _BATCH = 64
 
 
@@ -26,7 +27,7 @@ def load_folder(
     caption_key: str | None = None,
     reading: Reading | None = None,
 ) -> OneToManyPairs:
-    """Load a folder of pictures with a `metadata.jsonl` or `metadata.csv`, as Hugging Face's "imagefolder" reads them.
+    """Load pictures with a `metadata.jsonl`, `.csv` or `.parquet`, as Hugging Face's "imagefolder" reads them.
 
     Args:
         root: the folder, or one with a folder for each split.
@@ -49,18 +50,24 @@ def load_folder(
         home = homes[part]
     else:
         raise ValueError(
-            f"Expected {' or '.join(METADATA)} in {visible(root)} or its folder of split {split or 'test'!r}, but got "
+            f"Expected {some(METADATA)} in {visible(root)} or its folder of split {split or 'test'!r}, but got "
             f"{some(list(homes)) or 'none'}."
         )
     files = _metadata(home)
     if len(files) > 1:
-        raise ValueError(f"Expected one of {some([path.name for path in files])} in {visible(home)}, but got both.")
-    reading = reading or Reading()
+        raise ValueError(
+            f"Expected one of {some([path.name for path in files])} in {visible(home)}, but got all of them."
+        )
+    reading, name = reading or Reading(), root.absolute().name or "folder"
+    if files[0].suffix == ".parquet":
+        given = _parquet_rows(files, columns_of("image", caption_key or "caption"))
+        text = caption_key or "caption"
+        return as_pairs(given, text=text, root=home, name=name, split=part, reading=reading)
     if files[0].suffix == ".csv":
         rows, found = gather_csv(files[0], split=part, reading=reading, caption_column=caption_key)
     else:
         rows, found = gather_json(files[0], split=part, reading=reading, caption_key=caption_key)
-    return rows.build(name=root.absolute().name or "folder", split=found, root=home)
+    return rows.build(name=name, split=found, root=home)
 
 
 def load_parquet(
@@ -81,7 +88,7 @@ def load_parquet(
         files: a path, a list of them, a pattern (`data/test-*.parquet`), or a folder; files whose names tell a split
             (`test-00000-of-00001.parquet`) are taken if it is the one asked for.
         split: the split, where rows have a column `split` or files tell one by their names; else its name.
-        image: column of the pictures; where there is none of this name, the usual ones are tried.
+        image: column of the pictures; default: "image", or another usual name.
         text: the same for the captions, texts or lists of texts.
         id: a column that says which rows have the same picture.
         root: folder that paths start from; default: that of the first file.
@@ -92,7 +99,7 @@ def load_parquet(
         ValueError: no such files or columns, files of another split, or as `as_pairs`.
     """
     paths, part = _of_split(_parquet_files(files), split)
-    rows = _parquet_rows(paths, (image, *IMAGE), (text, *CAPTION), id)
+    rows = _parquet_rows(paths, columns_of(image, text, id=id))
     home = paths[0].parent
     name = data_name(paths[0].with_name(paths[0].name.split("-0")[0] + ".parquet"))
     return as_pairs(rows, image=image, text=text, id=id, root=root or home, name=name, split=part, reading=reading)
@@ -124,9 +131,7 @@ def _of_split(paths: Sequence[Path], split: str | None) -> tuple[list[Path], str
     return chosen, split_of_file(chosen[0], wanted)
 
 
-def _parquet_rows(
-    paths: Sequence[Path], images: Sequence[str], texts: Sequence[str], key: str | None
-) -> Iterator[dict[str, Any]]:
+def _parquet_rows(paths: Sequence[Path], columns: Columns) -> Iterator[dict[str, Any]]:
     try:
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
@@ -135,11 +140,9 @@ def _parquet_rows(
         try:
             with parquet.ParquetFile(os.fspath(path)) as file:
                 there = file.schema_arrow.names
-                wanted = [next((name for name in names if name in there), None) for names in (images, texts)]
-                columns = [name for name in {*wanted, key, "split"} if name in there]
-                if None in wanted:
-                    raise ValueError(f"columns {images[0]!r} and {texts[0]!r} are not among {some(there)}")
-                for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                found = columns.find(there)
+                wanted = {*found, *columns.beside(there, found[1]), FILE, columns.id, *splits_of(there)}
+                for batch in file.iter_batches(batch_size=_BATCH, columns=[n for n in there if n in wanted]):
                     yield from batch.to_pylist()
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise ValueError(f"Expected a parquet file of pictures at {visible(path)}, but got: {error}") from error

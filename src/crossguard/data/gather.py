@@ -1,13 +1,18 @@
 """`Gathering`: rows of images and captions as files have them become pairs, and every row is accounted for."""
 
+import ast
+import json
 import os
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import cast
 from unicodedata import category
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,11 +20,15 @@ from jaxtyping import Int64
 from crossguard.checks import some, visible
 from crossguard.data.decode import undecodable
 from crossguard.data.files import Located, equal_files, locate
-from crossguard.data.pairs import OneToManyPairs
+from crossguard.data.pairs import OneToManyPairs, repeated
 from crossguard.data.pictures import Picture
 from crossguard.data.reading import Reading, same_split, uncollected
 
 _NAMED = 5
+_LISTS = frozenset("[{")
+_ADDRESS = "://"
+_REST = {"restval": "train"}
+"""Karpathy and Fei-Fei (2015) train on what COCO's validation images leave over, "restval"."""
 _COMPARED = 50_000
 """Up to so many files are compared with each other without being asked to."""
 
@@ -42,15 +51,14 @@ class Gathering:
     ) -> None:
         self._source, self._unit, self._value = visible(source), unit, value
         self._reading = reading or Reading()
-        self._images: dict[str, int] = defaultdict(self._new_image)
-        self._texts: dict[str, int] = {}  # each with the place in `_columns` where it came first
+        self._images: dict[str, int] = {}
         self._count = 0
-        self._rows, self._columns, self._row_images = array("q"), array("q"), array("q")
+        self._rows, self._texts, self._row_images = array("q"), list[str](), array("q")
         self._bad, self._cut, self._wrong, self._others = _Reasons(), _Reasons(), _Reasons(), Counter[str]()
         self._unread = Counter[str]()
         self._ids: dict[str, str] = {}
         self._splits: Counter[str] = Counter()
-        self._asked = ""
+        self._asked, self._told, self._untold = "", 0, list[int | str]()
 
     def add(self, image: object, captions: object, where: int | str, *, image_id: object = None) -> None:
         """Take one row.
@@ -61,14 +69,16 @@ class Gathering:
             where: the row's number, or its name.
             image_id: the field's key of the image; it must always come with the same path.
         """
-        texts = (captions,) if isinstance(captions, str) else captions
+        image = image.get("path") if isinstance(image, Mapping) else image  # as Hugging Face writes it
+        texts = listed(captions) if self._value == "caption" else captions
+        texts = (texts,) if isinstance(texts, str) else texts
         if not isinstance(image, str) or not image.strip() or not isinstance(texts, list | tuple) or not texts:
             self.refuse(f"no image path or no {self._value}", where)
             return
         if "\0" in image:
             self.refuse("an image path with a null character", where)
             return
-        if "./" in image or "//" in image:
+        if ("./" in image or "//" in image) and _ADDRESS not in image:
             image = str(PurePosixPath(image))
         if image_id is not None and self._ids.setdefault(str(image_id), image) != image:
             self.refuse("an `image_id` of another image", where)
@@ -77,15 +87,13 @@ class Gathering:
         if len(good) < len(texts):
             (self._cut if good else self._bad).add(f"a {self._value} that is blank or no text", self._at(where))
         if good:
-            place = self._images[image]
+            place = self._images.get(image)
+            if place is None:
+                place = self._images[image] = self._count
+                self._count += 1
             self._row_images.append(place)
-            for text in good:
-                self._rows.append(place)
-                self._columns.append(self._texts.setdefault(text, len(self._columns)))
-
-    def _new_image(self) -> int:
-        self._count += 1
-        return self._count - 1
+            self._rows.extend([place] * len(good))
+            self._texts += good
 
     def add_plain(
         self,
@@ -110,25 +118,32 @@ class Gathering:
         if set(map(type, images)) != {str} or set(map(type, captions)) != {str}:
             return False
         paths, texts = cast(Sequence[str], images), list(map(str.strip, cast(Sequence[str], captions)))
-        joined = "\n".join(paths)
-        if any(odd in joined for odd in ("\0", "./", "//")) or not all(map(str.strip, paths)) or not all(texts):
+        kinds = set(map(type, image_ids))
+        told = kinds != {type(None)}
+        together = dict.fromkeys(zip(image_ids, paths, strict=True)) if told and kinds <= {int, str} else {}
+        names = paths if all_new else list(dict.fromkeys([path for _, path in together] if together else paths))
+        joined = "\n".join(names)
+        if any(odd in joined for odd in ("\0", "./", "//")) or not all(map(str.strip, names)) or not all(texts):
             return False
         told_texts = " ".join(texts)
-        if not (told_texts.isascii() or told_texts.isprintable()):
+        if not (told_texts.isascii() or told_texts.isprintable()) or _LISTS & set(map(itemgetter(0), texts)):
             return False
-        told = set(map(type, image_ids)) != {type(None)}
-        if told and (None in image_ids or list(map(self._ids.setdefault, map(str, image_ids), paths)) != paths):
+        if told and not (together and self._agree(together)):
             return False
-        if all_new:
-            places = array("q", range(self._count, self._count + len(paths)))
-            self._count += len(paths)
-        else:
-            places = array("q", map(self._images.__getitem__, paths))
+        new = paths if all_new else [name for name in names if name not in self._images]
+        numbers = range(self._count, self._count + len(new))
+        self._count += len(new)
+        if not all_new:
+            self._images.update(zip(new, numbers, strict=True))
+        places = array("q", numbers if all_new else map(self._images.__getitem__, paths))
         self._row_images.extend(places)
         self._rows.extend(places)
-        start = len(self._columns)
-        self._columns.extend(map(self._texts.setdefault, texts, range(start, start + len(texts))))
+        self._texts += texts
         return True
+
+    def _agree(self, named: Iterable[tuple[object, str]]) -> bool:
+        """Whether every key of an image comes with the path that it came with before."""
+        return all(self._ids.setdefault(str(key), path) == path for key, path in named)
 
     def refuse(self, reason: str, where: int | str) -> None:
         """Note a row that is bad for a reason that only the reader of the file can see."""
@@ -146,24 +161,46 @@ class Gathering:
         """Count a row that was not asked for."""
         self._others[reason] += 1
 
-    def is_of(self, split: object, wanted: str, where: int | str, *, also: Mapping[str, str] | None = None) -> bool:
+    def is_of(self, split: object, wanted: str, where: int | str) -> bool:
         """Return whether a row that tells its split is of the one wanted, and count or refuse it if it is not.
 
         Args:
             split: what the row says.
             wanted: the split asked for.
             where: the row.
-            also: further names of splits, such as Karpathy's "restval" of "train".
         """
+        self._told += 1
         if not isinstance(split, str) or not split.strip():
             self.refuse("no split", where)
             return False
         self._asked = wanted
-        self._splits[split.strip()] += 1
-        if same_split((also or {}).get(split, split)) == same_split(wanted):
+        said = split.strip()
+        self._splits[said] += 1
+        if said == wanted or same_split(_REST.get(said, said)) == same_split(wanted):
             return True
         self.pass_over("of other splits")
         return False
+
+    def without_split(self, where: int | str) -> None:
+        """Note a row that has no split; the others may have none either."""
+        if len(self._untold) <= _NAMED:
+            self._untold.append(where)
+
+    def split(self, asked: str | None) -> str:
+        """Return the split that was read: the one asked for, else the only one that the rows tell, or "test".
+
+        Raises:
+            ValueError: none was asked for, and there are several.
+        """
+        told = sorted({same_split(split) for split in self._splits})
+        if asked is None and len(told) > 1:
+            raise ValueError(f"Expected rows of one split, but got {told}: choose one with split=.")
+        return asked or (told[0] if told else "test")
+
+    @property
+    def tell_splits(self) -> bool:
+        """Whether rows tell their split."""
+        return self._told > 0
 
     @property
     def refused(self) -> int:
@@ -209,26 +246,26 @@ class Gathering:
             raise ValueError(f"{'; '.join(problems)}. Mend them, or leave them out with skip_bad=True (--skip-bad).")
         out = np.zeros(len(whole), dtype=bool)
         out[[*found.missing, *found.outside, *broken]] = True
-        images, texts = np.frombuffer(self._rows, dtype=np.int64), self._numbered_texts()
-        there = ~out[images]
+        texts, columns = _different_texts(self._texts)
+        rows, self._texts = np.frombuffer(self._rows, dtype=np.int64), []
+        there = ~out[rows]
         if not there.any():
-            raise ValueError(f"Expected images with {self._value}s in {self._source}, but none is whole: {problems}.")
+            found = f"none is whole: {'; '.join(problems)}" if problems else "there are none"
+            raise ValueError(f"Expected images with {self._value}s in {self._source}, but {found}.")
         if not there.all():
-            images, texts = images[there], texts[there]
+            rows, columns = rows[there], columns[there]
         notes = self._account(whole, out, found, broken)
-        return self._pairs(name, split, whole, _one_each(whole, found), images, texts, notes)
-
-    def _numbered_texts(self) -> Int64[np.ndarray, " links"]:
-        """Return, for every text of every row, its number among the different ones."""
-        columns = np.frombuffer(self._columns, dtype=np.int64)
-        numbers = np.empty_like(columns)
-        numbers[np.fromiter(self._texts.values(), np.int64, len(self._texts))] = np.arange(len(self._texts))
-        return numbers[columns]
+        return self._pairs(name, split, whole, texts, _one_each(whole, found), rows, columns, notes)
 
     def _at(self, where: int | str) -> str:
         return where if isinstance(where, str) else f"{self._unit} {where}"
 
     def _check_split(self) -> None:
+        if self._told and self._untold:
+            raise ValueError(
+                f"Expected a `split` in every {self._unit} of {self._source} or in none, but {self._told} have one and "
+                f"others do not ({some([self._at(where) for where in self._untold])})."
+            )
         if self._splits and not len(self) and not self._bad.count:
             raise ValueError(
                 f"Expected {self._unit}s of split {self._asked!r} in {self._source}, but its splits are "
@@ -256,6 +293,7 @@ class Gathering:
             problems.append(
                 f"Expected {len(pictures)} image files below {visible(root)}, but {len(missing)} are missing: "
                 f"{some(missing)}"
+                + (" (addresses of the web are not fetched)" if any(_ADDRESS in name for name in missing) else "")
             )
         outside = [pictures[i].key for i in sorted(found.outside)]
         if outside:
@@ -298,13 +336,13 @@ class Gathering:
         name: str,
         split: str,
         pictures: Sequence[Picture],
+        texts: Sequence[str],
         first: Int64[np.ndarray, " images"],
         rows: Int64[np.ndarray, " links"],
         columns: Int64[np.ndarray, " links"],
         notes: list[str],
     ) -> OneToManyPairs:
         """Keep the images and texts that have a link, each once; `first` is the first image of the same file."""
-        texts, self._texts = tuple(self._texts), {}  # a large file's texts take much room
         own = first[rows]
         merged = _different(rows, len(pictures)) - _different(own, len(pictures))
         if merged:
@@ -336,6 +374,30 @@ class Gathering:
             text_kinds=(self._value,) * len(captions),
             notes=notes,
         )
+
+
+def listed(captions: object) -> object:
+    """Return captions as a list, or one as a text: cells may hold a list or an object as JSON or Python writes it, and
+    Karpathy's are objects with the text as "raw"."""
+    if isinstance(captions, str) and captions.lstrip()[:1] in _LISTS:
+        for parse in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError), catch_warnings():
+                simplefilter("ignore")  # of escapes in what is no list
+                return listed(parse(captions.strip()))
+    if isinstance(captions, Mapping):
+        return captions.get("raw")
+    if isinstance(captions, list | tuple):
+        return [text.get("raw") if isinstance(text, Mapping) else text for text in captions]
+    return captions
+
+
+def _different_texts(texts: list[str]) -> tuple[list[str], Int64[np.ndarray, " texts"]]:
+    """Return the different texts, and the number of each text among them."""
+    if not repeated(texts):
+        return texts, np.arange(len(texts))
+    numbers = dict.fromkeys(texts, 0)
+    numbers.update(zip(numbers, range(len(numbers)), strict=True))
+    return list(numbers), np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
 
 
 def _one_each(pictures: Sequence[Picture], found: Located) -> Int64[np.ndarray, " images"]:

@@ -1,21 +1,23 @@
 """`as_pairs` and `as_images`: data sets of what is in memory already."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crossguard.data.annotations import CAPTION, IMAGE
+from crossguard.checks import expanded
+from crossguard.data.annotations import gather_layout
 from crossguard.data.gather import Gathering
 from crossguard.data.labelled import TEMPLATES, LabelledImages, labelled
 from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.pictures import Picture
-from crossguard.data.reading import Reading, same_split
+from crossguard.data.reading import Reading, same_split, split_said
 from crossguard.data.referring import ReferringExpressions
-from crossguard.data.rows_of import Columns, Row, names_of_classes, rows_of
+from crossguard.data.rows_of import IMAGE, Columns, columns_of, names_of_classes, of_split, parts_of, rows_of
 from crossguard.data.spool import InMemory, Spool, take
 
+GIVEN = "the given rows"
 _LABEL = ("label", "labels", "class", "target", "fine_label", "cls", "y")
 
 
@@ -38,18 +40,18 @@ def as_pairs(
     their texts, and equal texts one text. Data sets and loaders are read once, from the first row to the last.
 
     Args:
-        obj: a list of (picture, text or texts); two lists, pictures and texts; a dict of columns, or of texts by the
-            name of their picture's file; a DataFrame or Arrow table; a Hugging Face data set (one split); a PyTorch
-            data set or loader whose rows are (picture, text or texts, ...) or dicts.
-        image: name of the column of pictures; where there is none of this name, the usual ones are tried.
+        obj: a list of (picture, text or texts); two lists, pictures and texts; a dict of columns, of texts by the
+            name of their picture's file, or of splits; Karpathy's or COCO's annotations; a DataFrame or Arrow table; a
+            Hugging Face data set; a PyTorch data set or loader whose rows are (picture, text or texts, ...) or dicts.
+        image: name of the column of pictures; default: "image", or another usual name.
         text: the same for the column of texts.
         id: a column that says which rows have the same picture; the first of them is taken. Default: pictures are the
             same if they show the same or have the same path.
         root: folder that relative paths start from, and that no path may leave; default: the working directory, and
             any path is taken.
         name: of the data set.
-        split: which rows, where these have a `split`; else the name of the split. Default: the only one that there is,
-            or "test".
+        split: which rows, where these have a `split` or come by split; else the name of the split. Default: the only
+            one that there is, or "test".
         reading: how strictly.
 
     Raises:
@@ -69,21 +71,27 @@ def as_pairs(
         return obj
     if isinstance(obj, ReferringExpressions):
         return obj.pairs()
-    rows, splits = Gathering("the given rows", _within(reading, root)), _Splits(split)
+    reading, home = _within(reading, root), expanded(root or ".")
+    columns = columns_of(image, text, id=id)
+    layout = _layout(obj, split, reading, columns)
+    if layout is not None:
+        return layout[0].build(name=name, split=layout[1], root=home)
+    rows = Gathering(GIVEN, reading)
     with Spool() as spool:
         kept = _Kept(spool)
-        columns = Columns(image, text, id, IMAGE, CAPTION, "text")
-        for number, row in _of_split(rows_of(obj, columns), rows, splits):
+        for number, row in of_split(rows_of(_part(obj, split), columns), rows, split):
+            rows.leave_unread(row.unread)
             try:
                 own, found = kept.take(row.picture, None if row.id is None else f"id {row.id}")
             except ValueError as error:
                 rows.refuse(f"a picture {error}", number)
                 continue
             before = len(rows)
-            rows.add(own, row.value.tolist() if getattr(row.value, "ndim", 0) else row.value, number)
+            rows.add(own, _plain(row.value), number)
             if len(rows) > before:
                 kept.keep(own, found)
-        return rows.build(name=name, split=splits.name(), root=Path(root or ".").expanduser(), pictures=kept.pictures())
+        part = _said(obj, rows, split)
+        return rows.build(name=name, split=part, root=home, pictures=kept.pictures())
 
 
 def as_images(
@@ -102,7 +110,7 @@ def as_images(
 
     Args:
         obj: as for `as_pairs`, with a label in the place of the texts: a whole number or the name of a class.
-        image: name of the column of pictures; where there is none of this name, the usual ones are tried.
+        image: name of the column of pictures; default: "image", or another usual name.
         label: the same for the column of labels.
         classes: the names of the classes, in the order of the numbers; default: those that a data set of Hugging Face
             or torchvision carries, else the labels themselves, sorted.
@@ -119,51 +127,78 @@ def as_images(
     if isinstance(obj, LabelledImages):
         return obj
     given = names_of_classes(obj, label) if classes is None else list(map(str, classes))
-    rows, splits = Gathering("the given rows", _within(reading, root), value="label"), _Splits(split)
+    rows = Gathering(GIVEN, _within(reading, root), value="label")
+    names: set[bool] = set()
     with Spool() as spool:
         kept = _Kept(spool)
-        columns = Columns(image, label, None, IMAGE, _LABEL, "label")
-        for number, row in _of_split(rows_of(obj, columns), rows, splits):
+        usual = IMAGE if image == "image" else (), _LABEL if label == "label" else ()
+        columns = Columns(image, label, None, *usual, "label")
+        for number, row in of_split(rows_of(_part(obj, split), columns), rows, split):
+            rows.leave_unread(row.unread)
             try:
                 own, found = kept.take(row.picture, None)
                 told = _label(row.value, given)
+                names.add(isinstance(row.value, str))
             except ValueError as error:
                 rows.refuse(f"a picture or label {error}", number)
                 continue
             own = own if isinstance(found, str) else f"{number:06d}-{own}"  # equal pictures stay samples of their own
             rows.add(own, told, number)
             kept.keep(own, found)
-        pairs = rows.build(
-            name=name, split=splits.name(), root=Path(root or ".").expanduser(), pictures=kept.pictures()
-        )
+        if given is None and len(names) > 1:
+            raise ValueError("Expected labels that are all whole numbers or all names, but got both.")
+        part = _said(obj, rows, split)
+        pairs = rows.build(name=name, split=part, root=expanded(root or "."), pictures=kept.pictures())
     return labelled(pairs, given, templates)
 
 
-class _Splits:
-    """The splits that rows tell: one is asked for, or there is only one."""
+def _part(obj: Any, split: str | None) -> Any:
+    """Return the split of a Hugging Face data set that comes with all of them; anything else as it is.
 
-    def __init__(self, asked: str | None) -> None:
-        self.asked = asked
-        self.told: set[str] = set()
+    Raises:
+        ValueError: no split, or another one, is asked for.
+    """
+    parts = parts_of(obj)
+    if not parts or not hasattr(obj[parts[0]], "cast_column"):
+        return obj
+    chosen = [part for part in parts if split is not None and same_split(part) == same_split(split)]
+    if len(chosen) != 1:
+        asked = "" if split is None else f" {split!r}"
+        raise ValueError(f"Expected one split{asked} of the data set, but got all of {sorted(parts)}: choose one.")
+    return obj[chosen[0]]
 
-    def name(self) -> str:
-        """Return the name of the split that was read."""
-        if self.asked is None and len(self.told) > 1:
-            raise ValueError(f"Expected rows of one split, but got {sorted(self.told)}: choose one with split=.")
-        return self.asked or (self.told.pop() if self.told else "test")
+
+def _said(obj: Any, rows: Gathering, asked: str | None) -> str:
+    """Return the split of what was given: the one asked for, else as its rows or a Hugging Face data set tells it."""
+    found = rows.split(asked)
+    if asked is not None or rows.tell_splits or not hasattr(obj, "cast_column"):
+        return found
+    return split_said(str(getattr(obj, "split", None) or "")) or found
 
 
-def _of_split(given: Iterable[Row], rows: Gathering, splits: _Splits) -> Iterator[tuple[int, Row]]:
-    """Give the rows of the split that is asked for; `rows` counts the others."""
-    for number, row in enumerate(given):
-        if row.split is not None:
-            splits.told.add(same_split(str(row.split)))
-            if not rows.is_of(row.split, splits.asked or str(row.split), number):
-                continue
-        elif splits.told:
-            rows.refuse("no split", number)
-            continue
-        yield number, row
+def _plain(value: Any) -> Any:
+    """Return a list where an array or a column's part is given."""
+    if isinstance(value, str | list | tuple):
+        return value
+    for form in ("tolist", "to_list"):
+        if hasattr(value, form):
+            return getattr(value, form)()
+    return value
+
+
+def _layout(obj: Any, split: str | None, reading: Reading, columns: Columns) -> tuple[Gathering, str] | None:
+    """Read one of the layouts of annotation files that was read from its file; None for anything else."""
+    images = obj.get("images") if isinstance(obj, Mapping) else None
+    if not isinstance(images, list) or not images or not isinstance(images[0], Mapping):
+        return None
+    if not isinstance(obj.get("annotations", []), list):
+        return None
+    elements = (
+        (key, element)
+        for key, value in obj.items()
+        for element in (value if key in ("images", "annotations") else [value])
+    )
+    return gather_layout(elements, {}, Path(GIVEN), split, reading, columns)
 
 
 class _Kept:

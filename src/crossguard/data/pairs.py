@@ -16,7 +16,7 @@ from crossguard.data.pictures import Picture
 Links = Int64[np.ndarray, "links 2"]
 
 
-def _repeated(texts: Sequence[str]) -> int:
+def repeated(texts: Sequence[str]) -> int:
     """Return how many texts repeat an earlier one; different hashes tell it without a set, which takes much room."""
     hashes = np.sort(np.fromiter(map(hash, texts), np.int64, len(texts)))
     return len(texts) - len(set(texts)) if (hashes[1:] == hashes[:-1]).any() else 0
@@ -90,13 +90,12 @@ class OneToManyPairs:
         self._check()
 
     def _check(self) -> None:
-        blank = [i for i, text in enumerate(self.texts) if not text.strip()]
-        if blank:
+        if not all(map(str.strip, self.texts)):
+            blank = [i for i, text in enumerate(self.texts) if not text.strip()]
             raise ValueError(f"Expected texts that are not blank, but {len(blank)} are (first: text {blank[0]}).")
-        if repeated := _repeated(self.texts):
+        if again := repeated(self.texts):
             raise ValueError(
-                f"Expected different texts (link a shared text to all its images), but {repeated} repeat an earlier "
-                "one."
+                f"Expected different texts (link a shared text to all its images), but {again} repeat an earlier one."
             )
         if self.text_kinds and len(self.text_kinds) != len(self.texts):
             raise ValueError(f"Expected {len(self.texts)} `text_kinds`, but got {len(self.text_kinds)}.")

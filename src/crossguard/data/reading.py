@@ -61,6 +61,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if on:
+            if not gc.get_freeze_count():  # so that it need not look at all that is new either, once
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -14,12 +14,14 @@ from zlib import adler32
 
 from crossguard.checks import some, visible
 from crossguard.data.cache import cache_folder
+from crossguard.data.gather import listed
 from crossguard.data.json_stream import Repeated, decode
 from crossguard.data.pictures import SUFFIXES
+from crossguard.data.rows_of import CAPTION, named, splits_of
 from crossguard.runs import write_atomically
 
 _T = TypeVar("_T")
-_SCHEMA = 2
+_SCHEMA = 3
 _BLOCK = 512
 _PRIME = 65521
 """Adler's."""
@@ -37,8 +39,9 @@ class ShardSample(NamedTuple):
         key: that name.
         offset: where the image's bytes begin in the shard; -1 without image.
         size: how many bytes it has.
-        captions: the captions; empty without any.
+        captions: the captions, of a text each line that is not blank; empty without any.
         problem: what is wrong with it; "" for most.
+        split: what its JSON says; "" for most.
     """
 
     key: str
@@ -46,6 +49,14 @@ class ShardSample(NamedTuple):
     size: int
     captions: tuple[str, ...]
     problem: str = ""
+    split: str = ""
+
+
+class Said(NamedTuple):
+    """What a member says: its captions, and a split."""
+
+    captions: tuple[str, ...] = ()
+    split: str = ""
 
 
 class Member(NamedTuple):
@@ -107,8 +118,8 @@ def read_shard(path: Path, *, image: str | None, captions: str, field: str) -> t
         path: an uncompressed tar.
         image: extension of the members that hold images, such as "jpg" or "input.jpg"; None: any image's, if a sample
             has one of them alone.
-        captions: extension of the members that hold captions: "txt" (one caption), or "json"; also a dotted one.
-        field: key of the caption or captions in a json member.
+        captions: extension of the members that hold captions: "txt", or "json"; also a dotted one.
+        field: key of the caption or captions in a json member; for "caption" the other usual ones are taken, too.
 
     Returns:
         The samples, and why the shard ends early ("" when it is whole).
@@ -124,7 +135,7 @@ def read_shard(path: Path, *, image: str | None, captions: str, field: str) -> t
     name = f"{blake2b(repr(identity).encode(), digest_size=16).hexdigest()}.json"
     try:
         content = json.loads((cache_folder() / "shards" / name).read_text(encoding="utf-8"))
-        return [ShardSample(k, o, s, tuple(c), p) for k, o, s, c, p in content["samples"]], content["cut"]
+        return [ShardSample(k, o, s, tuple(c), *more) for k, o, s, c, *more in content["samples"]], content["cut"]
     except (OSError, ValueError, KeyError, TypeError):
         samples, cut = _scan(path, image=image, captions=captions, key=field)
     with suppress(OSError):  # a full or read-only cache costs the next run its time, nothing else
@@ -137,7 +148,7 @@ class _Sample:
     """What a shard holds under one name, by extension."""
 
     images: dict[str, Member] = field(default_factory=dict)
-    captions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    captions: dict[str, Said] = field(default_factory=dict)
     again: int = 0
 
 
@@ -159,6 +170,8 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
                 break
             folder, slash, name = member.name.rpartition("/")
             stem, _, extension = name.partition(".")
+            if not stem or ("." in folder and any(part.strip(".") and part[0] == "." for part in folder.split("/"))):
+                continue  # hidden, as what macOS writes beside files
             known = seen.get(extension) or seen.setdefault(extension, _kind(extension, captions))
             extension, last, is_caption, is_read = known
             if not is_read:
@@ -170,9 +183,8 @@ def _scan(path: Path, *, image: str | None, captions: str, key: str) -> tuple[li
                 sample.again += not is_caption
             elif is_caption:
                 readable = member.size <= _LARGEST_TEXT
-                sample.captions[extension] = (
-                    _captions(ahead.read(member.offset, member.size), last, key) if readable else ()
-                )
+                content = ahead.read(member.offset, member.size) if readable else b""
+                sample.captions[extension] = _said(content, last, key)
             else:
                 sample.images[extension] = member
     except OSError as error:
@@ -198,7 +210,7 @@ def _rows(key: str, sample: _Sample, image: str | None, captions: str) -> Iterat
     found = _one(sample.images, image)
     texts = _one(sample.captions, captions)
     if found is not None and texts is not None:
-        yield ShardSample(key, found.offset, found.size, texts)
+        yield ShardSample(key, found.offset, found.size, texts.captions, "", texts.split)
     elif not sample.images or not sample.captions or (image is not None and found is None):
         yield ShardSample(key, -1, 0, ())
     else:
@@ -206,7 +218,8 @@ def _rows(key: str, sample: _Sample, image: str | None, captions: str) -> Iterat
         told = {name.rpartition(".")[0]: text for name, text in sample.captions.items()}
         if image is None and pictures.keys() == told.keys() and len(pictures) == len(sample.images) == len(told):
             for name, member in pictures.items():
-                yield ShardSample(f"{key}.{name}" if name else key, member.offset, member.size, told[name])
+                own = f"{key}.{name}" if name else key
+                yield ShardSample(own, member.offset, member.size, told[name].captions, "", told[name].split)
         else:
             several = "images" if found is None else "captions"
             option = "image" if found is None else "captions"
@@ -350,17 +363,21 @@ def _pax(content: bytes) -> dict[str, str]:
     return records
 
 
-def _captions(content: bytes, kind: str, key: str) -> tuple[str, ...]:
-    """Return the captions of a member; what is no text is none, and the row is then reported."""
+def _said(content: bytes, kind: str, key: str) -> Said:
+    """Return what a member says; what is no text is none, and the row is then reported."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         if kind != "json":
-            return (" ".join(text.split()),) if text.strip() else ()
+            return Said(tuple(" ".join(line.split()) for line in text.splitlines() if line.strip()))
         value = decode(text)
     except (ValueError, RecursionError):
-        return ()
+        return Said()
     if not isinstance(value, dict) or isinstance(value, Repeated):
-        return ()
-    given = value.get(key)
+        return Said()
+    name = named([own for own in value if value[own] is not None], (key, *(CAPTION if key == "caption" else ())))
+    given = None if name is None else listed(value[name])
     found = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    return tuple(text for text in found if isinstance(text, str))
+    parts = [value[name] for name in splits_of(value)]
+    if len(parts) > 1 or not all(isinstance(part, str) for part in parts):
+        return Said()
+    return Said(tuple(text for text in found if isinstance(text, str)), *parts)

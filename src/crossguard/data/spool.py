@@ -108,7 +108,10 @@ def take(picture: Any) -> InMemory:
     if isinstance(picture, bytes | bytearray | memoryview):
         return _checked(bytes(picture))
     if hasattr(picture, "read") and not isinstance(picture, Image.Image):
-        return _checked(picture.read())
+        content = picture.read()
+        if not isinstance(content, bytes):
+            raise ValueError(f"in a file that gives {type(content).__name__} instead of bytes")
+        return _checked(content)
     if isinstance(picture, Image.Image):
         try:
             return _pixels(as_rgb(picture))
@@ -135,7 +138,12 @@ def _pixels(image: Image.Image) -> InMemory:
 
 def _from_array(given: Any) -> Image.Image:
     is_tensor = hasattr(given, "detach")
-    values = np.asarray(given.detach().cpu().float() if is_tensor and given.is_floating_point() else given)
+    if np.ma.is_masked(given):
+        raise ValueError("with a mask, which a picture has not")
+    try:
+        values = np.asarray(given.detach().cpu().float() if is_tensor and given.is_floating_point() else given)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"that is no plain array ({error})") from error
     first = values.ndim == 3 and values.shape[0] in _CHANNELS
     last = values.ndim == 3 and values.shape[-1] in _CHANNELS
     if values.ndim != 2 and not first and not last:

@@ -74,7 +74,7 @@ DATASETS = Table[DatasetRow](
             "pairs",
             load_webdataset,
         ),
-        DatasetRow("folder", "an image folder with metadata.jsonl or metadata.csv", "pairs", load_folder),
+        DatasetRow("folder", "an image folder with metadata.jsonl, .csv or .parquet", "pairs", load_folder),
         DatasetRow("parquet", "parquet files of pictures and captions, as the hub has them", "pairs", load_parquet),
         DatasetRow("augmented", "what `crossguard augment` made (`folder`: its run folder)", "pairs", load_augmented),
         DatasetRow("watch", "accelerometer and gyroscope of 7 exercises by 10 people", "samples", load_watch),

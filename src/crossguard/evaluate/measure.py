@@ -12,7 +12,7 @@ from torch import nn
 from crossguard import __version__
 from crossguard.attacks.base import Attack, frozen
 from crossguard.attacks.saved import Saved
-from crossguard.checks import WrongKind, check_whole
+from crossguard.checks import WrongKind, check_whole, expanded
 from crossguard.evaluate.examples import Example, load_examples, save_pictures
 from crossguard.evaluate.features import device_of, on_device
 from crossguard.evaluate.fingerprint import weights_fingerprint
@@ -103,7 +103,7 @@ def evaluate(
         >>> sorted(result.clean)
         ['ir@1', 'ir@10', 'ir@5', 'tr@1', 'tr@10', 'tr@5']
     """
-    found = told_task(model, data) if task is None else TASKS.find(task)
+    found, data = told_task(model, data) if task is None else (TASKS.find(task), data)
     data = found.prepare(data)
     _check_numbers(batch_size, seed, examples, probe)
     asking = make_task(found, model, data, batch_size, options)
@@ -188,7 +188,7 @@ def _wanted(
     modalities: bool,
     save_to: Path | str | None,
 ) -> Iterator[_Wanted]:
-    folder = None if save_to is None else Path(save_to).expanduser()
+    folder = None if save_to is None else expanded(save_to)
     if not attacks:
         if threat:
             raise ValueError(f"Expected an attack for the threat ({threat}), but `attack` is None.")
