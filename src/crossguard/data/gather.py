@@ -250,8 +250,8 @@ class Gathering:
         rows, self._texts = np.frombuffer(self._rows, dtype=np.int64), []
         there = ~out[rows]
         if not there.any():
-            found = f"none is whole: {'; '.join(problems)}" if problems else "there are none"
-            raise ValueError(f"Expected images with {self._value}s in {self._source}, but {found}.")
+            fault = f"none is whole: {'; '.join(problems)}" if problems else "there are none"
+            raise ValueError(f"Expected images with {self._value}s in {self._source}, but {fault}.")
         if not there.all():
             rows, columns = rows[there], columns[there]
         notes = self._account(whole, out, found, broken)
