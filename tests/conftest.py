@@ -2,13 +2,14 @@
 
 import os
 
+import garbage  # before anything large
 import own_home  # before anything that looks for the home folder
+import type_checks  # before anything of the library
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads and lose much when several test runs share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import threading
 from itertools import product
 from pathlib import Path
 
@@ -23,28 +24,24 @@ from crossguard.models import CLIP
 from shared import COLOURS, PLACES, SHAPES, draw, make_clip
 
 # A busy machine is no failure. In CI the same examples are drawn every time; elsewhere new ones are looked for.
-settings.register_profile(
-    "patient", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("patient")
+for name, examples in (("quick", 25), ("thorough", 200)):  # pytest --hypothesis-profile thorough
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize="CI" in os.environ,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("quick")
 
 
-# What runs longer repeats itself, and checking each call again would take most of its time.
-CHECKED_SECONDS = 0.1
+def pytest_collection_finish() -> None:
+    garbage.search_from_now()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol():
-    """Check types for the first `CHECKED_SECONDS` of every test."""
-    switch_off = threading.Timer(CHECKED_SECONDS, setattr, (jaxtyping.config, "jaxtyping_disable", True))
-    switch_off.daemon = True
-    switch_off.start()
-    try:
-        return (yield)
-    finally:
-        switch_off.cancel()
-        switch_off.join()
-        jaxtyping.config.jaxtyping_disable = False
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol() -> None:
+    type_checks.begin_test()
 
 
 def pytest_runtest_teardown() -> None:

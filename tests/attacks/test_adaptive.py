@@ -79,7 +79,7 @@ def left(model, whole, found):
     return counts["tr"][0], counts["ir"][1], shared
 
 
-OPTIONS = {"rounds": (1, 2), "steps": (5, 12), "restarts": (1, 2), "variants": (1, 8)}
+OPTIONS = {"rounds": (1, 2), "steps": (5, 10), "restarts": (1, 2), "variants": (1, 4)}
 EFFORTS = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1), (1, 1, 1, 1)]
 
 
@@ -88,7 +88,7 @@ EFFORTS = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1), (1, 1, 1, 1)]
 )
 def test_more_of_anything_never_leaves_more(toy_pairs, seed, eps, words):
     model = fit_clip(toy_pairs, seed=seed)
-    whole = whole_in(model, toy_pairs.head(12), [range(12)])
+    whole = whole_in(model, toy_pairs.head(8), [range(8)])
     budget = Budgets(LInf(eps / 255), words=words)
     known = {}
     for effort in EFFORTS:
@@ -103,16 +103,15 @@ def test_more_of_anything_never_leaves_more(toy_pairs, seed, eps, words):
 
 
 def test_each_direction_fails_most_under_its_own_set(toy_pairs):
-    for seed in range(2):
-        model = fit_clip(toy_pairs, seed=seed)
-        whole = whole_in(model, toy_pairs.head(8), [range(8)])
-        found = sets_of(make_attack("adaptive", steps=5), model, whole, JOINT)
-        tr, ir, shared = left(model, whole, found)
-        for pixels_and_texts in found.values():
-            other = left(model, whole, dict.fromkeys(SETS, pixels_and_texts))
-            assert tr <= other[0]
-            assert ir <= other[1]
-            assert shared <= other[2] + 1e-9
+    model = fit_clip(toy_pairs)
+    whole = whole_in(model, toy_pairs.head(8), [range(8)])
+    found = sets_of(make_attack("adaptive", steps=5), model, whole, JOINT)
+    tr, ir, shared = left(model, whole, found)
+    for pixels_and_texts in found.values():
+        other = left(model, whole, dict.fromkeys(SETS, pixels_and_texts))
+        assert tr <= other[0]
+        assert ir <= other[1]
+        assert shared <= other[2] + 1e-9
 
 
 @pytest.mark.parametrize("family", ["clip", pytest.param(FUSION[0], marks=pytest.mark.slow)])
@@ -146,23 +145,25 @@ class Stopping(InMemory):
         super().write(stage, number, found)
 
 
-def test_an_interrupted_search_ends_as_if_it_had_not_been(toy_pairs):
+@pytest.mark.parametrize(
+    "writes", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)]
+)
+def test_an_interrupted_search_ends_as_if_it_had_not_been(toy_pairs, writes):
     model = make_clip(1).requires_grad_(False)
     whole = whole_in(model, toy_pairs.head(8), [range(4), range(4, 8)])
     attack = make_attack("adaptive", steps=5)
     stages = attack.stages(JOINT)
     assert stages == 5
     expected = sets_of(attack, model, whole, JOINT, keep=Stopping(99))
-    for writes in (1, 4, 9):
-        keep = Stopping(writes)
-        with pytest.raises(KeyboardInterrupt):
-            sets_of(attack, model, whole, JOINT, keep=keep)
-        keep.writes = 2 * stages - writes
-        again = sets_of(make_attack("adaptive", steps=5), model, whole, JOINT, keep=keep)
-        assert keep.writes == 0
-        for name in SETS:
-            assert torch.equal(again[name][0], expected[name][0])
-            assert again[name][1] == expected[name][1]
+    keep = Stopping(writes)
+    with pytest.raises(KeyboardInterrupt):
+        sets_of(attack, model, whole, JOINT, keep=keep)
+    keep.writes = 2 * stages - writes
+    again = sets_of(make_attack("adaptive", steps=5), model, whole, JOINT, keep=keep)
+    assert keep.writes == 0
+    for name in SETS:
+        assert torch.equal(again[name][0], expected[name][0])
+        assert again[name][1] == expected[name][1]
 
 
 @pytest.mark.parametrize("target", ["query", "gallery"])
@@ -264,11 +265,10 @@ def test_items_without_partners_and_of_several(tiny_clip, toy_batch):
 
 
 def test_naming_the_defence_s_own_loss_leaves_no_more(toy_pairs):
-    for seed in range(1):
-        model = make_clip(seed).requires_grad_(False)
-        whole = whole_in(model, toy_pairs.head(8), [range(8)])
-        plain, more = (
-            left(model, whole, sets_of(make_attack("adaptive", steps=5, objectives=o), model, whole, JOINT))
-            for o in ((), ("distance", "match", "contrastive")[::2])
-        )
-        assert all(b <= a + 0.1 for a, b in zip(plain, more, strict=True))
+    model = make_clip().requires_grad_(False)
+    whole = whole_in(model, toy_pairs.head(8), [range(8)])
+    plain, more = (
+        left(model, whole, sets_of(make_attack("adaptive", steps=5, objectives=o), model, whole, JOINT))
+        for o in ((), ("distance", "contrastive"))
+    )
+    assert all(b <= a + 0.1 for a, b in zip(plain, more, strict=True))

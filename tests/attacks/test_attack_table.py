@@ -29,7 +29,7 @@ def test_the_quick_options_cover_the_table():
 
 
 @pytest.mark.parametrize("name", EVERY)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     eps=st.sampled_from([0, 0.4, 1, 2, 3.7, 8]),
     words=st.integers(0, 3),

@@ -23,7 +23,7 @@ from crossguard.threat import LInf, ThreatModel
 
 SAMPLES, STEPS, TARGETS, QUERIES = 64, 30, 4, 300
 # Of every 64 digits, these leave about half and a fifth.
-RADII = [0.1, 0.15]
+RADII = [0.1, pytest.param(0.15, marks=pytest.mark.slow)]
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 

@@ -85,7 +85,7 @@ def victim(request):
             optimiser.zero_grad()
             cross_entropy(model(inputs), torch.from_numpy(train.labels), ignore_index=-1).backward()
             optimiser.step()
-    return model.requires_grad_(False).eval(), scenes(24, classes, pooled, seed=2)
+    return model.requires_grad_(False).eval(), scenes(12, classes, pooled, seed=2)
 
 
 def figures(samples, answers):
@@ -113,11 +113,14 @@ def plain_pgd(model, samples, objective, *, passes, step, seed=0):
     return model(now).argmax(dim=1).numpy()
 
 
+@pytest.mark.parametrize("options", [{"steps": 10}, pytest.param({}, marks=pytest.mark.slow)], ids=["few", "default"])
 @pytest.mark.parametrize("attack", ["adaptive", "apgd"])
-def test_no_plain_pgd_of_any_objective_beats_the_default_at_equal_passes(victim, attack):
+def test_no_plain_pgd_of_any_objective_beats_the_default_at_equal_passes(victim, attack, options):
     model, samples = victim
     model.calls = 0
-    found = attack_samples(model, samples, threat=THREAT, attack=attack, storage=STORAGE)
+    found = attack_samples(
+        model, samples, threat=THREAT, attack=attack, attack_options=options or None, storage=STORAGE
+    )
     passes = model.calls
     ours = figures(samples, found.attacked)
     assert ours[0] < figures(samples, found.answers)[0] - 10
@@ -144,10 +147,10 @@ def test_more_steps_and_restarts_never_leave_more(victim):
         )
         return lost_pixels(samples, found)
 
-    by_steps = [left(steps=steps) for steps in (5, 10, 15, 40)]
+    by_steps = [left(steps=steps) for steps in (5, 10, 15, 30)]
     assert (by_steps[0] == by_steps[1]).all()  # runs of ten
     assert all((more >= fewer).all() for fewer, more in pairwise(by_steps))
-    by_restarts = [by_steps[1], left(steps=10, restarts=2), left(steps=10, restarts=4)]
+    by_restarts = [by_steps[1], left(steps=10, restarts=2), left(steps=10, restarts=3)]
     assert all((more >= fewer).all() for fewer, more in pairwise(by_restarts))
 
 

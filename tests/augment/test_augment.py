@@ -1,11 +1,9 @@
 """The whole of `augment`: originals first, every true link, resuming, filtering, loading."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +30,6 @@ from crossguard.augment.links import place
 from crossguard.augment.offline import VERSION
 from crossguard.augment.samples import Sample
 from crossguard.data import OneToManyPairs, Picture
-from crossguard.data.augmented import save_augmented
 from crossguard.models import cosine
 from shared import make_clip
 
@@ -329,34 +326,26 @@ class TestResuming:
         augmented = augment(toy_pairs.head(6), sources=[Breaking()], per_sample=2, folder=folder)
         assert all(picture.load() for picture in augmented.images)
 
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
     def test_a_killed_process_is_taken_up(self, toy_pairs, tmp_path, monkeypatch):
         part = toy_pairs.head(8)
-        save_augmented(tmp_path / "originals", place(part, [], name="toy").pairs)
-        script = """
-            import os, signal, sys
-            from PIL import Image
-            from crossguard.augment import PixelSource, augment, load_augmented
+        save, saved = Image.Image.save, []
 
-            save, saved = Image.Image.save, []
+        def killed(self, path, *args, **kwargs):
+            saved.append(path)
+            if len(saved) == 9:
+                path.write_bytes(b"half a picture")
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(self, path, *args, **kwargs)
 
-            def killed(self, path, *args, **kwargs):
-                saved.append(path)
-                if len(saved) == 9:
-                    path.write_bytes(b"half a picture")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                save(self, path, *args, **kwargs)
-
+        def work():
             Image.Image.save, PixelSource.block = killed, 2
-            pairs = load_augmented(sys.argv[1]).originals()
-            augment(pairs, sources=["crops"], per_sample=2, folder=sys.argv[2])
-        """
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), tmp_path / "originals", tmp_path / "a"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL
+            augment(part, sources=["crops"], per_sample=2, folder=tmp_path / "a")
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
         left = [p.name for p in (tmp_path / "a" / "blocks" / "crops").iterdir()]
         assert {name for name in left if not name.startswith(".")} == {"0000000-0000001", "0000002-0000003"}
         monkeypatch.setattr(PixelSource, "block", 2)

@@ -2,6 +2,7 @@
 
 import html
 import io
+from functools import cache
 
 import pytest
 import torch
@@ -22,14 +23,20 @@ THREAT = ThreatModel(image=LInf(eps=3 / 255), text=WordEdits(words=1))
 QUICK = {"attack": "adaptive", "attack_options": {"steps": 5, "rounds": 1}, "threat": THREAT, "seed": 1, "examples": 2}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pairs(toy_pairs):
     return toy_pairs.head(12)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(toy_pairs):
     return fit_clip(toy_pairs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, pairs):
+    """From the size of a batch to what an evaluation gives that nothing disturbs."""
+    return cache(lambda size: evaluate(model, pairs, batch_size=size, **QUICK))
 
 
 def ranks(result, field="robust_rank"):
@@ -66,8 +73,8 @@ def test_one_set_for_both_is_what_other_attacks_make(model, pairs):
     assert evaluate(model, pairs).shared is None
 
 
-def test_the_batch_size_plays_no_part(model, pairs):
-    found = [evaluate(model, pairs, batch_size=size, **QUICK) for size in (12, 4, 2)]
+def test_the_batch_size_plays_no_part(pairs, undisturbed):
+    found = [undisturbed(size) for size in (12, 6, 2)]
     one = {"tr@1": 100 / 12, "ir@1": 100 / len(pairs.texts)}
     for metric, least in one.items():
         for side in ("robust", "shared"):
@@ -75,11 +82,13 @@ def test_the_batch_size_plays_no_part(model, pairs):
             assert max(values) - min(values) <= least + 1e-9
 
 
-@pytest.mark.parametrize("kept", [0, 1, 4, 7, 11])
-def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(model, pairs, tmp_path, monkeypatch, kept):
+@pytest.mark.parametrize(
+    "kept", [pytest.param(0, marks=pytest.mark.slow), 1, 4, pytest.param(7, marks=pytest.mark.slow), 11]
+)
+def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(model, pairs, undisturbed, tmp_path, monkeypatch, kept):
     """Three stages of two batches, then three sets of two batches."""
     given = {**QUICK, "batch_size": 6}
-    expected = evaluate(model, pairs, **given)
+    expected = undisturbed(6)
     left = [kept]
     writes = {cls: cls.write for cls in (StoredStages, Store)}
 
@@ -161,10 +170,9 @@ def test_targets_and_single_modalities(model, pairs):
         assert bool((moved > 0).any()) == (modality == "image")
 
 
-def test_a_gallery_that_cannot_be_held_at_once_is_gone_through_in_slices(model, pairs, monkeypatch):
+def test_a_gallery_that_cannot_be_held_at_once_is_gone_through_in_slices(model, pairs, undisturbed, monkeypatch):
     """No matrix of scores is larger than the limit, or than one row, or than a batch with all forms of its texts."""
-    given = {**QUICK, "batch_size": 2}
-    whole = evaluate(model, pairs, **given)
+    whole = undisturbed(2)
     limit, sizes, of_batches = 100, [], []
     for name in ("mixture", "gallery_scores"):
         monkeypatch.setattr(f"crossguard.attacks.{name}.CHUNK", limit)
@@ -184,7 +192,7 @@ def test_a_gallery_that_cannot_be_held_at_once_is_gone_through_in_slices(model, 
         return meet(cls, scores, links, chosen, stands, places, variants, columns)
 
     monkeypatch.setattr(ImageRetrieval, "of", classmethod(met))
-    sliced = evaluate(model, pairs, **given)
+    sliced = evaluate(model, pairs, batch_size=2, **QUICK)
     row = max(len(pairs.images), len(pairs.texts))
     assert max(sizes) <= max(limit, row, *of_batches) < len(pairs.images) * len(pairs.texts)
     assert abs(whole.robust["tr@1"] - sliced.robust["tr@1"]) <= 100 / 12 + 1e-9

@@ -29,7 +29,7 @@ class Idle(Attack):
 
 
 def test_each_attack_is_a_row_with_what_it_can_attack(tmp_path, toy_pairs):
-    attacks = {name: make_attack(name) for name in ("word-swap", "pgd")} | {"sep": make_attack("sep", steps=2)}
+    attacks = {"word-swap": make_attack("word-swap")} | {n: make_attack(n, steps=2) for n in ("pgd", "sep")}
     with RunFolder.open(tmp_path / "run", settings={}) as run:
         result = evaluate(
             make_clip(1), toy_pairs, attack=attacks, threat=THREAT, modalities=True, run=run, batch_size=8

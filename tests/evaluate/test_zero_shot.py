@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 import crossguard as cg
+from crossguard.attacks import make_attack
 from crossguard.checks import WrongKind
 from crossguard.data import LabelledImages
 from crossguard.evaluate.tasks.zero_shot import ZeroShot
@@ -74,7 +75,8 @@ def test_every_attack_on_classifiers_is_one_on_pictures(model, images):
 
 
 def test_several_attacks_are_taken_up_where_they_stopped(model, images, tmp_path, monkeypatch):
-    given = {"attack": ["pgd", "apgd"], "threat": THREAT, "batch_size": 10, "seed": 1}
+    attacks = {"pgd": make_attack("pgd", steps=2), "apgd": make_attack("apgd", steps=3)}
+    given = {"attack": attacks, "threat": THREAT, "batch_size": 10, "seed": 1}
     whole = cg.evaluate(model, images, **given)
     attack, calls = ZeroShot.attack, []
 
@@ -145,8 +147,8 @@ class TestHalfPrecisionFirst:
     @pytest.mark.parametrize("name", ["pgd", "auto-attack"])
     def test_no_more_stands_than_under_single_precision_alone(self, model, images, name):
         given = {"attack": name, "threat": cg.ThreatModel(image=cg.LInf(2 / 255)), "batch_size": 10, "seed": 1}
-        if name == "auto-attack":
-            given["attack_options"] = {"steps": 5, "queries": 20, "targets": 2}
+        options = {"pgd": {"steps": 5}, "auto-attack": {"steps": 3, "queries": 20, "targets": 2}}
+        given["attack_options"] = options[name]
         single = cg.evaluate(model, images, **given)
         both = cg.evaluate(model, images, half_first=True, **given)
         for alone, row in zip(single.rows, both.rows, strict=True):

@@ -1,7 +1,8 @@
 """A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
 
 import json
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,40 @@ from crossguard.evaluate import evaluate
 from crossguard.models import CLIP, load_model
 from crossguard.progress import Silent
 from crossguard.recipes import RecipeError, parse_recipe
-from crossguard.recipes.study import arms, perform, perform_study, plan_study, work
+from crossguard.recipes.study import arms, perform, perform_study, plan, plan_study, work
 from crossguard.recipes.study.cost import TrainingCost
 from crossguard.recipes.study.judge import judged_by, trials
 from crossguard.recipes.study.pairs import load_judging, load_training
 from crossguard.recipes.study.passes import count_passes
-from crossguard.report.study import study_markdown, write_study
+from crossguard.recipes.study.perform import read_study
+from crossguard.recipes.study.plan import StudyPlan
+from crossguard.report.study import Study, study_markdown, write_study
 from crossguard.runs import RunBusy, read_rows
-from shared import write_annotations
+from shared import make_clip, write_annotations
+
+# Of few steps: what is tested here is what a study does with attacks, and not how strong they are.
+PGD = {"parts": ["image"], "options": {"steps": 2}}
+CO_ATTACK = {"parts": ["joint"], "options": {"steps": 2}}
 
 
-@pytest.fixture
-def settings(tiny_clip, toy_pairs, tmp_path):
-    tiny_clip.save_pretrained(tmp_path / "model")
-    data = write_annotations(toy_pairs, tmp_path / "toy.json")
+@pytest.fixture(scope="module")
+def files(toy_pairs, tmp_path_factory):
+    """(folder of a model, settings of data)"""
+    folder = tmp_path_factory.mktemp("files")
+    make_clip().save_pretrained(folder / "model")
+    return str(folder / "model"), write_annotations(toy_pairs, folder / "toy.json")
+
+
+def settings_in(folder, files):
+    model, data = files
     return {
         "verb": "study",
-        "run": str(tmp_path / "study"),
+        "run": str(folder / "study"),
         "device": "cpu",
         "max_samples": 6,
-        "model": str(tmp_path / "model"),
-        "data": data,
-        "test": data,
+        "model": model,
+        "data": dict(data),
+        "test": dict(data),
         "originals": 8,
         "new_originals": 16,
         "threat": {"image": {"eps": "2/255"}, "text": {"words": 1}},
@@ -49,9 +62,9 @@ def settings(tiny_clip, toy_pairs, tmp_path):
         "batch_size": 4,
         "learning_rate": 1e-3,
         "tables": {
-            "main": {"title": "Main", "attacks": {"pgd": ["image"], "co-attack": ["joint"]}},
-            "more": {"title": "More", "attacks": {"pgd": ["image"]}, "figure": "samples"},
-            "sources": {"title": "Sources", "attacks": {"pgd": ["image"]}, "figure": "measures"},
+            "main": {"title": "Main", "attacks": {"pgd": dict(PGD), "co-attack": dict(CO_ATTACK)}},
+            "more": {"title": "More", "attacks": {"pgd": dict(PGD)}, "figure": "samples"},
+            "sources": {"title": "Sources", "attacks": {"pgd": dict(PGD)}, "figure": "measures"},
         },
         "arms": {
             "undefended": {"tables": ["main"]},
@@ -68,6 +81,11 @@ def settings(tiny_clip, toy_pairs, tmp_path):
     }
 
 
+@pytest.fixture
+def settings(files, tmp_path):
+    return settings_in(tmp_path, files)
+
+
 def recipe_of(settings):
     return parse_recipe(settings, source="test")
 
@@ -76,18 +94,40 @@ def study_of(settings):
     return perform_study(recipe_of(settings), progress=Silent(), command=["test"])
 
 
-def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_path, monkeypatch):
-    counted, training_cost = [], work.training_cost
+@dataclass
+class Finished:
+    """A study of every kind of arm, carried out once for this file; nothing may change its folder."""
+
+    settings: dict
+    study: Study
+    plan: StudyPlan
+    counted: list
+
+
+@pytest.fixture(scope="module")
+def finished(files, tmp_path_factory):
+    settings = settings_in(tmp_path_factory.mktemp("finished"), files)
+    counted, told, training_cost = [], [], work.training_cost
 
     def counting(recipe, arm, material, pairs, **others):
         counted.append(arm)
         return training_cost(recipe, arm, material, pairs, **others)
 
-    monkeypatch.setattr(work, "training_cost", counting)
-    found = study_of(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "training_cost", counting)
+        study = perform_study(recipe_of(settings), progress=Silent(), command=["test"], announce=told.append)
+    return Finished(settings, study, *told, counted)
+
+
+def content(folder):
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")}
+
+
+def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(finished, tmp_path, monkeypatch):
+    settings, found = finished.settings, finished.study
     assert found.missing == 0
     trained = [arm for arm in recipe_of(settings).arms.values() if arm.defence is not None]
-    assert all(counted.count(arm) == len(settings["seeds"]) for arm in trained)
+    assert all(finished.counted.count(arm) == len(settings["seeds"]) for arm in trained)
     main, more, _ = found.tables
     assert [row.name for row in main.rows] == ["undefended", "tecoa", "mat", "mat+"]
     assert [row.name for row in more.rows] == ["mat", "mat+", "new"]
@@ -119,23 +159,35 @@ def test_a_study_trains_and_judges_every_arm_and_is_not_repeated(settings, tmp_p
     assert "TR@10 / IR@10" in study_markdown(found)
 
 
-def test_an_interrupted_study_goes_on_and_gets_the_same_result(settings, monkeypatch):
+def test_an_interrupted_study_goes_on_and_gets_the_same_result(settings, finished, monkeypatch):
+    """In the middle of judging an arm; the seeds of a study share nothing, so that the finished one has its result."""
     settings["arms"], settings["seeds"] = {name: settings["arms"][name] for name in ("undefended", "mat")}, [0]
-    whole = study_of({**settings, "run": settings["run"] + "-whole"})
     judged = perform.judge
 
     def stopped(recipe, model, test, missing, **others):
         judged(recipe, model, test, missing[:1], **others)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(perform, "plan_work", lambda recipe, work: None)
     monkeypatch.setattr(perform, "judge", stopped)
     with pytest.raises(KeyboardInterrupt):
         study_of(settings)
     monkeypatch.setattr(perform, "judge", judged)
     resumed = study_of(settings)
+    whole = read_study(recipe_of({**settings, "run": finished.settings["run"]}))
+    assert resumed.missing == whole.missing == 0
     assert resumed.tables == whole.tables
 
 
+@pytest.fixture
+def unplanned(monkeypatch):
+    """Neither plan nor train nor count: studies whose arms come out as the model that they start from."""
+    monkeypatch.setattr(perform, "plan_work", lambda recipe, work: None)
+    monkeypatch.setattr(perform, "train_arm", lambda recipe, *args, **options: load_model(recipe.model))
+    monkeypatch.setattr(work, "training_cost", lambda *args, **options: TrainingCost(1.0, 0.0, 8, 0.0))
+
+
+@pytest.mark.usefixtures("unplanned")
 def test_arms_and_tables_may_be_added_later_but_nothing_else_may_change(settings):
     first = {**settings, "arms": {"mat": settings["arms"]["mat"]}, "seeds": [0]}
     study_of(first)
@@ -150,6 +202,7 @@ def test_arms_and_tables_may_be_added_later_but_nothing_else_may_change(settings
         study_of({**more, "batch_size": 6})
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_an_arm_that_another_process_has_open_is_left_to_it(settings, monkeypatch):
     settings["arms"] = {name: settings["arms"][name] for name in ("undefended", "mat")}
 
@@ -186,6 +239,7 @@ def test_an_augmentation_that_another_process_makes_is_waited_for(settings, monk
 def test_a_stop_after_training_loses_neither_cost_nor_steps(settings, monkeypatch):
     settings["arms"] = {"mat": settings["arms"]["mat"]}
     settings["seeds"] = [0]
+    monkeypatch.setattr(perform, "plan_work", lambda recipe, work: None)
 
     def stopped(*args, **options):
         raise KeyboardInterrupt
@@ -206,10 +260,13 @@ def test_a_step_costs_what_training_does_and_not_what_is_logged(settings):
     recipe = recipe_of(settings)
     material = arms.draw_material(recipe, 0)
     arm, model = recipe.arms["mat"], load_model(recipe.model)
-    cost = arms.training_cost(recipe, arm, material, material.originals, device="cpu").per_step
-    often, never = (arm.model_copy(update={"options": {"log_every": n}}) for n in (1, 0))
-    for other in (often, never):
-        assert arms.training_cost(recipe, other, material, material.originals, device="cpu").per_step == cost
+    cost, logged = (
+        arms.training_cost(
+            recipe, arm.model_copy(update={"options": {"log_every": n}}), material, material.originals, device="cpu"
+        ).per_step
+        for n in (0, 1)
+    )
+    assert logged == cost
 
     # Two gradient steps on the images and the loss: three forward and, of the images, three backward passes.
     pixels = torch.rand(recipe.batch_size, 3, *model.image_size, requires_grad=True)
@@ -248,7 +305,7 @@ def test_originals_of_a_seed_are_nested_and_seeds_differ(settings):
 
 
 def test_mistakes_of_a_study_are_told_before_any_work(settings):
-    settings["tables"]["main"]["attacks"]["pgd"] = ["joint"]
+    settings["tables"]["main"]["attacks"]["pgd"]["parts"] = ["joint"]
     settings["arms"]["tecoa"]["defence"] = "tekoa"
     settings["arms"]["mat"]["options"] = {"learing_rate": 1e-3, "seed": 3, "pgd_steps": "two"}
     settings["arms"]["mat+"]["sources"] = ["own-text"]
@@ -465,7 +522,7 @@ def test_what_is_found_once_is_counted_once(settings):
     assert cost.per_text == 2 * Thoughtful.side**3
     assert cost.texts == len(material.originals.texts)
     assert 2 * cost.new_texts == cost.texts
-    for steps in (2, 4, 6):  # whole rounds of the images
+    for steps in (2, 4):  # whole rounds of the images
         assert cost.of(steps) == pytest.approx(flop_of(recipe, arm, material, steps), rel=0.05)
     plain = arms.training_cost(
         recipe,
@@ -504,29 +561,28 @@ def test_passes_are_what_the_attack_says(settings, toy_pairs):
     assert "encode_image" not in vars(model)
 
 
-def test_the_plan_tells_what_is_left_and_leaves_the_folder_alone(settings):
-    settings["arms"] = {name: settings["arms"][name] for name in ("undefended", "mat", "new")}
-    recipe = recipe_of(settings)
-    plan = plan_study(recipe, progress=Silent())
-    assert not Path(settings["run"]).exists()
+def test_the_plan_tells_what_is_left_and_leaves_the_folder_alone(finished):
+    plan, settings = finished.plan, finished.settings
     by_name = {arm.name: arm for arm in plan.arms}
     assert list(by_name) == list(settings["arms"])
     assert (by_name["undefended"].trainings, by_name["undefended"].trials) == (0, 2)
     assert (by_name["mat"].trainings, by_name["mat"].trials, by_name["mat"].steps) == (2, 4, 2)
     assert by_name["new"].images == 16
     assert plan.seconds > 0
-    assert "4 trainings and 8 trials" in str(plan)
+    assert "8 trainings and 16 trials" in str(plan)
+    found = {row.name: row for table in finished.study.tables for row in table.rows}
+    for name in ("mat", "new"):  # as many steps for every seed
+        assert by_name[name].steps == found[name].steps.mean
 
-    told = []
-    found = perform_study(recipe, progress=Silent(), command=["test"], announce=told.append)
-    steps = {row.name: row.steps for table in found.tables for row in table.rows if row.steps}
-    assert {arm.name: arm.steps for arm in told[0].arms if arm.steps} == {n: s.mean for n, s in steps.items()}
-    assert plan_study(recipe, progress=Silent()).arms == ()
-    more = recipe_of({**settings, "seeds": [0, 1, 2]})
+    before = content(settings["run"])
+    assert plan_study(recipe_of(settings), progress=Silent()).arms == ()
+    arms = {name: settings["arms"][name] for name in ("mat", "new")}
+    more = recipe_of({**settings, "arms": arms, "seeds": [0, 1, 2]})
     assert [(arm.name, arm.trainings, arm.trials) for arm in plan_study(more, progress=Silent()).arms] == [
         ("mat", 1, 2),
         ("new", 1, 1),
     ]
+    assert content(settings["run"]) == before
 
 
 def test_a_dry_run_prints_the_plan(settings, tmp_path):
@@ -540,20 +596,27 @@ def test_a_dry_run_prints_the_plan(settings, tmp_path):
 
 
 def test_a_study_computes_with_its_own_threads(settings, monkeypatch):
+    """Planning, training and judging; each is only asked how many, for threads get in each other's way on few cores."""
     settings["arms"], settings["seeds"] = {"mat": settings["arms"]["mat"]}, [0]
-    del settings["tables"]["main"]["attacks"]["co-attack"]
     used = []
 
-    def trained(recipe, *args, **options):
-        used.append(torch.get_num_threads())
-        return load_model(recipe.model)
+    def noting(result):
+        def noted(*args, **options):
+            used.append(torch.get_num_threads())
+            return result
 
-    monkeypatch.setattr(perform, "train_arm", trained)
+        return noted
+
+    monkeypatch.setattr(plan, "_seconds_of_trials", noting(Counter()))
+    monkeypatch.setattr(plan, "_seconds_per_flop", noting(1.0))
+    monkeypatch.setattr(work, "training_cost", noting(TrainingCost(1.0, 0.0, 8, 0.0)))
+    monkeypatch.setattr(perform, "train_arm", noting(load_model(settings["model"])))
+    monkeypatch.setattr(perform, "judge", noting(None))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         study_of({**settings, "threads": 2})
-        assert set(used) == {2}
+        assert used == [2] * 5
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -561,10 +624,11 @@ def test_a_study_computes_with_its_own_threads(settings, monkeypatch):
         study_of(settings)
 
 
+@pytest.mark.usefixtures("unplanned")
 def test_an_attack_has_options_and_a_name_of_its_own(settings):
     table = settings["tables"]["more"]
     table["attacks"] = {
-        "pgd": ["image"],
+        "pgd": PGD,
         "letters": {"attack": "word-swap", "options": {"source": "characters"}, "parts": ["text"]},
     }
     settings["arms"], settings["seeds"] = {"mat": settings["arms"]["mat"]}, [0]

@@ -8,7 +8,13 @@ from typing import Any
 from crossguard.data import OneToManyPairs
 from crossguard.progress import Reporter
 from crossguard.recipes.schema import StudyArm, StudyRecipe
-from crossguard.recipes.study.arms import Material, arm_pairs, draw_material, training_cost
+from crossguard.recipes.study.arms import (
+    Material,
+    arm_pairs,
+    augmentation_folder,
+    draw_material,
+    training_cost,
+)
 from crossguard.recipes.study.cost import TrainingCost
 from crossguard.recipes.study.judge import Trial, done_trials, trials
 from crossguard.runs import read_rows
@@ -54,6 +60,7 @@ class Work:
     device: str
     progress: Reporter
     _materials: dict[int, Material] = field(default_factory=dict)
+    _augmented: dict[Path, OneToManyPairs] = field(default_factory=dict)
     _costs: dict[tuple[str, int], TrainingCost] = field(default_factory=dict)
 
     def material(self, seed: int) -> Material:
@@ -63,15 +70,20 @@ class Work:
         return self._materials[seed]
 
     def pairs(self, task: Task) -> OneToManyPairs:
-        """Return what a training is given, its augmentation made."""
-        return arm_pairs(
-            self.recipe,
-            task.arm,
-            self.material(task.seed),
-            seed=task.seed,
-            device=self.device,
-            progress=self.progress,
-        )
+        """Return what a training is given, its augmentation made; arms with the same sources share it."""
+        if not task.arm.sources:
+            return self.material(task.seed).originals
+        folder = augmentation_folder(self.recipe, task.arm, task.seed)
+        if folder not in self._augmented:
+            self._augmented[folder] = arm_pairs(
+                self.recipe,
+                task.arm,
+                self.material(task.seed),
+                seed=task.seed,
+                device=self.device,
+                progress=self.progress,
+            )
+        return self._augmented[folder]
 
     def reference(self, seed: int) -> Task:
         """Return the training that all of this seed may cost as much as."""
