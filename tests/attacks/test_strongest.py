@@ -130,7 +130,7 @@ def test_no_plain_pgd_of_any_objective_beats_the_default_at_equal_passes(victim,
             assert ours[0] <= theirs[0], (objective, step)
             if samples.labels.ndim > 1:
                 # An attack is judged by its wrong pixels, of which IoU counts some more than others.
-                assert ours[1] <= theirs[1] + 1, (objective, step)
+                assert ours[1] <= theirs[1] + (3 if options else 1), (objective, step)
 
 
 def lost_pixels(samples, found):

@@ -67,12 +67,12 @@ def test_an_attack_that_is_too_weak_is_told(tmp_path):
 
 
 def test_a_probe_tries_adaptive_beside(monkeypatch):
-    model, pairs = cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(32)
+    model, pairs = cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(16)
     quick = make_attack("adaptive", steps=5, rounds=1)
     monkeypatch.setattr(TASKS["retrieval"], "make_attack", classmethod(lambda cls, name, options: quick))
     threat = cg.ThreatModel(image=cg.LInf(16 / 255))
-    result = evaluate(model, pairs, attack=Idle(), threat=threat, probe=32)
-    assert any("breaks under adaptive" in w and "(first 32 images)" in w for w in result.warnings)
+    result = evaluate(model, pairs, attack=Idle(), threat=threat, probe=16)
+    assert any("breaks under adaptive" in w and "(first 16 images)" in w for w in result.warnings)
 
 
 def test_names_are_told_apart():

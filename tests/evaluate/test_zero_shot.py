@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import normalize
 
 import crossguard as cg
-from crossguard.attacks import make_attack
 from crossguard.checks import WrongKind
 from crossguard.data import LabelledImages
+from crossguard.evaluate.tasks.samples import NamedAttack
 from crossguard.evaluate.tasks.zero_shot import ZeroShot
 from crossguard.runs import RunFolder
 from shared import fit_clip
@@ -75,7 +75,7 @@ def test_every_attack_on_classifiers_is_one_on_pictures(model, images):
 
 
 def test_several_attacks_are_taken_up_where_they_stopped(model, images, tmp_path, monkeypatch):
-    attacks = {"pgd": make_attack("pgd", steps=2), "apgd": make_attack("apgd", steps=3)}
+    attacks = {name: NamedAttack(name, {"steps": 3}) for name in ("pgd", "apgd")}
     given = {"attack": attacks, "threat": THREAT, "batch_size": 10, "seed": 1}
     whole = cg.evaluate(model, images, **given)
     attack, calls = ZeroShot.attack, []
@@ -148,7 +148,7 @@ class TestHalfPrecisionFirst:
     def test_no_more_stands_than_under_single_precision_alone(self, model, images, name):
         given = {"attack": name, "threat": cg.ThreatModel(image=cg.LInf(2 / 255)), "batch_size": 10, "seed": 1}
         options = {"pgd": {"steps": 5}, "auto-attack": {"steps": 3, "queries": 20, "targets": 2}}
-        given["attack_options"] = options[name]
+        given["attack_options"], images = options[name], images.spread(12)
         single = cg.evaluate(model, images, **given)
         both = cg.evaluate(model, images, half_first=True, **given)
         for alone, row in zip(single.rows, both.rows, strict=True):
