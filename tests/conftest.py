@@ -35,6 +35,10 @@ for name, examples in (("quick", 25), ("thorough", 200)):  # pytest --hypothesis
 settings.load_profile("quick")
 
 
+# No test needs what it wrote to outlive the machine, and waiting for a disk takes long.
+os.fsync = lambda handle: None
+
+
 def pytest_collection_finish() -> None:
     garbage.search_from_now()
 

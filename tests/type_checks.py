@@ -9,7 +9,7 @@ the library's modules import: half of the time before the first test.
 import ast
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -21,25 +21,31 @@ from jaxtyping import config, jaxtyped
 
 CALLS = 3
 _PACKAGE, _NAME = "crossguard", "__checked__"
-_test = 0
 
 
-@dataclass(slots=True)
-class _Count:
-    """In which test a function was called last, and how often in it."""
+class _Kept:
+    """What this module keeps beside functions; it is no part of what they are, wherever that is told."""
 
-    test: int = 0
-    calls: int = 0
+    def __reduce__(self) -> str:
+        return "kept"
+
+
+class _Count(_Kept):
+    test = calls = 0
+
+
+class _Check(_Kept):
+    made: Callable[..., Any] | None = None
 
 
 # By code: what is defined within a function is another function each time.
 _counts: dict[CodeType, _Count] = {}
+_run = _Count()
 
 
 def begin_test() -> None:
     """Check the first calls again."""
-    global _test
-    _test += 1
+    _run.test += 1
 
 
 def checked(thing: Any) -> Any:
@@ -52,21 +58,19 @@ def checked(thing: Any) -> Any:
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    counted = _counts.setdefault(function.__code__, _Count())
-    checking: Callable[..., Any] | None = None
+    count, check = _counts.setdefault(function.__code__, _Count()), _Check()
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        nonlocal checking
         __tracebackhide__ = True
-        if counted.test != _test:
-            counted.test, counted.calls = _test, 0
-        counted.calls += 1
-        if counted.calls > CALLS or config.jaxtyping_disable:
+        if count.test != _run.test:
+            count.test, count.calls = _run.test, 0
+        count.calls += 1
+        if count.calls > CALLS or config.jaxtyping_disable:
             return function(*args, **options)
-        if checking is None:  # written now, since no test calls many of the functions
-            checking = jaxtyped(function, typechecker=beartype)
-        return checking(*args, **options)
+        if check.made is None:  # now, since no test calls many of the functions
+            check.made = jaxtyped(function, typechecker=beartype)
+        return check.made(*args, **options)
 
     return call
 

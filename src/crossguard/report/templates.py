@@ -1,9 +1,27 @@
 """The templates of reports."""
 
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined, Template
+from jinja2.bccache import Bucket
+
+
+class _Compiled(BytecodeCache):
+    """The templates that this process has compiled, which takes longer than to fill them in."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, CodeType | None] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._kept.get(bucket.key)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key] = bucket.code
+
+
+_COMPILED = _Compiled()
 
 
 def get_template(name: str, *, filters: Mapping[str, Callable[..., Any]]) -> Template:
@@ -19,6 +37,7 @@ def get_template(name: str, *, filters: Mapping[str, Callable[..., Any]]) -> Tem
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_COMPILED,
     )
     environment.filters.update(filters)
     return environment.get_template(name)
