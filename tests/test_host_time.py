@@ -27,4 +27,4 @@ def test_every_line_is_measured_beside_its_aim(monkeypatch, capsys):
     for line in lines:
         measured, aim, share = map(float, line.split()[2:])
         assert measured > 0
-        assert share == pytest.approx(measured / aim, abs=0.01)
+        assert share == pytest.approx(measured / aim, rel=0.01, abs=0.01)

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -101,6 +102,49 @@ def test_a_disk_that_is_full_at_any_write(home, monkeypatch, verb):
     assert not list(run.rglob("*.partial"))
 
 
+def run_in_a_copy(arguments, said):
+    """Run the command line in a copy of this process, which need not import everything again."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = file
+        app(arguments)
+
+
+@pytest.fixture(params=["copy", pytest.param("process", marks=pytest.mark.slow)])
+def start(request, tmp_path):
+    """What starts the command line and returns (its id, what waits for its exit code and what it said)."""
+    said = tmp_path / "said"
+
+    def copy(arguments, number):
+        process = multiprocessing.get_context("fork").Process(target=run_in_a_copy, args=(arguments, said))
+        process.start()
+
+        def wait():
+            process.join(60)
+            return process.exitcode, said.read_text()
+
+        return process.pid, wait
+
+    def other(arguments, number):
+        # Whoever started the tests may ignore the signal (`nohup`), which a process would inherit.
+        default = "signal.default_int_handler" if number == signal.SIGINT else "signal.SIG_DFL"
+        script = f"import signal; signal.signal({number.value}, {default}); from crossguard.cli import app; app()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+        def wait():
+            told = process.communicate(timeout=60)[1]
+            return process.returncode, told
+
+        return process.pid, wait
+
+    return copy if request.param == "copy" else other
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -110,21 +154,17 @@ def test_a_disk_that_is_full_at_any_write(home, monkeypatch, verb):
     ],
     ids=str,
 )
-def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(home, number, code):
+def test_a_signal_ends_with_its_code_and_the_same_command_goes_on(home, start, number, code):
     run = home / "signalled"
-    # Whoever started the tests may ignore the signal (`nohup`), which a process would inherit.
-    default = "signal.default_int_handler" if number == signal.SIGINT else "signal.SIG_DFL"
-    script = f"import signal; signal.signal({number.value}, {default}); from crossguard.cli import app; app()"
-    command = [sys.executable, "-c", script, "train", str(home / "train.yaml")]
-    command += [f"run={run}", "steps=100000", "options.checkpoint_every=2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        rows = run / "training.jsonl"
-        began = time.monotonic()
-        while not (rows.exists() and rows.read_text().count("\n") > 3) and time.monotonic() - began < 120:
-            time.sleep(0.05)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == code
+    arguments = ["train", str(home / "train.yaml"), f"run={run}", "steps=100000", "options.checkpoint_every=2"]
+    pid, wait = start([*arguments, "device=cpu"], number)
+    rows = run / "training.jsonl"
+    began = time.monotonic()
+    while not (rows.exists() and rows.read_text().count("\n") > 3) and time.monotonic() - began < 120:
+        time.sleep(0.05)
+    os.kill(pid, number)
+    ended, said = wait()
+    assert ended == code
     assert "the same command goes on where it stopped" in said
     assert "Traceback" not in said
     assert (run / "checkpoint-mat" / "position.json").is_file()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import invoke
 from crossguard.augment import augment
 from crossguard.data import load_pairs, load_samples
 from crossguard.data.cache import cache_folder, place_in_cache, whole_folder
@@ -113,6 +114,11 @@ def test_what_is_in_a_cache_is_read_where_nothing_can_be_written(tmp_path: Path,
     assert place_in_cache("set") == tmp_path / "set"
 
 
+def test_a_verb_needs_no_home(no_home) -> None:
+    assert "adaptive" in invoke("list", "attacks").stdout
+
+
+@pytest.mark.slow
 def test_the_command_line_needs_no_home(no_home) -> None:
     code = "from crossguard.cli import app; app()"
     done = subprocess.run([sys.executable, "-c", code, "list", "attacks"], capture_output=True, text=True)

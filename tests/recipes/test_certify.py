@@ -1,5 +1,6 @@
 """Certify recipes: every shipped one runs on small files in the real layout, resumes, and checks first."""
 
+import functools
 import json
 from collections import Counter
 from itertools import product
@@ -149,10 +150,21 @@ def carry_out(recipe):
     return found, run
 
 
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory):
+    """From a shipped recipe's name to (itself, small; what it found; its run), which no test may change."""
+
+    @functools.cache
+    def once(name):
+        recipe = small(name, tmp_path_factory.mktemp(name))
+        return recipe, *carry_out(recipe)
+
+    return once
+
+
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
-    recipe = small(name, tmp_path)
-    found, run = carry_out(recipe)
+def test_every_shipped_recipe_runs_from_end_to_end(name, carried_out, tmp_path):
+    recipe, found, run = carried_out(name)
     (row,) = certificate_table([run.path])
     assert row["model"] == recipe.model
     assert (row["keep"], row["draws"]) == (list(recipe.keep.values()), 70)
@@ -169,9 +181,8 @@ def test_every_shipped_recipe_runs_from_end_to_end(name, tmp_path):
     assert report_runs([run.path], tmp_path / "page.html").stat().st_size > 5_000
 
 
-def test_a_finished_certification_is_taken_up_without_drawing(tmp_path, monkeypatch):
-    recipe = small("roads-certify", tmp_path)
-    first, run = carry_out(recipe)
+def test_a_finished_certification_is_taken_up_without_drawing(carried_out, monkeypatch):
+    recipe, first, run = carried_out("roads-certify")
     files = ("rows.jsonl", "summary.json", "maps/road-net/image-00001-certified.png")
     before = [(run.path / name).read_bytes() for name in files]
     monkeypatch.setattr(segment, "pixel_votes", lambda *_, **__: pytest.fail("a sub-sample was drawn again"))
@@ -215,8 +226,8 @@ def test_figures_of_a_segmentation_follow_from_counts_and_truth(correction, tmp_
     assert ((shown == ABSTAIN).all(axis=2) == ~c.certified[0]).all()
 
 
-def test_rows_add_up_to_the_curve(tmp_path):
-    _, run = carry_out(small("pothole-certify", tmp_path))
+def test_rows_add_up_to_the_curve(carried_out):
+    _, _, run = carried_out("pothole-certify")
     (row,) = certificate_table([run.path])
     for section, figures in (
         ("certificate/road-net", row["curve"]["certified"]),
@@ -571,8 +582,8 @@ def test_noise_and_designs_that_do_not_fit_are_refused(changes, message, tmp_pat
         carry_out(small("ravdess-features-certify", tmp_path, *changes))
 
 
-def test_a_trained_folder_is_certified_as_it_is(tmp_path):
-    _, run = carry_out(small("roads-certify", tmp_path))
+def test_a_trained_folder_is_certified_as_it_is(carried_out, tmp_path):
+    _, _, run = carried_out("roads-certify")
     again = small("roads-certify", tmp_path, "train=null", f"model={run.path / 'model'}", f"run={tmp_path / 'again'}")
     _, other = carry_out(again)
     assert not (other.path / "model").exists()

@@ -1,7 +1,7 @@
 """A study on drawn pictures: trains and judges every arm once, goes on where it stopped, and counts cost alike."""
 
 import json
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -607,7 +607,7 @@ def test_a_study_computes_with_its_own_threads(settings, monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(plan, "_seconds_of_trials", noting(Counter()))
+    monkeypatch.setattr(plan, "_seconds_of_trials", noting(defaultdict(float)))
     monkeypatch.setattr(plan, "_seconds_per_flop", noting(1.0))
     monkeypatch.setattr(work, "training_cost", noting(TrainingCost(1.0, 0.0, 8, 0.0)))
     monkeypatch.setattr(perform, "train_arm", noting(load_model(settings["model"])))
