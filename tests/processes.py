@@ -29,7 +29,7 @@ def in_processes(work, size=2):
 def _forked(work, rank, size, port):
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside the timer of the type checks
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads of the test run
         process = os.fork()
     if process:
         os.close(write)

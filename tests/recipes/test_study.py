@@ -337,7 +337,7 @@ def test_an_attack_may_judge_on_fewer_images_and_by_one_set_for_both_directions(
     settings["primary"] = {"attack": "adaptive", "part": "joint", "rank": 5}
     adaptive = {"options": {"steps": 5, "rounds": 1}, "parts": ["joint"], "max_samples": 4}
     settings["tables"] = {
-        "main": {"title": "Main", "attacks": {"pgd": ["image"], "adaptive": adaptive}},
+        "main": {"title": "Main", "attacks": {"pgd": PGD, "adaptive": adaptive}},
         "more": settings["tables"]["more"],
     }
     found = study_of(settings)
