@@ -39,9 +39,11 @@ def test_a_folder_is_loaded_by_its_type_and_weights_in_half_precision_are_read(p
     for mine, other in zip(start.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(mine, other)
     halves = {
-        name: value.half() for name, value in start.state_dict().items() if name in dict(start.named_parameters())
+        name: value.half().contiguous()
+        for name, value in start.state_dict().items()
+        if name in dict(start.named_parameters())
     }
-    halves |= {name: value.half() for name, value in start.image.state_dict(prefix="image.").items()}
+    halves |= {name: value.half().contiguous() for name, value in start.image.state_dict(prefix="image.").items()}
     save_file(halves, tmp_path / "half.safetensors")
     read = parts.read_weights(tmp_path / "half.safetensors", side=64, layers=1, context_length=24)
     for name, value in read.state_dict().items():

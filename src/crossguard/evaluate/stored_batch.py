@@ -25,7 +25,7 @@ class StoredBatch:
     Args:
         image_ids: int64 [images], indices in the data set.
         text_ids: int64 [texts], indices in the data set.
-        grey: uint8 [images, 3, height, width].
+        grey: uint8 [pictures, 3, height, width], those of the images, or none where they lie in a file already.
         texts: one per `text_ids`.
         linf: float32 [images], largest change of a pixel, in [0, 1].
         words: int64 [texts], words edited.
@@ -33,7 +33,7 @@ class StoredBatch:
 
     image_ids: Int64[np.ndarray, " images"]
     text_ids: Int64[np.ndarray, " texts"]
-    grey: UInt8[np.ndarray, "images 3 height width"]
+    grey: UInt8[np.ndarray, "pictures 3 height width"]
     texts: tuple[str, ...]
     linf: Float32[np.ndarray, " images"]
     words: Int64[np.ndarray, " texts"]
