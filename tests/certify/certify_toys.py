@@ -1,14 +1,19 @@
 """A small classifier of two sensors whose smoothed labels can be computed exactly, and samples for it."""
 
+from contextlib import contextmanager
 from itertools import combinations, product
 
 import numpy as np
 import torch
 from torch import nn
 
+from crossguard.progress import Silent
+
 SIZES, KEEP = {"left": 6, "right": 5}, {"left": 1, "right": 2}
 PROBING = 8
 """Calls by which a model is told from others where counts are kept: four inputs, twice."""
+ALONE = 3
+"""Calls by which a model is seen to answer to each sub-sample for itself, before anything is drawn."""
 
 
 class SignNet(nn.Module):
@@ -34,6 +39,22 @@ class SignNet(nn.Module):
         total = sum((inputs[m][..., 0] * kept[m]).sum(dim=1) for m in self.modalities)
         score = total - self.threshold
         return torch.stack([-score, score, torch.full_like(score, -99.0)], dim=1)
+
+
+class Interrupting(Silent):
+    """Progress that ends a call, as Ctrl-C would, after so many steps that it is told of."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    @contextmanager
+    def task(self, title, *, total, done=0):
+        yield self
+
+    def advance(self, steps=1, *, note=""):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
 
 
 def smoothed(left, right):

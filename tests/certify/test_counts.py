@@ -18,6 +18,14 @@ def counts_of(*spans, votes=None):
     return Counts(votes=votes, spans=spans, seed=3, n={"x": 9}, k={"x": 2}, source="abc")
 
 
+def test_a_part_of_a_published_design_proves_nothing():
+    whole = replace(counts_of((0, 9)), scheme="fixed")
+    assert whole.margins({"x": "substitution"}).at([(1,)])[0] == 2 * 2 / 9
+    for spans in (((0, 4), (5, 9)), ((1, 9),)):
+        with pytest.raises(ValueError, match="votes of all draws of a published design"):
+            replace(counts_of(*spans), scheme="fixed").margins({"x": "substitution"})
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=5), st.integers(0, 30), st.integers(0, 30))
 def test_missing_draws_are_those_not_counted(pairs, start, stop):

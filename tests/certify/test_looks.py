@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from certify_toys import KEEP, PROBING, SignNet
+from certify_toys import KEEP, PROBING, Interrupting, SignNet
 from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
 
 from crossguard.certify import Counts, certify, certify_segmentation
@@ -89,15 +89,8 @@ def test_looks_are_kept_and_add_up_to_alpha(sign_net, sensors, tmp_path):
 
 def test_an_interrupted_call_is_no_look(sensors, tmp_path):
     model = SignNet()
-
-    def fail_late(*_):
-        if model.calls >= PROBING + 5:
-            raise KeyboardInterrupt
-
-    handle = model.register_forward_pre_hook(fail_late)
     with pytest.raises(KeyboardInterrupt):
-        run(model, sensors, folder=tmp_path, batch_size=100)
-    handle.remove()
+        run(model, sensors, folder=tmp_path, batch_size=100, progress=Interrupting(5))
     assert Counts.load(tmp_path / "votes.npz").looks == ()
     found = run(model, sensors, folder=tmp_path, batch_size=100)
     whole = run(SignNet(), sensors, seed=found.counts.seed)

@@ -1,5 +1,6 @@
 """Answers of the smoothed model: those of the saved design for certain, those of fresh draws where a test is sure."""
 
+import json
 from itertools import product
 
 import numpy as np
@@ -129,3 +130,55 @@ def test_what_certify_refuses_is_refused(unchecked, sign_net, sensors):
         with pytest.raises(ValueError, match=message):
             cg.predict(sign_net, sensors, **({"keep": KEEP} | changes))
     assert sign_net.calls == 0
+
+
+def test_a_folder_answers_only_with_the_model_that_was_certified(watch, tmp_path):
+    model, data = watch
+    found = certify(model, data, keep=dict.fromkeys(model.modalities, 3), design="product")
+    other = WatchNet.for_samples(data, width=8, seed=1).eval()
+    place = tmp_path / "model"
+    other.save_pretrained(place)
+    with pytest.raises(ValueError, match="of the model that was certified, 'watch-net', but .* holds another one"):
+        found.save_design(place)
+    model.save_pretrained(place)
+    found.save_design(place)
+    moved = place.rename(tmp_path / "moved")
+    (moved / "crossguard.json").write_text('{"name": "renamed"}')
+    (moved / "README.md").write_text("about it")
+    assert (cg.predict(moved, data) == found.labels).all()
+    other.save_pretrained(tmp_path / "other")
+    certified = {name: (moved / name).read_bytes() for name in ("model.safetensors", "config.json", "design.json")}
+    for name, changed in (
+        ("model.safetensors", (tmp_path / "other" / "model.safetensors").read_bytes()),
+        ("config.json", certified["config.json"] + b" "),
+        ("pytorch_model.bin", b"other weights"),
+    ):
+        (moved / name).write_bytes(changed)
+        with pytest.raises(ValueError, match=rf"saved with, but {name} is not what it was"):
+            cg.predict(moved, data)
+        (moved / name).write_bytes(certified[name]) if name in certified else (moved / name).unlink()
+    held = json.loads(certified["design.json"])
+    for key, value in (("k", dict.fromkeys(held["k"], 4)), ("seed", 1), ("draws", 7), ("fill", 0.5)):
+        (moved / "design.json").write_text(json.dumps(held | {key: value}))
+        with pytest.raises(ValueError, match="changed after it was saved"):
+            cg.predict(moved, data)
+
+
+def test_inserted_elements_are_answered_where_places_are_withheld(watch, tmp_path):
+    _, data = watch
+    model = WatchNet.for_samples(data, width=8, position_free=("gyroscope",)).eval()
+    keep = {"accelerometer": 6, "gyroscope": 2}
+    found = certify(model, data, keep=keep, draws=400, kind={"gyroscope": "edit"})
+    model.save_pretrained(tmp_path / "model")
+    found.save_design(tmp_path / "model")
+
+    def longer(modality):
+        values = {m: np.repeat(v, 2, axis=1)[:, :17] if m == modality else v for m, v in data.modalities.items()}
+        return MultiModalSamples("toy", "test", values, data.labels, data.classes, data.groups)
+
+    asked = longer("gyroscope")
+    assert (
+        cg.predict(tmp_path / "model", asked, seed=1) == cg.predict(model, asked, keep=keep, draws=400, seed=1)
+    ).all()
+    with pytest.raises(ValueError, match="as many elements as the saved design's"):
+        cg.predict(tmp_path / "model", longer("accelerometer"))

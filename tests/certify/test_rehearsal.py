@@ -4,10 +4,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from certify_toys import KEEP, PROBING, SignNet
+import torch
+from certify_toys import ALONE, KEEP, PROBING, SignNet
 from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
 
-from crossguard.certify import certify, certify_segmentation
+from crossguard.certify import certify, certify_early, certify_segmentation
 from crossguard.certify.rehearsal import PASSES, WORTH
 from crossguard.progress import Silent
 
@@ -59,15 +60,46 @@ def test_the_expected_time_is_close_to_what_it_takes(sensors):
 def test_only_what_takes_a_while_is_timed(sensors, draws, extra):
     model, heard = SignNet(), Listening()
     certify(model, sensors, keep=KEEP, draws=draws, alpha=0.01, batch_size=12, progress=heard)
-    assert model.calls == draws + extra
+    assert model.calls == ALONE + draws + extra
     assert ("about" in heard.tasks[0][3]) == bool(extra)
+
+
+class OverTheBatch(SignNet):
+    """Compares each sub-sample with the others of its batch."""
+
+    def forward(self, inputs, kept=None):
+        logits = super().forward(inputs, kept)
+        return logits - logits.mean(dim=0)
+
+
+class AtRandom(SignNet):
+    """Adds noise of its own."""
+
+    def forward(self, inputs, kept=None):
+        logits = super().forward(inputs, kept)
+        return logits + 99 * torch.randn(logits.shape)
+
+
+@pytest.mark.parametrize(
+    "options", [{"draws": 100}, {"design": "fixed", "draws": 30}, {"radii": {"left": 1}, "draws": 2000}]
+)
+def test_a_model_whose_answers_hang_together_is_refused(sensors, options):
+    ask = certify_early if "radii" in options else certify
+    with pytest.raises(ValueError, match="answers to every sub-sample by itself, but 'sign-net'"):
+        ask(OverTheBatch(), sensors, keep=KEEP, alpha=0.01, **options)
+
+
+def test_a_model_that_draws_at_random_has_no_published_design(sensors):
+    with pytest.raises(ValueError, match="answers are always the same, for a published design"):
+        certify(AtRandom(), sensors, keep=KEEP, design="product")
+    certify(AtRandom(), sensors, keep=KEEP, draws=100, alpha=0.01)  # its own chance is one more of the draws'
 
 
 def test_nobody_looks_nothing_is_timed(sensors):
     for progress in (None, Silent()):
         model = SignNet()
         certify(model, sensors, keep=KEEP, draws=100, alpha=0.01, batch_size=12, progress=progress)
-        assert model.calls == 100
+        assert model.calls == ALONE + 100
 
 
 def test_what_is_counted_already_is_not_expected_again(sensors, tmp_path):

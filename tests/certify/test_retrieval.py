@@ -1,5 +1,6 @@
 """Retrieval: items that are certified to be among the K likeliest stay there, and a large gallery costs nothing."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
-from crossguard.certify import certify, certify_retrieval
+from crossguard.certify import SmoothedRetrieval, certify, certify_retrieval
 from crossguard.certify.bounds import clopper_pearson
 from crossguard.data import MultiModalSamples
+from crossguard.evaluate.envelope import sparse_envelope
 
 ITEMS, KEEP = (-2.0, -0.7, 0.7, 2.0), {"query": 2}
 
@@ -29,7 +31,8 @@ class Nearest(nn.Module):
         self.classes = tuple(map(str, range(len(items))))
 
     def forward(self, inputs, kept=None):
-        mean = (inputs["query"][..., 0] * kept["query"]).sum(dim=1) / kept["query"].sum(dim=1)
+        seen = torch.ones(inputs["query"].shape[:2]) if kept is None else kept["query"]
+        mean = (inputs["query"][..., 0] * seen).sum(dim=1) / seen.sum(dim=1)
         return -((mean[:, None] - self.items) ** 2)
 
 
@@ -112,6 +115,30 @@ def test_of_several_right_items_one_is_enough():
     truth = np.ones((12, 4), dtype=bool)
     found = certify_retrieval(Nearest(), samples, truth=truth, most=2, keep=KEEP, draws=400, alpha=0.01, seed=0)
     assert (found.gaps == found.leads.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_certified_recall_is_never_above_what_an_attack_leaves(most):
+    samples, truth = queries(), np.eye(4, dtype=bool)[np.arange(12) % 4]
+    truth[::3, 1] = True  # some queries have two right items
+    options = {"keep": KEEP, "draws": 400}
+    found = certify_retrieval(Nearest(), samples, truth=truth, most=most, alpha=0.01, seed=0, **options)
+    victim = SmoothedRetrieval(Nearest(), truth=truth, most=most, attack_draws=12, **options)
+    asked = replace(samples, labels=np.ones(12, dtype=np.int64), classes=victim.classes)
+    vectors = [{"query": r} for r in (0, 1, 4, 12)]
+    left = sparse_envelope(victim, asked, vectors, attack_options={"rounds": 1, "steps": 8})
+    assert (left.answers[0] == found.right).all()
+    for vector, answers in zip(vectors, left.answers, strict=True):
+        assert answers[found.certified(vector)].all()
+    assert found.accuracy(vectors[1]) > 0.4
+    assert 0.4 < left.accuracy[1] <= left.accuracy[0] == 1
+    assert left.accuracy[3] < left.accuracy[1]
+
+
+def test_a_smoothed_retrieval_of_other_items_is_refused():
+    for truth, most in ((np.ones((3, 5), dtype=bool), 1), (np.ones((3, 4), dtype=bool), 4)):
+        with pytest.raises(ValueError, match=r"`truth` of 4 items and `most` in 1\.\.3"):
+            SmoothedRetrieval(Nearest(), truth=truth, most=most, keep=KEEP)
 
 
 def test_published_designs_hold_for_certain():

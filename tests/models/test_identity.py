@@ -4,6 +4,7 @@ import functools
 import pickle
 import sys
 import threading
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,169 @@ def _helped(x):
 
 def _helper(x):
     return x + 1
+
+
+class Scaler:
+    """A user's own object, which pickle would tell nothing of."""
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def __call__(self, x):
+        return x * self.factor
+
+    def __reduce__(self):
+        return Scaler, ()
+
+
+class Named(dict):
+    """A mapping with an attribute."""
+
+    def __init__(self, items, factor):
+        super().__init__(items)
+        self.factor = factor
+
+
+class Acts(nn.Module):
+    """A layer that is chosen by its name."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x):
+        return getattr(torch, self.name)(x)
+
+
+def net(value):
+    """Return a network of a class whose attributes hold a value in several ways."""
+
+    class Net(nn.Module):
+        class Inner:
+            held = value
+
+        scaler = Scaler(value)
+        scaled = functools.partialmethod(lambda self, by, x: x * by, value)
+
+        @functools.cached_property
+        def factor(self):
+            return value
+
+        def forward(self, x):
+            return self.scaled(self.scaler(x)) * self.factor * self.Inner.held
+
+    return Net()
+
+
+class OneOf(nn.Module):
+    """A network with one attribute of `net`'s class alone."""
+
+
+def with_attribute(name, value):
+    kind = type("Net", (OneOf,), {name: vars(type(net(value)))[name]})
+    return kind()
+
+
+def hooked(register, factor):
+    layer = nn.Linear(2, 2)
+    getattr(layer, register)(lambda module, given, *out: factor)
+    return layer
+
+
+SCALER = Scaler()
+
+
+def uses_an_object():
+    return lambda x: SCALER(x)
+
+
+def uses_inside():
+    def outer(x):
+        return [(lambda y: y * SCALE)(part) for part in x]
+
+    return outer
+
+
+def uses_a_module(factor):
+    own = types.ModuleType("mine")
+    exec(f"FACTOR = {factor}\ndef scale(x):\n    return x * FACTOR\n", own.__dict__)
+    held = {"__name__": "notebook", "mine": own}
+    exec("def net(x):\n    return mine.scale(x)\n", held)
+    return held["net"]
+
+
+def in_order(*names):
+    layers = {"linear": nn.Linear(2, 2), "relu": nn.ReLU()}
+    return nn.ModuleDict({name: layers[name] for name in names})
+
+
+def repeated(times):
+    return nn.Sequential(*[nn.Linear(2, 2)] * times)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: Holding(Scaler(1.0)), lambda: Holding(Scaler(2.0))),
+        (lambda: Holding(Named({"a": 1}, 1.0)), lambda: Holding(Named({"a": 1}, 2.0))),
+        (lambda: Holding(Named({"a": 1}, 1.0)), lambda: Holding(Named({"a": 2}, 1.0))),
+        (lambda: nn.Sequential(Acts("relu")), lambda: nn.Sequential(Acts("tanh"))),
+        *[
+            (lambda name=name: with_attribute(name, 1.0), lambda name=name: with_attribute(name, 2.0))
+            for name in ("Inner", "scaler", "scaled", "factor")
+        ],
+        *[
+            (lambda register=register: hooked(register, 1.0), lambda register=register: hooked(register, 2.0))
+            for register in ("register_forward_hook", "register_forward_pre_hook")
+        ],
+        (lambda: Holding(uses_a_module(1.0)), lambda: Holding(uses_a_module(2.0))),
+        (lambda: Holding({"a": 1}.get), lambda: Holding({"a": 2}.get)),
+        (lambda: Holding(functools.lru_cache(threshold(1))), lambda: Holding(functools.lru_cache(threshold(2)))),
+        (lambda: Holding(np.ma.array([1.0], mask=[0])), lambda: Holding(np.ma.array([1.0], mask=[1]))),
+        (lambda: Holding(torch.eye(2).to_sparse()), lambda: Holding(2 * torch.eye(2).to_sparse())),
+        (lambda: Holding(torch.full((2,), 1j).conj()), lambda: Holding(torch.full((2,), 1j))),
+        (lambda: in_order("linear", "relu"), lambda: in_order("relu", "linear")),
+        (lambda: Holding({"blur": 1, "turn": 2}), lambda: Holding({"turn": 2, "blur": 1})),
+        (lambda: repeated(2), lambda: repeated(3)),
+    ],
+    ids=[
+        *("own object", "attribute of a mapping", "items of a mapping", "name of a layer"),
+        *("class in a class", "object of a class", "partial method", "cached property", "hook", "hook before"),
+        *("own module", "bound method", "cached function", "masked array", "sparse", "conjugate", "order of layers"),
+        *("order of a mapping", "layer used again"),
+    ],
+)
+def test_what_answers_depend_on_tells_models_apart(one, other):
+    def made(thing):
+        torch.manual_seed(0)
+        return told(thing())
+
+    assert made(one) == made(one)
+    assert made(one) != made(other)
+
+
+@pytest.mark.parametrize("using", [uses_an_object, uses_inside])
+def test_globals_of_any_kind_count(monkeypatch, using):
+    before = told(Holding(using()))
+    assert told(Holding(using())) == before
+    monkeypatch.setitem(globals(), "SCALER", Scaler(2.0))
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert told(Holding(using())) != before
+
+
+def test_hooks_on_all_modules_count():
+    before = told(nn.ReLU())
+    hook = nn.modules.module.register_module_forward_hook(lambda module, given, out: -out)
+    try:
+        assert told(nn.ReLU()) != before
+    finally:
+        hook.remove()
+    assert told(nn.ReLU()) == before
+
+
+def test_a_compiled_model_is_the_model():
+    layer = nn.Sequential(nn.Linear(2, 2))
+    assert told(torch.compile(layer)) == told(layer)
 
 
 def test_functions_that_a_function_calls_count(monkeypatch):

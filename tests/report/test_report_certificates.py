@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,7 +13,15 @@ from hypothesis import strategies as st
 from report_helpers import Page, make_certificate
 from rich.console import Console
 
-from crossguard.report import CurveView, MapsView, certificate_entry, print_certificates, render_report, report_runs
+from crossguard.report import (
+    CurveView,
+    MapsView,
+    certificate_entry,
+    print_certificates,
+    render_report,
+    report_runs,
+    write_figures,
+)
 from crossguard.report.certificates import certificate_views, save_maps
 from crossguard.report.collect import open_runs
 from crossguard.report.curves import along, curve_charts
@@ -105,6 +116,37 @@ def test_a_run_keeps_curve_and_maps(tmp_path):
     (tmp_path / "run/maps/watch-net/image-00003-truth.png").unlink()
     with pytest.raises(ValueError, match=r"Expected a map at .*truth\.png"):
         report_runs([tmp_path / "run"], tmp_path / "report.html")
+
+
+def test_every_curve_is_a_file_of_its_own(tmp_path):
+    view = pixels(maps=None)
+    beside = {"published, balanced": view.curve.certified, "published, product": view.curve.certified}
+    attacked = dict.fromkeys(METRICS, (0.9, 0.8, 0.7, 0.6))
+    with RunFolder.open(tmp_path / "run", settings={}) as run:
+        view = replace(view, curve=replace(view.curve, designs=beside, attacked=attacked))
+        run.summarise("certificates", "net", certificate_entry(view))
+    files = write_figures([tmp_path / "run"], tmp_path / "figures")
+    assert [path.name for path in files] == [f"run-{metric}.svg" for metric in METRICS]
+    space = "{http://www.w3.org/2000/svg}"
+    picture = ElementTree.fromstring(files[0].read_text())  # well-formed
+    lines = {found.get("class") for found in picture.iter(f"{space}polyline")}
+    assert lines == {f"curve {name}" for name in ("certified", "baseline", "design-0", "design-1", "attacked")}
+    said = [found.text for found in picture.iter(f"{space}text")]
+    assert {"published, balanced", "published, product", "the truth lies here"} <= set(said)
+    style = picture.find(f"{space}style").text
+    for name in lines:
+        assert f".{name.replace(' ', '.')} {{ stroke: var" in style, name
+    with RunFolder.open(tmp_path / "none", settings={}) as run:
+        run.summarise("certificates", "net", certificate_entry(make_certificate()))
+    with pytest.raises(ValueError, match="a run with a certified curve"):
+        write_figures([tmp_path / "none"], tmp_path / "figures")
+
+
+def test_every_colour_that_is_used_is_defined():
+    page = render_report(title="t", certificates=[pixels()])
+    for part in (page.split("prefers-color-scheme: dark")[0], page.split("prefers-color-scheme: dark")[1]):
+        defined = set(re.findall(r"(--[\w-]+):", part))
+        assert set(re.findall(r"var\((--[\w-]+)\)", page)) - {"--serif", "--sans"} <= defined
 
 
 def test_the_table_of_a_curve_has_the_baseline_beside(tmp_path):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crossguard.certify.retrieval import RetrievalCertificate, certify_retrieval
     from crossguard.certify.segment import SegmentationCertificate, certify_segmentation
     from crossguard.certify.smoothed import Smoothed
+    from crossguard.certify.smoothed_retrieval import SmoothedRetrieval
     from crossguard.certify.subsample import ablate, draw_masks
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "RetrievalCertificate",
     "SegmentationCertificate",
     "Smoothed",
+    "SmoothedRetrieval",
     "VariedCertificate",
     "ablate",
     "certify",
@@ -82,6 +84,7 @@ _NEED_TORCH = {
     "ablate": "subsample",
     "SegmentationCertificate": "segment",
     "Smoothed": "smoothed",
+    "SmoothedRetrieval": "smoothed_retrieval",
     "VariedCertificate": "lengths",
     "certify": "classify",
     "certify_collective": "collective",

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from crossguard.certify.arguments import probability
 from crossguard.certify.bounds import log_tail
-from crossguard.certify.design import design_for
+from crossguard.certify.design import design_for, position_free
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.options import Ablation, CertifyOptions
 from crossguard.certify.sampling import Asked, class_votes, evaluation_mode, pixel_votes
@@ -76,7 +76,8 @@ def predict(
     Raises:
         ValueError: settings beside a saved design, which needs none (beside random draws `draws`, `alpha` and `seed`
             may be given); none without one; samples of another number of
-            elements than the design's; or what `certify` refuses.
+            elements than the design's, unless the model is not told where elements stand; a folder whose design or
+            model was changed after it was certified; or what `certify` refuses.
     """
     asked, saved = _loaded(model, device) if isinstance(model, Path | str) else (model, None)
     values = input_arrays(asked, samples)
@@ -91,7 +92,9 @@ def predict(
         if given:
             raise ValueError(f"Expected no `{given[0]}` beside a saved design, which needs none.")
         sizes = {m: element_count(array) for m, array in values.items() if m not in saved.noise}
-        if sizes != dict(saved.n):
+        # Insertions and deletions change the number of elements, where the model is not told it.
+        any_number = () if saved.published else position_free(asked)
+        if any(sizes.get(m) != n and m not in any_number for m, n in saved.n.items()) or set(sizes) != set(saved.n):
             raise ValueError(
                 f"Expected samples of as many elements as the saved design's, {dict(saved.n)}, but got {sizes}."
             )

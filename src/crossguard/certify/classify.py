@@ -67,12 +67,11 @@ def certify(model: MultiModalClassifier, samples: MultiModalSamples, **options: 
             votes = add(votes, span=(0, design.draws), path=paths[0])
             votes = looked_at(votes, None if how.published else paths[0])
     return Certificate(
-        model=model.name,
         counts=votes,
         selection=chosen if selecting else None,
         bound=bound,
         seconds=time.perf_counter() - started,
-        **settings_of(how, samples, design),
+        **settings_of(how, samples, asked),
     )
 
 

@@ -92,7 +92,16 @@ class Counts:
         return self.scheme in ("fixed", "product")
 
     def margins(self, kinds: Mapping[str, str]) -> AnyMargins:
-        """Return the margins that radii ask for, under edits of these kinds by modality."""
+        """Return the margins that radii ask for, under edits of these kinds by modality.
+
+        Raises:
+            ValueError: some draws of a published design have not voted, as in a call that was interrupted.
+        """
+        if self.published and self.spans not in ((), ((0, self.draws),)):
+            raise ValueError(
+                f"Expected the votes of all draws of a published design, but got those of {self.spans}: what they can "
+                "prove is known of all of them alone."
+            )
         n, k = tuple(self.n.values()), tuple(self.k.values())
         own, noise = tuple(kinds[modality] for modality in self.n), tuple(self.noise.values())
         return margins_with_noise(self.scheme, n, k, own, noise=noise, draws=self.draws)

@@ -30,6 +30,7 @@ from crossguard.certify.elements import Radii, certified_elements
 from crossguard.certify.fingerprint import fingerprint, model_fingerprint
 from crossguard.certify.leaders import most_votes
 from crossguard.certify.options import CertifyOptions
+from crossguard.certify.rehearsal import check_answers
 from crossguard.certify.sampling import Asked, class_votes, evaluation_mode, pixel_votes
 from crossguard.certify.segment import IMAGE, PER_PASS, counted_before, image_size
 from crossguard.certify.spending import Rounds, doubling_rounds, plan_rounds
@@ -110,6 +111,7 @@ def certify_early(
             least, ask = design.draws_per_batch(len(ids)), partial(class_votes, asked=asked, ids=ids, task=task)
             return np.asarray(add_draws(found, ask, (start, stop), path=path, least=least).votes)
 
+        check_answers(asked)
         shape = (len(samples), len(model.classes))
         found = decide_in_rounds(vote, shape, threshold=threshold, alpha=how.alpha, rounds=schedule)
         task.advance(total - int(found.draws.sum()), note=f"{100 * found.saved:.0f} % of the draws saved")
@@ -204,6 +206,7 @@ def certify_segmentation_early(
     found, spent = [], []
     total = len(samples) * rounds[-1]
     with evaluation_mode(model, design.device), (how.progress or Silent()).task("certify early", total=total) as task:
+        check_answers(asked)
         for i, (place, counts) in enumerate(counted_before(asked, how, rounds[-1])):
             task.advance(counts.draws)
             vote = partial(pixel_votes, asked=asked, image=i, task=task)

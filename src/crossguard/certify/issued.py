@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from crossguard.certify.counts import Counts
-from crossguard.certify.design import Design
 from crossguard.certify.options import Ablation, CertifyOptions
+from crossguard.certify.sampling import Asked
 from crossguard.certify.saved_design import SavedDesign
 from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
+from crossguard.models.identity import model_identity
+from crossguard.models.table import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Issued(ABC):
         fill: the same, as it was asked for.
         units: what an element of each modality is called, by its name.
         precision: of the base model.
+        identity: of the base model as it was certified, see `model_identity`; "" where the caller said which it is.
     """
 
     model: str
@@ -40,6 +43,7 @@ class Issued(ABC):
     fill: Ablation | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
+    identity: str = ""
 
     @property
     @abstractmethod
@@ -67,8 +71,15 @@ class Issued(ABC):
         Of a published design that is the design itself; of random draws their number and settings, never the seed.
 
         Raises:
-            ValueError: there is no such folder.
+            ValueError: there is no such folder, it holds no model, or another one than was certified.
         """
+        if not Path(folder).is_dir():
+            raise ValueError(f"Expected the folder of a model, to keep the design with it, but got {str(folder)!r}.")
+        if self.identity and model_identity(load_model(folder), strict=False) != self.identity:
+            raise ValueError(
+                f"Expected the folder of the model that was certified, {self.model!r}, but {str(folder)!r} holds "
+                "another one: save that model there first."
+            )
         SavedDesign.of(self.first, fill=self.fill, alpha=self.alpha, precision=self.precision).save(folder)
 
     @property
@@ -92,9 +103,12 @@ class Issued(ABC):
         }
 
 
-def settings_of(options: CertifyOptions, samples: MultiModalSamples, design: Design) -> dict[str, Any]:
-    """Return what `Issued` takes of a design and the options that it follows from."""
+def settings_of(options: CertifyOptions, samples: MultiModalSamples, asked: Asked) -> dict[str, Any]:
+    """Return what `Issued` takes of a model, a design and the options that it follows from."""
+    design, told = asked.design, options.identity is not None
     return {
+        "model": asked.model.name,
+        "identity": "" if told else model_identity(asked.model, strict=False),
         "samples": samples,
         "alpha": 0.0 if options.published else options.alpha,
         "kinds": design.kinds,

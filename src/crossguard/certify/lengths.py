@@ -145,7 +145,7 @@ def certify_lengths(
         place = None if folder is None else Path(folder) / ("n-" + "-".join(map(str, own.values())))
         parts.append((ids, certify(model, samples.select(ids), keep=kept, lengths=own, folder=place, **options)))
     one = parts[0][1]
-    common = {name: getattr(one, name) for name in ("model", "alpha", "kinds", "ablation", "fill", "units")}
+    common = {name: getattr(one, name) for name in ("model", "alpha", "kinds", "ablation", "fill", "units", "identity")}
     seconds = sum(part.seconds for _, part in parts)
     return VariedCertificate(samples=samples, parts=tuple(parts), seconds=seconds, **common)
 

@@ -197,10 +197,9 @@ def certify_retrieval(
             votes = add_draws(votes, vote, (0, design.draws), path=path, least=least)
             votes = looked_at(votes, None if how.published else path)
     return RetrievalCertificate(
-        model=model.name,
         counts=votes,
         most=most,
         truth=right,
         seconds=time.perf_counter() - started,
-        **settings_of(how, samples, design),
+        **settings_of(how, samples, asked),
     )

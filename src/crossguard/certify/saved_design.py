@@ -1,8 +1,13 @@
-"""How sub-samples are drawn, kept in the folder of the model, so that what is deployed is one folder."""
+"""How sub-samples are drawn, kept in the folder of the model, so that what is deployed is one folder.
+
+The folder answers only as long as it is the one that was certified: its model must be the certificate's when the design
+is saved, and its files those that lay there then. A folder may be moved and its model renamed.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,10 +15,10 @@ from crossguard.certify.counts import Counts
 from crossguard.certify.options import PRECISIONS, Ablation, CertifyOptions
 from crossguard.certify.thresholds import Scheme
 from crossguard.checks import check_choice
-from crossguard.models.storage import DESIGN
+from crossguard.models.storage import DESIGN, NAME, model_files
 from crossguard.runs import write_json
 
-FORMAT = 2
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -62,30 +67,50 @@ class SavedDesign:
         return CertifyOptions(keep=self.k, **(drawn | others))
 
     def save(self, folder: Path | str) -> None:
-        """Write `design.json` into the folder of the model.
-
-        Raises:
-            ValueError: there is no such folder.
-        """
-        if not Path(folder).is_dir():
-            raise ValueError(f"Expected the folder of a model, to keep the design with it, but got {str(folder)!r}.")
-        write_json(Path(folder) / DESIGN, {"format": FORMAT, **asdict(self)})
+        """Write `design.json` into the folder of the model, with digests of it and of the model's files."""
+        held = asdict(self) | {"files": _digests(Path(folder))}
+        write_json(Path(folder) / DESIGN, {"format": FORMAT, **held, "digest": _digest(held)})
 
     @classmethod
     def load(cls, folder: Path | str) -> "SavedDesign":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: it is broken, or of another format.
+            ValueError: it is broken, of another format, or was changed; or the files of the model are not those that it
+                was saved with.
         """
         path = Path(folder) / DESIGN
         try:
             held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if held.pop("format") != FORMAT:
                 raise ValueError("another format")
+            if held.pop("digest") != _digest(held):
+                raise ValueError("it was changed after it was saved")
+            files = held.pop("files")
             found = cls(**held)
             check_choice(found.design, get_args(Scheme), "design")
             check_choice(found.precision, PRECISIONS, "precision")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"Expected a design in {path}, but it could not be read: {error}") from error
+        now = _digests(Path(folder))
+        other = sorted(name for name in {*files, *now} if files.get(name) != now.get(name))
+        if other:
+            raise ValueError(
+                f"Expected the model that the design in {folder} was saved with, but {', '.join(other)} "
+                "is not what it was: what it answers was not certified."
+            )
         return found
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return a digest of every file that a model is read from; not of what only says its name."""
+    found = {}
+    for path in model_files(folder):
+        if path.name not in (DESIGN, NAME):
+            with path.open("rb") as file:
+                found[path.name] = file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _digest(held: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()

@@ -204,10 +204,9 @@ def certify_segmentation(
                 votes = add_draws(earlier, vote, (0, design.draws), path=place, least=design.batch_size)
                 counts.append(looked_at(votes, None if how.published else place))
     return SegmentationCertificate(
-        model=model.name,
         counts=tuple(counts),
         seconds=time.perf_counter() - started,
-        **settings_of(how, samples, design),
+        **settings_of(how, samples, asked),
     )
 
 

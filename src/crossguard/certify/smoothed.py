@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softmax
 
 from crossguard.attacks.noise import uniform
+from crossguard.attacks.victims import Plain, Victim
 from crossguard.certify.arguments import whole_number
 from crossguard.certify.design import Design, design_for
 from crossguard.certify.options import Ablation, CertifyOptions
@@ -70,6 +71,16 @@ class Smoothed:
         self.passes = whole_number(attack_draws, "attack_draws", least=1)
         self.batch_size = whole_number(batch_size, "batch_size", least=1)
 
+    @property
+    def asked(self) -> str:
+        """What is answered, in words; the answers of an attack are kept under it."""
+        return "labels"
+
+    @property
+    def whole(self) -> Victim:
+        """The base model, with all elements in sight."""
+        return Plain(self.module)
+
     def log_probabilities(
         self, inputs: Mapping[str, Tensor], ids: Int64[Tensor, " rows"]
     ) -> Float[Tensor, "rows labels ..."]:
@@ -101,13 +112,17 @@ class Smoothed:
             masks = draw_design(names[row], draw, design)
             with evaluation_mode(self.module, ids.device):
                 logits = self._logits(inputs, row, masks, design)
-            answer = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
+            answers = self._answers(logits)
             if votes is None:
                 votes = torch.zeros(len(ids), *logits.shape[1:], dtype=torch.int64, device=ids.device)
-            for label in range(logits.shape[1]):
-                votes[:, label].index_add_(0, row, (answer == label).long())
+            votes.index_add_(0, row, answers.long())
         assert votes is not None
         return votes
+
+    def _answers(self, logits: Float[Tensor, "rows labels ..."]) -> Bool[Tensor, "rows labels ..."]:
+        """Return which labels each sub-sample votes for."""
+        label = most_likely(logits).long() if logits.ndim == 4 else logits.argmax(dim=1)
+        return torch.zeros_like(logits, dtype=torch.bool).scatter(1, label[:, None], True)
 
     def _parts(self, rows: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (row, draw) of every voting sub-sample, `batch_size` at a time."""

@@ -19,6 +19,9 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path | None, typer.Option(help="Where the page goes; default: report.html in the first.")
         ] = None,
+        figures: Annotated[
+            Path | None, typer.Option(help="Also write every certified curve here, an SVG each.")
+        ] = None,
         imports: Imports = None,
         as_json: AsJson = False,
     ) -> None:
@@ -28,12 +31,14 @@ def register(app: typer.Typer) -> None:
         """
         with told_clearly():
             import_parts(imports or ())
-            from crossguard.report import report_runs
+            from crossguard.report import report_runs, write_figures
 
             page = report_runs(runs, out or runs[0] / "report.html")
+            drawn = [] if figures is None else write_figures(runs, figures)
             print_tables(runs, as_json=as_json)
             if not as_json:
-                print(f"report: {page}")
+                for path in (page, *drawn):
+                    print(f"report: {path}" if path == page else f"figure: {path}")
 
 
 def print_tables(runs: list[Path], *, as_json: bool) -> None:

@@ -188,6 +188,7 @@ def sparse_envelope(
         "k": dict(victim.keep),
         "fill": victim.fill,
         "segments": victim.segments,
+        "asked": victim.asked,
         "storage": {m: vars(stored) for m, stored in how.items()},
         "seed": seed,
         "weights": model_identity(victim.module, strict=folder is not None),
@@ -213,7 +214,7 @@ def sparse_envelope(
         own = attack_samples(victim, mine, threat=threat, attack_options=attack_options, known_answers=clean, **options)
         clean, found = own.answers, own.attacked
         if transfer and not still:
-            other = attack_samples(victim.module, mine, threat=threat, attack_options=attack_options, **options).samples
+            other = attack_samples(victim.whole, mine, threat=threat, attack_options=attack_options, **options).samples
             asked = attack_samples(victim, other, threat=_threat({}, victim.modalities), **options).answers
             found = _worse(found, asked, mine.labels)
         return found

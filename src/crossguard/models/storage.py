@@ -71,6 +71,14 @@ def told_name(source: Path | str) -> str:
     return Path(source).name
 
 
+def model_files(folder: Path | str) -> list[Path]:
+    """Return the files of a folder that models are read from, by name: weights of any kind among them."""
+    entries = (path for path in Path(folder).iterdir() if path.is_file())
+    return sorted(
+        path for path in entries if _FILES.fullmatch(path.name) or path.suffix in (".safetensors", ".bin", ".pt")
+    )
+
+
 def _refuse_strangers(folder: Path) -> None:
     if folder.is_file():
         raise ValueError(f"Expected a folder for the model, but {folder} is a file.")

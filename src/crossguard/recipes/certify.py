@@ -14,6 +14,7 @@ from crossguard.certify import (
     RetrievalCertificate,
     SegmentationCertificate,
     Smoothed,
+    SmoothedRetrieval,
     VariedCertificate,
     certify,
     certify_collective,
@@ -29,6 +30,7 @@ from crossguard.certify.ensemble import best_draws
 from crossguard.certify.noise import margins_with_noise, noise_levels
 from crossguard.certify.options import Drawing
 from crossguard.certify.pixel_metrics import pixel_bounds_over
+from crossguard.certify.smoothed_retrieval import FOUND
 from crossguard.certify.thresholds import Scheme
 from crossguard.certify.units import units_of
 from crossguard.checks import lookup
@@ -287,18 +289,17 @@ def _with_attack(view: CertificateView, job: _Job, model: Any) -> CertificateVie
     assert curve is not None
     assert view.curve is not None
     vectors = wanted.vectors or [{m: int(r) for m, r in vector.items()} for vector in curve.build()]
-    more: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+    own: dict[str, Any] = {} if recipe.batch_size is None else {"batch_size": recipe.batch_size}
+    own |= {"keep": recipe.keep, "draws": recipe.draws, "attack_draws": wanted.draws}
+    own |= {"seed": recipe.seed, "precision": recipe.precision}
+    if job.asked is not None and cast(Gallery, recipe.gallery).retrieves:
+        most, queries = cast(Gallery, recipe.gallery).most, len(samples)
+        victim: Smoothed = SmoothedRetrieval(model, truth=job.asked.truth, most=most, **own)
+        samples = replace(samples, labels=np.full(queries, FOUND), classes=victim.classes)
+    else:
+        victim = Smoothed(model, segments=positive is not None, **own)
     found = sparse_envelope(
-        Smoothed(
-            model,
-            keep=recipe.keep,
-            draws=recipe.draws,
-            attack_draws=wanted.draws,
-            seed=recipe.seed,
-            segments=positive is not None,
-            precision=recipe.precision,
-            **more,
-        ),
+        victim,
         samples,
         vectors,
         attack_options=wanted.options,
@@ -311,11 +312,6 @@ def _with_attack(view: CertificateView, job: _Job, model: Any) -> CertificateVie
     )
     if run is not None:
         _keep_rows(run, f"attacked/{view.label}", found.rows())
-    if job.asked is not None and cast(Gallery, recipe.gallery).retrieves:
-        # A label that is asked for counts as right where any right item is answered: R@1 is at most that.
-        answered = np.take_along_axis(job.asked.truth[None], found.answers[..., None], axis=2)[..., 0]
-        labels = np.where(answered, samples.labels, (samples.labels + 1) % job.asked.truth.shape[1])
-        found = replace(found, answers=labels)
     metrics = found.metrics(positive=1 if positive is None else positive)
     figures = found.figures(positive=1 if positive is None else positive)
     places = [tuple(vector.get(m, 0) for m in view.modalities) for vector in vectors]

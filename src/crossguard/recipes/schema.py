@@ -495,8 +495,6 @@ class CertifyRecipe(_Recipe):
                 raise ValueError("expected a `curve` with `attack`, and `attack.vectors` of that curve's radii")
             if self.noise or self.design != "random":
                 raise ValueError("expected no `noise` and no published `design` with `attack`")
-            if self.gallery is not None and self.gallery.most > 1:
-                raise ValueError("expected `gallery.most` = 1 with `attack`, which takes away the first answer")
             kinds = {self.kind} if isinstance(self.kind, str) else set(self.kind.values())
             if kinds - {"substitution", "edit"}:
                 raise ValueError("expected kind 'substitution' or 'edit' with `attack`, which substitutes elements")

@@ -8,6 +8,7 @@ from crossguard.report.runs import (
     print_results,
     report_runs,
     result_table,
+    write_figures,
 )
 from crossguard.report.views import CertificateView, CurveView, Difference, MapsView, ResultView, RunView
 
@@ -28,5 +29,6 @@ __all__ = [
     "report_runs",
     "result_table",
     "segmentation_view",
+    "write_figures",
     "write_report",
 ]

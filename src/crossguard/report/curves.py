@@ -53,6 +53,7 @@ class CurveChart:
         between: the area between what is certified and what attacks leave, as SVG's "x,y x,y ..."; "" without attacks.
     """
 
+    metric: str
     title: str
     width: float
     height: float
@@ -77,6 +78,26 @@ def curve_charts(view: CertificateView, *, width: float = 460.0, height: float =
     if view.curve is None:
         return []
     return [_chart(view, view.curve, metric, width=width, height=height) for metric in view.curve.certified]
+
+
+def legend(view: CertificateView) -> list[tuple[str, str]]:
+    """Return what the lines and the area of a curve are, as (name of the line, words), in the order of drawing."""
+    if view.curve is None:
+        return []
+    how = (
+        ("sub-sampled or under noise" if view.noise else "sub-sampled apart")
+        if len(view.modalities) > 1
+        else ("under noise" if view.noise else "sub-sampled")
+    )
+    what = "modalities" if len(view.modalities) > 1 else view.modalities[0]
+    found = [("certified", f"{what} {how}{' by a published design' if view.alpha == 0 else ''}")]
+    found += [(f"design-{place}", name) for place, name in enumerate(view.curve.designs)]
+    if view.curve.baseline is not None:
+        found.append(("baseline", "sub-sampled together (randomized ablation, the baseline)"))
+    if view.curve.attacked is not None:
+        found.append(("attacked", "right under the sparse attack: at most this is true"))
+        found.append(("between", "the truth lies here"))
+    return found
 
 
 def metric_name(metric: str, *, of_pixels: bool) -> str:
@@ -179,6 +200,7 @@ def _chart(view: CertificateView, curve: CurveView, metric: str, *, width: float
         lines.append(line("attacked", attacked[metric], bridged=True))
     every = max(1, -(-len(texts) // max(1, int((right - left) / (9 * max(map(len, texts)) + 8)))))
     return CurveChart(
+        metric=metric,
         title=f"{metric_name(metric, of_pixels=view.of_pixels)}, %",
         width=width,
         height=height,

@@ -8,7 +8,7 @@ from typing import Any
 from crossguard import __version__
 from crossguard.checks import expanded
 from crossguard.evaluate.examples import Item
-from crossguard.report.curves import along, curve_charts, metric_name
+from crossguard.report.curves import along, curve_charts, legend, metric_name
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import Album, amplified_difference
 from crossguard.report.sections import Section, sections
@@ -105,6 +105,7 @@ def _filters(album: Album) -> dict[str, Callable[..., Any]]:
         "wide": lambda picture: album.add(picture, longest=_WIDE),
         "metric_name": metric_name,
         "along": _along,
+        "legend": legend,
         "percent": _percent,
         "spread": spread,
         "rests_on": rests_on,

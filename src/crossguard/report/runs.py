@@ -1,5 +1,6 @@
 """Reports and tables of run folders, as the command line asks for them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from rich.console import Console
 from crossguard.checks import visible
 from crossguard.report.certificates import certificate_views
 from crossguard.report.collect import open_runs, result_views, run_views
+from crossguard.report.curves import curve_charts, legend
 from crossguard.report.damage import told_of_damage
 from crossguard.report.page import write_report
 from crossguard.report.sections import sections
@@ -20,7 +22,9 @@ from crossguard.report.tables import (
     figure_rich,
     result_records,
 )
+from crossguard.report.templates import get_template
 from crossguard.report.words import missing_intervals
+from crossguard.runs import write_atomically
 
 
 @told_of_damage
@@ -52,6 +56,34 @@ def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str |
         results=results,
         certificates=certificates,
     )
+
+
+@told_of_damage
+def write_figures(paths: Sequence[Path | str], folder: Path | str) -> list[Path]:
+    """Write every certified curve of runs as an SVG file of its own, readable in light and dark.
+
+    Args:
+        paths: run folders.
+        folder: where the files go, `RUN-METRIC.svg` each (`RUN-MODEL-METRIC.svg` where a run has several models).
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: a folder holds no run, or no run has a certificate with a curve.
+    """
+    template, written = get_template("figure.svg.j2", filters={}), []
+    for run in open_runs(paths):
+        views = certificate_views([run])
+        for view in views:
+            for chart in curve_charts(view):
+                named = [run.path.name, *([view.label] if len(views) > 1 else []), chart.metric]
+                path = Path(folder).expanduser() / (re.sub(r"[^\w.]+", "-", "-".join(named)) + ".svg")
+                write_atomically(path, template.render(chart=chart, legend=legend(view), data=view.data))
+                written.append(path)
+    if not written:
+        raise ValueError(f"Expected a run with a certified curve, but got {', '.join(map(str, paths))}.")
+    return written
 
 
 @told_of_damage
