@@ -41,7 +41,8 @@ _BUILT_IN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (dict, dict.copy),
     (list, list.copy),
     (tuple, lambda value: tuple.__getitem__(value, slice(None))),
-    (set | frozenset, frozenset),  # type: ignore[arg-type]
+    (set, frozenset),
+    (frozenset, frozenset),
     (str, str.__str__),
     (bytes, lambda value: bytes.__getitem__(value, slice(None))),
     (int, int.__int__),
