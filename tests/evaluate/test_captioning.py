@@ -10,6 +10,7 @@ import torch
 from crossguard.data import OneToManyPairs, Picture
 from crossguard.evaluate import captioning_tokens, evaluate
 from crossguard.evaluate.captioning_attack import caption_objective
+from crossguard.evaluate.captioning_scores import score_captions
 from crossguard.evaluate.tasks.captioning import Captioning
 from crossguard.runs import RunFolder
 from crossguard.threat import LInf, ThreatModel, WordEdits
@@ -93,6 +94,24 @@ def test_attacks_raise_the_loss_they_are_for_within_the_budget(model, data, atta
     assert result.success["changed"]["captions"] == 100 * changed / 5
     assert result.intervals["changed"]["captions"] is None  # four groups
     assert result.success["drop"]["CIDEr"] == pytest.approx(result.clean["CIDEr"] - result.robust["CIDEr"])
+
+
+def test_half_precision_first(model, data):
+    how = {"attack": "pgd", "threat": THREAT, "attack_options": STEPS}
+    alone = measure(model, data, **how)
+    captions = [row["robust_caption"] for row in alone.rows]
+    ciders = score_captions([row["references"] for row in alone.rows], captions, tokenizer="plain").each["CIDEr"]
+    enough = float(np.median(ciders)) + 1e-6
+    result = measure(model, data, half_first=True, enough=enough, **how)
+    captions = [row["robust_caption"] for row in result.rows]
+    ciders = score_captions([row["references"] for row in result.rows], captions, tokenizer="plain").each["CIDEr"]
+    halves = [row["half"] for row in result.rows]
+    assert any(halves)
+    for row, single, cider in zip(result.rows, alone.rows, ciders, strict=True):
+        assert cider < enough if row["half"] else row["robust_caption"] == single["robust_caption"]
+    assert any(f"enough for {sum(halves)} of 5 pictures" in note for note in result.notes)
+    everything = measure(model, data, half_first=True, enough=0.0, **how)
+    assert [row["robust_caption"] for row in everything.rows] == [row["robust_caption"] for row in alone.rows]
 
 
 def test_own_caption_moves_away_from_what_was_written(model, data, tmp_path):

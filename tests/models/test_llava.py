@@ -104,7 +104,7 @@ class TestAnotherTower:
         vision = robust.network.vision_model
         seen = vision(pixel_values=robust.normalise(pixels), output_hidden_states=True).hidden_states[-2][:, 1:]
         wanted = model.network.model.multi_modal_projector(seen)
-        torch.testing.assert_close(changed._look(pixels), wanted)
+        torch.testing.assert_close(changed.look(pixels), wanted)
         assert not torch.allclose(changed.caption_loss(pixels, TEXTS), model.caption_loss(pixels, TEXTS), atol=1e-3)
         assert changed.pixel_rule == robust.pixel_rule
         assert changed.name == "llava through tiny"

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as token_models
 from torch import nn
 from transformers import (
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     CLIPModel,
     CLIPVisionModelWithProjection,
     MetaClip2Config,
@@ -560,6 +562,38 @@ def test_metaclip_2(tmp_path):
     ours = cosine(model.encode_image(pixels), model.encode_text(TEXTS)) * network.logit_scale.exp()
     near("MetaCLIP 2 logits", ours, theirs.logits_per_image)
     near("MetaCLIP 2 by beginnings", model.encode_variants(model.tokenize(TEXTS)), model.encode_text(TEXTS))
+
+
+@torch.no_grad()
+def test_chinese_clip(tmp_path):
+    """As released: BERT's vocabulary in vocab.txt, no crop, weights as a pickle."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红蓝黄圆方的一个小"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    config = ChineseCLIPConfig(
+        text_config=SIZES | {"vocab_size": len(words), "max_position_embeddings": 64},
+        vision_config=SIZES | {"image_size": 24, "patch_size": 8},
+        projection_dim=12,
+    )
+    network = drawn(ChineseCLIPModel(config))
+    network.config.save_pretrained(tmp_path / "c")
+    torch.save(network.state_dict(), tmp_path / "c" / "pytorch_model.bin")
+    PixelRule((24, 24), (0.5,) * 3, (0.5,) * 3, crop=False).save(tmp_path / "c")
+    model = load_model(tmp_path / "c")
+    assert (type(model).__name__, model.context_length, model.mask_token) == ("ChineseCLIP", 52, "[MASK]")
+    pixels = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    texts = ["红圆", "一个小的蓝方", "黄" * 90]
+    tokens = [[2, *(words.index(letter) for letter in text[:50]), 3] for text in texts]
+    ours = cosine(model.encode_image(pixels), model.encode_text(texts)) * network.logit_scale.exp()
+    theirs = [
+        network(input_ids=torch.tensor([ids]), pixel_values=(pixels - 0.5) / 0.5).logits_per_image[:, 0]
+        for ids in tokens
+    ]
+    near("Chinese-CLIP logits", ours, torch.stack(theirs, dim=1))
+    near("Chinese-CLIP variants", model.encode_variants(model.tokenize(texts)), model.encode_text(texts))
+    near("Chinese-CLIP patches", model.encode_image(pixels, torch.ones(3, 9).bool()), model.encode_image(pixels))
+    model.save_pretrained(tmp_path / "again")
+    assert torch.equal(load_model(tmp_path / "again").encode_text(texts), model.encode_text(texts))
 
 
 class TestMisfits:

@@ -25,6 +25,33 @@ def itc(model, pixels, texts, step_batch):
     return contrastive(logits, step_batch.targets, ignored=step_batch.ignored)
 
 
+def answers(model, pixels, texts):
+    return (model.logit_scale * cosine(model.encode_image(pixels), model.encode_text(texts))).softmax(dim=1)
+
+
+def divergence(p, q):
+    return sum((p[i] * (p[i] / q[i]).log()).sum() for i in range(len(p))) / len(p)
+
+
+def attention_gap(model, original, pixels, step_batch):
+    """By hand: where patches of an image look like its own texts, pixel by pixel."""
+
+    def maps(net, images):
+        vision = net.network.vision_model(pixel_values=net.normalise(images))
+        tokens = net.network.visual_projection(net.network.vision_model.post_layernorm(vision.last_hidden_state))
+        texts = torch.nn.functional.normalize(original.encode_text(step_batch.batch.texts), dim=1)
+        found = []
+        for own, patches in zip(step_batch.targets, tokens[:, 1:], strict=True):
+            cosines = (patches / patches.norm(dim=1, keepdim=True)) @ texts[own].mean(dim=0)
+            scaled = (cosines - cosines.min()) / (cosines.max() - cosines.min())
+            side = int(len(scaled) ** 0.5)
+            enlarge = torch.nn.Upsample(size=images.shape[-2:], mode="bilinear")
+            found.append(enlarge(scaled.view(1, 1, side, side)).flatten())
+        return torch.stack(found)
+
+    return (maps(model, pixels) - maps(original, step_batch.batch.pixels)).square().sum(dim=1).sqrt().mean()
+
+
 def test_every_defence_is_the_loss_of_its_name(tiny_clip, step_batch):
     clean = step_batch.batch
     adversarial = (clean.pixels.flip(0), tuple(text + " plain" for text in clean.texts))
@@ -42,6 +69,14 @@ def test_every_defence_is_the_loss_of_its_name(tiny_clip, step_batch):
             "clean": itc(tiny_clip, clean.pixels, clean.texts, step_batch),
             "tecoa": itc(tiny_clip, adversarial[0], clean.texts, step_batch),
             "fare": image_gap.pow(2).sum(dim=1).mean(),
+            "pmg-aft": itc(tiny_clip, adversarial[0], clean.texts, step_batch)
+            + divergence(answers(tiny_clip, adversarial[0], clean.texts), answers(tiny_clip, clean.pixels, clean.texts))
+            + divergence(
+                answers(tiny_clip, adversarial[0], clean.texts), answers(original, adversarial[0], clean.texts)
+            ),
+            "tga-zsr": itc(tiny_clip, adversarial[0], clean.texts, step_batch)
+            + 0.08 * attention_gap(tiny_clip, original, adversarial[0], step_batch)
+            + 0.05 * attention_gap(tiny_clip, original, clean.pixels, step_batch),
             "mmcoa": mixed,
             "leaf": text_gap.pow(2).sum(dim=1).mean(),
             "mat": itc(tiny_clip, *adversarial, step_batch),
@@ -74,6 +109,8 @@ def test_what_each_defence_attacks_and_trains():
         "clean": ([], ("image", "text"), False),
         "tecoa": (["image"], ("image",), False),
         "fare": (["image"], ("image",), False),
+        "pmg-aft": (["image"], ("image",), False),
+        "tga-zsr": (["image"], ("image",), False),
         "mmcoa": (["image", "text"], ("image", "text"), False),
         "leaf": (["text"], ("text",), False),
         "mat": (["image", "text"], ("image", "text"), False),

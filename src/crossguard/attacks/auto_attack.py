@@ -1,6 +1,6 @@
 """AutoAttack and its parts: images against their own texts among all texts, sensors against their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from crossguard.attacks.goals import Goal
 from crossguard.attacks.parts import Parts
 from crossguard.attacks.ranking import NEGATIVES, contested, cosines, image_states, ranking_scores, text_states
 from crossguard.attacks.scores import ClassScores, Rows, Scores
+from crossguard.attacks.towards import Chosen
 from crossguard.checks import lookup
 from crossguard.data import PairBatch
 from crossguard.models import FusionModel, VisionLanguageModel
@@ -69,19 +70,51 @@ class OnScores(Attack):
     uses = frozenset({"image"})
     takes = LINF
     masks: ClassVar[bool] = False
+    aims: ClassVar[bool] = True
     parts: tuple[ScorePart, ...]
 
     def run(
         self, model: VisionLanguageModel, batch: PairBatch, *, budget: Budgets, seed: int
     ) -> tuple[Pixels, tuple[str, ...]]:
         """Attack the images against their clean texts."""
+        return self._lost(lambda: image_scores(model, batch), model, batch, budget=budget, seed=seed)
+
+    def run_towards(
+        self, model: VisionLanguageModel, batch: PairBatch, chosen: Chosen, *, budget: Budgets, seed: int
+    ) -> tuple[Pixels, tuple[str, ...]]:
+        """Attack the images until a chosen text leads all others: it is the wrong class, and they are the right ones.
+
+        Raises:
+            ValueError: a fusion model, which scores no whole gallery.
+        """
+        if isinstance(model, FusionModel):
+            raise ValueError(
+                f"Expected an attack that aims by likelihoods (pgd, apgd) for the fusion model {model.name!r}, but got "
+                f"{self.name!r}."
+            )
+        aimed = torch.zeros(len(batch.pixels), len(chosen.gallery), dtype=torch.bool, device=batch.pixels.device)
+        aimed[:, chosen.places] = True
+        scores = ClassScores(
+            lambda pixels, rows: chosen.logits(model, image_states(model, pixels)), right=~aimed, wrong=aimed
+        )
+        return self._lost(lambda: scores, model, batch, budget=budget, seed=seed)
+
+    def _lost(
+        self,
+        scores: Callable[[], ClassScores],
+        model: VisionLanguageModel,
+        batch: PairBatch,
+        *,
+        budget: Budgets,
+        seed: int,
+    ) -> tuple[Pixels, tuple[str, ...]]:
         if not budget.moves_images:
             return batch.pixels, batch.texts
         ball = budget.ball(model, batch.pixels)
         # Leads near zero decide, which bfloat16 does not resolve.
         with torch.autocast(batch.pixels.device.type, enabled=False):
             search = Search(
-                image_scores(model, batch),
+                scores(),
                 ball,
                 ids=batch.image_ids,
                 seed=seed,

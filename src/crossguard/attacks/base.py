@@ -1,7 +1,7 @@
 """What an attack is: `Attack.__call__` validates, freezes, runs, projects and re-measures; authors write `run`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
@@ -13,6 +13,7 @@ from torch import Tensor
 from crossguard.attacks.budget import Budgets, count_word_edits
 from crossguard.attacks.encode import encode_images, encode_unit_texts
 from crossguard.attacks.gallery import Gallery
+from crossguard.attacks.towards import Chosen
 from crossguard.data import PairBatch
 from crossguard.models import Captioner, VisionLanguageModel, cosine
 from crossguard.models.plain_torch import check_weights, plain_torch
@@ -59,11 +60,13 @@ class Attack(ABC):
         uses: the modalities it can attack; others in the threat model are left clean.
         takes: the types of budget it can work within, by modality.
         ranks_galleries: whether it looks at a whole gallery (see `GalleryAttack`).
+        aims: whether it can also aim at one item of a gallery (`run_towards`).
     """
 
     name: str
     uses: frozenset[str]
     ranks_galleries: ClassVar[bool] = False
+    aims: ClassVar[bool] = False
     takes: ClassVar[Takes] = {"image": (LInf,), "text": (WordEdits,)}
 
     @final
@@ -76,6 +79,7 @@ class Attack(ABC):
         threat: ThreatModel,
         seed: int,
         gallery: Gallery | None = None,
+        chosen: Chosen | None = None,
     ) -> Adversarial:
         """Attack a batch within `threat`; the batch and the model's weights are left as they were.
 
@@ -86,10 +90,12 @@ class Attack(ABC):
                 missing one means untouched. `Elements` of an image are the model's patches.
             seed: same seed, same result; randomness belongs to (seed, image id), so the batch size plays no part.
             gallery: the other images and texts, for attacks that look at a whole gallery; None: the batch is all of it.
+            chosen: an item that the batch's images or texts are to find first, for attacks that aim; None: they only
+                flee their own.
 
         Raises:
-            ValueError: a gallery for an attack that does not look at one, pixels outside [0, 1] or not finite, blank
-                texts, an unknown modality or wrong budget type.
+            ValueError: a gallery for an attack that does not look at one, `chosen` for one that does not aim, pixels
+                outside [0, 1] or not finite, blank texts, an unknown modality or wrong budget type.
         """
         budget = self.budgets(threat)
         more: dict[str, Any] = {}
@@ -97,12 +103,19 @@ class Attack(ABC):
             if not self.ranks_galleries:
                 raise ValueError(f"Expected no `gallery`, since attack {self.name!r} does not look at one.")
             more = {"gallery": gallery}
+        if chosen is not None and not self.aims:
+            raise ValueError(f"Expected no `chosen`, since attack {self.name!r} does not aim at one item.")
         _check(batch)
         batch = _as_float32(batch)
         ball = budget.ball(model, batch.pixels)
         with frozen(model):
             with fast_precision(batch.pixels.device):
-                pixels, texts = self.run(model, batch, budget=budget, seed=seed, **more)
+                if chosen is None:
+                    pixels, texts = self.run(model, batch, budget=budget, seed=seed, **more)
+                else:
+                    pixels, texts = _but_owners(
+                        batch, chosen, *self.run_towards(model, batch, chosen, budget=budget, seed=seed)
+                    )
             return _measure(model, batch, ball.to_pixels(pixels.detach()), tuple(texts), budget)
 
     @final
@@ -154,6 +167,24 @@ class Attack(ABC):
             budget: what may change; a modality without any leave as it is.
             seed: the only source of randomness; draw with `attacks.noise`, by image id.
         """
+
+    def run_towards(
+        self, model: VisionLanguageModel, batch: PairBatch, chosen: Chosen, *, budget: "Budgets", seed: int
+    ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
+        """Return images, or texts, that ask for a chosen item; only of an attack that `aims`."""
+        raise NotImplementedError
+
+
+def _but_owners(
+    batch: PairBatch, chosen: Chosen, pixels: Float[Tensor, "images 3 height width"], texts: Sequence[str]
+) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
+    """Leave the queries that the chosen item belongs to as they were."""
+    owns = torch.isin(batch.image_ids, chosen.owners).view(-1, 1, 1, 1)
+    if texts == batch.texts:
+        return torch.where(owns, batch.pixels, pixels), batch.texts
+    known = torch.isin(batch.text_ids, chosen.owners).tolist()
+    pairs = zip(batch.texts, texts, known, strict=True)
+    return pixels, tuple(own if stays else found for own, found, stays in pairs)
 
 
 def fast_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -26,6 +26,7 @@ from crossguard.attacks.image_loss import image_loss
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.options import check_starts, check_step_rule, check_steps
 from crossguard.attacks.parts import Parts
+from crossguard.attacks.towards import Chosen
 from crossguard.attacks.views import diverse_gradient
 from crossguard.checks import check_choice
 from crossguard.data import PairBatch
@@ -59,6 +60,7 @@ class GradientAttack(Attack):
     uses = frozenset({"image"})
     takes = ANY_BALL
     masks: ClassVar[bool] = True
+    aims: ClassVar[bool] = True
     steps: int | None
     start: Start
     restarts: int
@@ -76,6 +78,15 @@ class GradientAttack(Attack):
             return batch.pixels, batch.texts
         loss = image_loss(model, batch, batch.texts, objective=self.objective)
         return self.raised(loss, budget.ball(model, batch.pixels), batch.image_ids, seed=seed), batch.texts
+
+    def run_towards(
+        self, model: VisionLanguageModel, batch: PairBatch, chosen: Chosen, *, budget: Budgets, seed: int
+    ) -> tuple[Values, tuple[str, ...]]:
+        """Raise the likelihood of a chosen text among all."""
+        if not budget.moves_images:
+            return batch.pixels, batch.texts
+        loss, ball = chosen.of_images(model, batch.pixels), budget.ball(model, batch.pixels)
+        return self.raised(loss, ball, batch.image_ids, seed=seed), batch.texts
 
     def raised(self, loss: LossPerSample, ball: Ball, ids: Int64[Tensor, " samples"], *, seed: int) -> Values:
         """Maximise any loss with this attack's steps, start and restarts."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from crossguard.attacks.first_order import FirstOrder
 from crossguard.attacks.objectives import Objective
 from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.text_score import DivergenceScore, EmbeddingScore, TextScore, text_score
+from crossguard.attacks.towards import Chosen, ChosenScore
 from crossguard.attacks.word_variants import EditedText
 from crossguard.checks import check_choice
 from crossguard.data import PairBatch
@@ -183,6 +184,7 @@ class WordSwap(Attack):
 
     name = "word-swap"
     uses = frozenset({"text"})
+    aims: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -212,6 +214,14 @@ class WordSwap(Attack):
     ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
         """Attack the texts under the clean images."""
         return batch.pixels, self.texts(model, batch, batch.pixels, words=budget.words, kinds=budget.kinds)
+
+    def run_towards(
+        self, model: VisionLanguageModel, batch: PairBatch, chosen: Chosen, *, budget: Budgets, seed: int
+    ) -> tuple[Float[Tensor, "images 3 height width"], tuple[str, ...]]:
+        """Raise the likelihood of a chosen image among all."""
+        score = ChosenScore(model, chosen, batch.texts)
+        texts = self.texts(model, batch, batch.pixels, words=budget.words, score=score, kinds=budget.kinds)
+        return batch.pixels, texts
 
     @torch.no_grad()
     def texts(

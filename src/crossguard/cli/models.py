@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
                 told = {
                     "is": found.is_a,
                     "weights": stored if found.weights else "none",
+                    "memory": found.memory if found.parameters else None,
                     "sizes": sizes,
                     "tokenizer": found.tokenizer,
                     "preprocessing": found.preprocessing,

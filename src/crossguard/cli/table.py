@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
 
-    @recipe_verb(app)
+    @recipe_verb(app, plan=_plan)
     def table(recipe: "TableRecipe", reporter: Reporter) -> Outcome:
         """Measure several models on several sets of pictures, clean and at several budgets: one table.
 
@@ -33,6 +33,13 @@ def register(app: typer.Typer) -> None:
             print(f"report: {page}")
 
         return Outcome(show, lambda: [vars(one) for one in cells])
+
+
+def _plan(recipe: "TableRecipe", reporter: Reporter) -> Outcome:
+    from crossguard.recipes.plan import plan_table
+
+    cost = plan_table(recipe, progress=reporter)
+    return Outcome(lambda: print(cost), cost.to_dict)
 
 
 def _print(cells: "list[Cell]") -> None:

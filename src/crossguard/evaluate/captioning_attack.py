@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from crossguard.attacks.ascent import LossPerSample
-from crossguard.attacks.base import Attack, frozen
+from crossguard.attacks.base import Attack
 from crossguard.attacks.pgd import GradientAttack
 from crossguard.checks import nearest
 from crossguard.data import PairBatch
@@ -36,39 +36,28 @@ def check_caption_attack(attack: Attack, threat: ThreatModel, objective: str) ->
     attack.budgets(threat)
 
 
-def attack_captions(
+def captions_loss(
     model: Captioner,
     batch: PairBatch,
-    attack: Attack,
     *,
-    threat: ThreatModel,
-    seed: int,
     objective: CaptionObjective,
     own: Sequence[str],
     target: str | None = None,
-) -> Float[Tensor, "images 3 height width"]:
-    """Return adversarial pixels within the budget, on the 8-bit grid.
+) -> LossPerSample:
+    """Return what an attack on pictures raises.
 
     Args:
         model: the captioner.
         batch: images with their references as texts.
-        attack: one by gradients; its own objective plays no part.
-        threat: a budget for "image".
-        seed: of random starts.
         objective: "references" raises the mean loss of an image's references; "own-caption" that of what the model
             writes for the clean image, which asks for any other caption (an untargeted change).
         own: what the model writes for the clean images.
         target: what the model is to write for every image, in place of an objective: its loss falls.
     """
-    assert isinstance(attack, GradientAttack)
-    ball = attack.budgets(threat).ball(model, batch.pixels)
-    captions, rows = _targets(batch, own) if objective == "own-caption" else (batch.texts, batch.links[:, 0])
-    raised = caption_objective(model, captions, rows)
     if target is not None:
-        raised = _towards(model, target)
-    with frozen(model):
-        found = attack.raised(raised, ball, batch.image_ids, seed=seed)
-        return ball.to_pixels(found.detach())
+        return _towards(model, target)
+    captions, rows = _targets(batch, own) if objective == "own-caption" else (batch.texts, batch.links[:, 0])
+    return caption_objective(model, captions, rows)
 
 
 def caption_objective(model: Captioner, captions: Sequence[str], rows: Int64[Tensor, " captions"]) -> LossPerSample:

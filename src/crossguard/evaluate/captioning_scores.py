@@ -23,7 +23,7 @@ SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 FETCH = "python -c 'import pycocoevalcap.spice.get_stanford_models as m; m.get_stanford_models()'"
 
 Lines = Sequence[str]
-References = Sequence[Sequence[str]]
+ManyLines = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def unavailable_metrics() -> dict[str, str]:
     return {}
 
 
-def score_captions(references: References, written: Lines, *, tokenizer: Tokenizer) -> CaptionScores:
+def score_captions(references: ManyLines, written: Lines, *, tokenizer: Tokenizer) -> CaptionScores:
     """Score one caption per image against the image's references.
 
     Args:
@@ -130,6 +130,28 @@ def score_captions(references: References, written: Lines, *, tokenizer: Tokeniz
     return CaptionScores(each, counts, meteor, missing, tokenizer)
 
 
+class References:
+    """What people wrote for all pictures of a data set, to hold some captions against as they are written.
+
+    Args:
+        references: per image at least one caption.
+        tokenizer: see `captioning_tokens.tokenize`.
+    """
+
+    def __init__(self, references: ManyLines, *, tokenizer: Tokenizer) -> None:
+        ends = np.cumsum([len(several) for several in references])
+        tokens = tokenize([caption for several in references for caption in several], tokenizer=tokenizer)
+        self._truth = [tokens[stop - len(several) : stop] for stop, several in zip(ends, references, strict=True)]
+        self._tokenizer = tokenizer
+
+    def cider(self, written: Mapping[int, str]) -> Float64[np.ndarray, " captions"]:
+        """Return CIDEr (times 100) of the captions of some images, words weighed as in the whole data set."""
+        found = [""] * len(self._truth)
+        for image, caption in zip(written, tokenize(list(written.values()), tokenizer=self._tokenizer), strict=True):
+            found[image] = caption
+        return 100 * _cider(self._truth, found)[list(written)]
+
+
 def bleu_of_counts(counts: Float64[np.ndarray, "sets 10"]) -> Float64[np.ndarray, "sets 4"]:
     """Return BLEU-1 to BLEU-4 in percent (Papineni et al., 2002) of summed counts, see `CaptionScores.counts`."""
     length, reference = counts[:, :1], counts[:, 1:2]
@@ -142,7 +164,7 @@ def bleu_of_counts(counts: Float64[np.ndarray, "sets 10"]) -> Float64[np.ndarray
     return found
 
 
-def _bleu(truth: References, found: Lines) -> tuple[np.ndarray, np.ndarray]:
+def _bleu(truth: ManyLines, found: Lines) -> tuple[np.ndarray, np.ndarray]:
     scorer = package("bleu.bleu_scorer").BleuScorer(n=4)
     for several, caption in zip(truth, found, strict=True):
         scorer += (caption, list(several))
@@ -155,15 +177,15 @@ def _bleu(truth: References, found: Lines) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows, dtype=np.float64), np.array(each, dtype=np.float64).T
 
 
-def _rouge(truth: References, found: Lines) -> np.ndarray:
+def _rouge(truth: ManyLines, found: Lines) -> np.ndarray:
     return np.array(package("rouge.rouge").Rouge().compute_score(*_by_image(truth, found))[1], dtype=np.float64)
 
 
-def _cider(truth: References, found: Lines) -> np.ndarray:
+def _cider(truth: ManyLines, found: Lines) -> np.ndarray:
     return np.array(package("cider.cider").Cider().compute_score(*_by_image(truth, found))[1], dtype=np.float64)
 
 
-def _meteor(truth: References, found: Lines) -> tuple[np.ndarray, float]:
+def _meteor(truth: ManyLines, found: Lines) -> tuple[np.ndarray, float]:
     """METEOR 1.5 (Denkowski and Lavie, 2014), of every image and overall: first it counts matches, then it scores."""
     program = ["-Xmx2G", *UTF8, "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
     lines = [
@@ -180,7 +202,7 @@ def _without_bars(line: str) -> str:
     return line.replace("|||", " ").replace("  ", " ")
 
 
-def _spice(truth: References, found: Lines) -> np.ndarray:
+def _spice(truth: ManyLines, found: Lines) -> np.ndarray:
     """SPICE (Anderson et al., 2016), through pycocoevalcap's own wrapper."""
     try:
         each = package("spice.spice").Spice().compute_score(*_by_image(truth, found))[1]
@@ -190,7 +212,7 @@ def _spice(truth: References, found: Lines) -> np.ndarray:
     return 100 * np.nan_to_num(np.array([one["All"]["f"] for one in each], dtype=np.float64))
 
 
-def _by_image(truth: References, found: Lines) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+def _by_image(truth: ManyLines, found: Lines) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
     return (
         {place: list(several) for place, several in enumerate(truth)},
         {place: [caption] for place, caption in enumerate(found)},

@@ -52,13 +52,17 @@ class Cost:
 
     Args:
         parts: in the order in which they run.
-        sample: images that were measured, with all of their texts.
+        sample: images or questions that were measured, with all of their texts.
         device: where.
+        most: whether it is the most that it takes: less where a model falls early.
+        memory: bytes of the model's weights, on a GPU all that was taken at once; 0: not told.
     """
 
     parts: tuple[Part, ...]
     sample: int
     device: str
+    most: bool = False
+    memory: int = 0
 
     @property
     def seconds(self) -> float:
@@ -68,15 +72,20 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         parts = [{**asdict(part), "seconds": part.seconds} for part in self.parts]
-        return {"parts": parts, "seconds": self.seconds, "sample": self.sample, "device": self.device}
+        more = {name: getattr(self, name) for name in ("sample", "device", "most", "memory")}
+        return {"parts": parts, "seconds": self.seconds, **more}
 
     def __str__(self) -> str:
         width = max(len(part.what) for part in self.parts)
         lines = [
-            f"{part.what:{width}}  {part.count:>9,} {part.unit:6} {part.per_second:>10,.1f}/s  {spell(part.seconds):>8}"
+            f"{part.what:{width}}  {part.count:>13,} {part.unit:9} {part.per_second:>9,.2f}/s {spell(part.seconds):>8}"
             for part in self.parts
         ]
-        measured = f"about {spell(self.seconds)} on {self.device}, as measured on {self.sample} images and their texts"
+        about = "at most" if self.most else "about"
+        measured = f"{about} {spell(self.seconds)} on {self.device}, as measured on {self.sample} samples"
+        if self.memory:
+            what = "all that was taken" if self.device.startswith("cuda") else "the weights"
+            measured += f"; memory of {what}: {self.memory / 1e9:.1f} GB"
         return "\n".join([*lines, measured])
 
 
@@ -151,7 +160,7 @@ def estimate_cost(
 
         def measure(what: str, done: int, unit: str, total: int, work: Callable[[], object]) -> None:
             work()  # the first time pays for loading, caches and compiled kernels
-            parts.append(Part(what, total, unit, done / _seconds(work, where)))
+            parts.append(Part(what, total, unit, done / timed(work, where)))
             task.advance(note=what)
 
         def encode(work: Callable[[], object]) -> Callable[[], object]:
@@ -167,7 +176,7 @@ def estimate_cost(
         one = _first(model, pairs, ids[:1], where)
         for name, part, attack, threat in jobs:
             attack(model, one, threat=threat, seed=seed)
-            seconds = _seconds(lambda a=attack, t=threat: a(model, batch, threat=t, seed=seed), where)  # type: ignore[misc]
+            seconds = timed(lambda a=attack, t=threat: a(model, batch, threat=t, seed=seed), where)  # type: ignore[misc]
             parts.append(Part(f"attack with {name} ({part})", total_images, "images", len(ids) / seconds))
             task.advance(note=name)
         if candidates and isinstance(model, FusionModel):
@@ -194,7 +203,8 @@ def _pairs_at_most(images: int, texts: int, candidates: int) -> int:
     return min(images * texts, images * min(candidates, texts) + texts * min(candidates, images))
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Return how many seconds a piece of work takes on a device."""
     begun = perf_counter()
     work()
     if device.type == "cuda":

@@ -83,13 +83,22 @@ class CosineRanking:
         gallery: the side that is searched.
         links: true pairs as (image, text).
         world: the processes that share the queries.
+        directions: which of the two are asked for.
     """
 
-    def __init__(self, queries: Side, gallery: Side, links: Int64[Tensor, "links 2"], world: World = ALONE) -> None:
+    def __init__(
+        self,
+        queries: Side,
+        gallery: Side,
+        links: Int64[Tensor, "links 2"],
+        world: World = ALONE,
+        directions: Sequence[Direction] = DIRECTIONS,
+    ) -> None:
         self._queries, self._gallery = queries, gallery
+        ends: dict[Direction, Int64[Tensor, "links 2"]] = {"tr": links, "ir": links.flip(1)}
         self.ranks: Mapping[Direction, Int64[Tensor, " queries"]] = {
-            "tr": embedding_ranks(queries.images, gallery.texts, links, world=world),
-            "ir": embedding_ranks(queries.texts, gallery.images, links.flip(1), world=world),
+            d: embedding_ranks(queries.of(d, "query"), gallery.of(d, "gallery"), ends[d], world=world)
+            for d in directions
         }
 
     def top(self, direction: Direction, query: int, *, count: int) -> tuple[int, ...]:

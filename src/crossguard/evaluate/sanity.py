@@ -20,7 +20,7 @@ from crossguard.attacks.text_gradients import token_gradients
 from crossguard.data import PairBatch
 from crossguard.evaluate.examples import spread_evenly
 from crossguard.evaluate.result import Outcome
-from crossguard.models import VisionLanguageModel
+from crossguard.models import Defended, VisionLanguageModel
 
 FEWEST = 8
 """Fewer items than this say nothing about what a model ignores."""
@@ -86,6 +86,11 @@ def warn_of_masking(model: VisionLanguageModel, batch: PairBatch, *, modalities:
     if not bool(texts.isfinite().all() and images.isfinite().all()):
         return ["The model gives embeddings that are not finite: its figures mean nothing."]
     if "image" in modalities:
+        if isinstance(model, Defended) and model.approximated:
+            found.append(
+                f"Gradients to the pixels are those of the surrogate of {model.defence.name!r}, not of the defence: "
+                "attacks by gradients are as strong as it is near."
+            )
         found += _image_masking(model, batch, texts)
     if "text" in modalities:
         found += _text_masking(model, batch, images)

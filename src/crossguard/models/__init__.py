@@ -10,6 +10,7 @@ from crossguard.models.base import (
     MultiModalSegmenter,
     Packed,
     PackingClassifier,
+    PatchEmbeddingModel,
     PatchModel,
     States,
     Tokens,
@@ -18,13 +19,16 @@ from crossguard.models.base import (
 )
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
+from crossguard.models.chinese_clip import ChineseCLIP
 from crossguard.models.clip import CLIP
 from crossguard.models.clip_resnet import ResNetCLIP
+from crossguard.models.defended import CounterAttack, Defended, TestTimeDefence
 from crossguard.models.emotion_net import EmotionNet
 from crossguard.models.heatmap import GROUNDING_LAYER, attention_maps, enlarge
 from crossguard.models.llava import Llava
 from crossguard.models.momentum import MomentumTraining
 from crossguard.models.pixels import PixelRule, to_pixels
+from crossguard.models.qwen_vl import QwenVL
 from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.storage import load_weights, save_weights
@@ -41,6 +45,9 @@ __all__ = [
     "AlbefConfig",
     "BlipCaptioner",
     "Captioner",
+    "ChineseCLIP",
+    "CounterAttack",
+    "Defended",
     "EmotionNet",
     "FusedEmbeddingModel",
     "FusionModel",
@@ -53,12 +60,15 @@ __all__ = [
     "MultiModalSegmenter",
     "Packed",
     "PackingClassifier",
+    "PatchEmbeddingModel",
     "PatchModel",
     "PixelRule",
+    "QwenVL",
     "ResNetCLIP",
     "RoadNet",
     "SigLIP",
     "States",
+    "TestTimeDefence",
     "Tokens",
     "TwoTowers",
     "VisionLanguageModel",

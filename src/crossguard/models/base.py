@@ -105,6 +105,21 @@ class PatchModel(VisionLanguageModel, Protocol):
         ...
 
 
+@runtime_checkable
+class PatchEmbeddingModel(VisionLanguageModel, Protocol):
+    """A two-tower model that also embeds every patch of an image by itself, where texts are embedded.
+
+    Attributes:
+        patch_grid: as of `PatchModel`.
+    """
+
+    patch_grid: tuple[int, int]
+
+    def embed_patches(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches dim"]:
+        """Embed the patches of pixels in [0, 1], row by row: their last states as `encode_image` projects its own."""
+        ...
+
+
 @dataclass(frozen=True)
 class States:
     """Encoded images or texts of a fusion model: what `match` reads, and the embedding for the cosine.

@@ -159,6 +159,11 @@ class BLIP(ReadsPictures):
         mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return States(hidden, mask, self.network.vision_proj(hidden[:, 0]))
 
+    def embed_patches(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches dim"]:
+        """Embed the patches of pixels in [0, 1]: their last states, projected as the class token's."""
+        embedding: Tensor = self.network.vision_proj(self.encode_image_states(pixels).hidden[:, 1:])
+        return embedding
+
     def encode_text_states(self, texts: Sequence[str] | Tokens) -> States:
         """Encode texts or tokens: what BERT reads beside an image, which is the word embeddings of `[ENC] x`."""
         tokens = (texts if isinstance(texts, Tokens) else self.tokenize(texts)).to(self._mean.device)

@@ -192,6 +192,13 @@ class CLIP(ReadsTexts):
         embedding: Tensor = self.network.visual_projection(pooled)
         return embedding
 
+    def embed_patches(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images patches dim"]:
+        """Embed the patches of pixels in [0, 1]: their last states, normalised and projected as the class token's."""
+        vision = self.network.vision_model
+        states = vision(pixel_values=self.normalise(pixels)).last_hidden_state[:, 1:]
+        embedding: Tensor = self.network.visual_projection(vision.post_layernorm(states))
+        return embedding
+
     def _pool_kept(
         self, normal: Float[Tensor, "images 3 height width"], kept: Bool[Tensor, "images patches"]
     ) -> Float[Tensor, "images channels"]:

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, MetaClip2Model, Siglip2Model, SiglipModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    LlavaForConditionalGeneration,
+    MetaClip2Model,
+    Qwen2_5_VLForConditionalGeneration,
+    Siglip2Model,
+    SiglipModel,
+)
 
 from crossguard.checks import WrongKind, expanded
 from crossguard.models.clip_resnet import ResNetCLIPNetwork
@@ -18,6 +26,7 @@ from crossguard.models.open_clip import CLIP_TOKENS, convert_open_clip, is_resne
 from crossguard.models.originals import check_shapes, choose_weights, read_weights, without
 from crossguard.models.partial import POSITIONS, adapter_base, is_adapter
 from crossguard.models.pixels import PixelRule
+from crossguard.models.qwen_vl import read_rule as read_qwen_rule
 from crossguard.models.storage import CONFIG
 from crossguard.models.supplied import has_pixel_rule
 from crossguard.models.table import has_config, load_model, row_of
@@ -30,6 +39,7 @@ _NETWORKS: dict[str, Any] = {
     "siglip": SiglipModel,
     "siglip2": Siglip2Model,
 }
+_WRITERS: dict[str, Any] = {"llava": LlavaForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}
 _BASE = "what it was made from: base="
 
 
@@ -41,7 +51,7 @@ class Description:
         source: where it lies.
         is_a: family, or the part of a model that it holds.
         weights: the file that is read.
-        parameters: how many numbers it holds.
+        parameters: how many numbers it holds; of a folder without weights, how many its config asks for.
         dtypes: types that they are stored in.
         sizes: what the config says of them.
         tokenizer: kind and size; None where it has none.
@@ -62,13 +72,18 @@ class Description:
     lacks: tuple[str, ...] = ()
 
     @property
+    def memory(self) -> str:
+        """What the weights alone take in memory."""
+        return f"{2e-9 * self.parameters:.2f} GB in bfloat16, {4e-9 * self.parameters:.2f} GB in float32"
+
+    @property
     def loads(self) -> bool:
         """Whether `load_model(source)` takes it without further options."""
         return not self.problems and not self.lacks
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON values."""
-        return {**asdict(self), "loads": self.loads}
+        return {**asdict(self), "memory": self.memory, "loads": self.loads}
 
 
 def describe(source: Path | str, *, offline: bool = False) -> Description:
@@ -174,6 +189,8 @@ def _folder(found: Description, folder: Path, state: dict[str, Tensor]) -> Descr
     found = replace(found, is_a=f"{row.name} ({row.kind})")
     if open_clip:
         return _open_clip(found, folder, state)
+    if model_type in _WRITERS:
+        return _writer(found, folder, state, model_type)
     if model_type not in _NETWORKS:
         load_model(folder, offline=True)
         return found
@@ -195,6 +212,26 @@ def _folder(found: Description, folder: Path, state: dict[str, Tensor]) -> Descr
     return _parts(replace(found, sizes=sizes), folder, lacks, vocabulary=text.vocab_size, end=end)
 
 
+def _writer(found: Description, folder: Path, state: dict[str, Tensor], model_type: str) -> Description:
+    """Tell a model that writes from its config, without memory for its weights."""
+    kind = _WRITERS[model_type]
+    config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
+    with torch.device("meta"):
+        network = kind(config)
+    wanted = sum(p.numel() for p in network.parameters())
+    given = sum(v.numel() for key, v in state.items() if not key.endswith((".position_ids", ".inv_freq")))
+    text, vision = config.text_config, config.vision_config
+    sizes = {"image_size": getattr(vision, "image_size", None), "patch_size": vision.patch_size}
+    sizes |= {"context_length": text.max_position_embeddings, "vocabulary": text.vocab_size}
+    found = replace(found, sizes=sizes, parameters=wanted)
+    if state and given != wanted:
+        raise ValueError(f"Expected {wanted:,} numbers, as the config asks for, but {found.weights} has {given:,}.")
+    if model_type == "qwen2_5_vl" and has_pixel_rule(folder):
+        rule = read_qwen_rule(folder, config)
+        found = replace(found, preprocessing=f"{rule.size[0]} x {rule.size[1]}")
+    return _parts(found, folder, [], vocabulary=text.vocab_size, end=None)
+
+
 def _open_clip(found: Description, folder: Path, state: dict[str, Tensor]) -> Description:
     whole = read_settings(folder)
     model = whole.get("model_cfg", whole)
@@ -212,7 +249,7 @@ def _open_clip(found: Description, folder: Path, state: dict[str, Tensor]) -> De
 def _parts(found: Description, folder: Path, lacks: list[str], *, vocabulary: int, end: int | None) -> Description:
     """Add what there is of tokenizer and preprocessing."""
     problems = []
-    if has_pixel_rule(folder):
+    if has_pixel_rule(folder) and found.preprocessing is None:
         rule = PixelRule.from_pretrained(folder, default_size=found.sizes["image_size"] or 256, offline=True)
         found = replace(found, preprocessing=f"{rule.size[0]} x {rule.size[1]}")
     elif found.preprocessing is None:

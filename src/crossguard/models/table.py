@@ -15,6 +15,7 @@ from crossguard.checks import WrongKind, expanded, nearest, shown, visible
 from crossguard.models.albef import ALBEF
 from crossguard.models.blip import BLIP
 from crossguard.models.blip_captioner import BlipCaptioner
+from crossguard.models.chinese_clip import ChineseCLIP
 from crossguard.models.clip import CLIP
 from crossguard.models.clip_resnet import MODEL_TYPE as CLIP_RESNET
 from crossguard.models.clip_resnet import ResNetCLIP
@@ -26,6 +27,7 @@ from crossguard.models.open_clip import load_open_clip, load_openai
 from crossguard.models.partial import adapter_base, is_adapter, with_adapters, with_parts
 from crossguard.models.pixels import PixelRule
 from crossguard.models.plain_torch import plain_torch
+from crossguard.models.qwen_vl import QwenVL
 from crossguard.models.road_net import RoadNet
 from crossguard.models.siglip import SigLIP
 from crossguard.models.storage import CONFIG, NAME, told_name
@@ -81,6 +83,13 @@ MODELS = Table[ModelRow](
             ("clip", "metaclip_2"),
         ),
         ModelRow(
+            "chinese-clip",
+            "Chinese-CLIP, any folder or hub id of Transformers' layout",
+            "vision-language",
+            ChineseCLIP.from_pretrained,
+            ("chinese_clip",),
+        ),
+        ModelRow(
             "siglip",
             "SigLIP and SigLIP 2 (naflex too), any folder or hub id of Transformers' layout",
             "vision-language",
@@ -130,6 +139,13 @@ MODELS = Table[ModelRow](
             "captioner",
             Llava.from_pretrained,
             ("llava",),
+        ),
+        ModelRow(
+            "qwen-vl",
+            "Qwen2.5-VL, which writes and answers, any folder or hub id of Transformers' layout",
+            "captioner",
+            QwenVL.from_pretrained,
+            ("qwen2_5_vl",),
         ),
         ModelRow(
             "emoji-clip",

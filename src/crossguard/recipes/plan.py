@@ -1,37 +1,104 @@
 """What a recipe would cost, without carrying it out and without opening its run."""
 
-from crossguard.attacks import make_attack
-from crossguard.evaluate.cost import Cost, estimate_cost
-from crossguard.evaluate.measure import part_name, parts_of
+from dataclasses import replace
+from typing import Any
+
+from crossguard.evaluate import TASKS
+from crossguard.evaluate.cost import Cost, Part, estimate_cost
+from crossguard.evaluate.measure import distinct_names, part_name, parts_of
+from crossguard.evaluate.pass_cost import estimate_writing, estimate_zero_shot
+from crossguard.evaluate.task import make_task
+from crossguard.evaluate.tasks.zero_shot import ZeroShot
+from crossguard.evaluate.writing import WritingTask
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.perform import choose_device, read_pairs
-from crossguard.recipes.schema import EvaluateRecipe
+from crossguard.recipes.perform import choose_device, read_data, read_pairs
+from crossguard.recipes.schema import EvaluateRecipe, TableRecipe
+from crossguard.recipes.table import load_checkpoint, read_sets, table_threat
 
 
 def plan_evaluate(recipe: EvaluateRecipe, *, progress: Reporter) -> Cost:
-    """Measure the parts of a retrieval recipe on a few samples, and count them.
+    """Measure the parts of a recipe on a few samples, and count them.
 
     Raises:
         RecipeError: a name that no table holds.
-        ValueError: a recipe of another task, or bad data or weights.
+        ValueError: a recipe of a task whose cost cannot be told, or bad data or weights.
     """
+    _check(recipe)
+    task = TASKS.find(recipe.task)
+    threat = recipe.threat.build()
+    asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
+    names = distinct_names([attack.name for attack in asked])
+    attacks: dict[str, Any] = {n: task.make_attack(a.name, a.options) for n, a in zip(names, asked, strict=True)}
+    threats = parts_of(threat) if recipe.modalities else {part_name(threat): threat} if threat else {}
+    how: dict[str, Any] = {"device": choose_device(recipe.device), "progress": progress}
+    if recipe.task == "retrieval":
+        return estimate_cost(
+            load_model(recipe.model),
+            read_pairs(recipe.data, recipe.max_samples, progress=progress),
+            attacks=attacks,
+            threats=threats,
+            rerank=recipe.options.get("rerank"),
+            seed=recipe.seed,
+            **how,
+        )
+    if not issubclass(task, ZeroShot | WritingTask):
+        raise ValueError(
+            "Expected a recipe for retrieval, zero-shot, captioning or question-answering, whose cost can be told, but "
+            f"got one for {recipe.task}."
+        )
+    model, data = load_model(recipe.model), read_data(recipe.data, recipe.max_samples, reads=task.reads)
+    made = make_task(task, model, task.prepare(data), recipe.batch_size, recipe.options)
+    for attack in attacks.values() or [None]:
+        made.check(attack, threat or None if attack is not None else None)
+    pictured = [one for one in threats.values() if "image" in one]
+    if isinstance(made, WritingTask):
+        return estimate_writing(made, attacks=attacks, threats=pictured, **how)
+    assert isinstance(made, ZeroShot)
+    return estimate_zero_shot(
+        model,
+        {data.name: data},
+        attacks=attacks,
+        threats=pictured,
+        half_first=made.half_first,
+        objective=made.objective,
+        **how,
+    )
+
+
+def plan_table(recipe: TableRecipe, *, progress: Reporter) -> Cost:
+    """Measure the parts of a table on a few pictures, model by model, and count them.
+
+    Raises:
+        RecipeError: a name that no table holds.
+        ValueError: bad data or weights.
+    """
+    _check(recipe)
+    task = TASKS.find(recipe.task)
+    sets = read_sets(recipe, progress=progress)
+    attack: Any = task.make_attack(recipe.attack.name, recipe.attack.options)
+    parts: list[Part] = []
+    found: list[Cost] = []
+    for row, checkpoint in recipe.models.items():
+        found.append(
+            estimate_zero_shot(
+                load_checkpoint(checkpoint),
+                sets,
+                attacks={recipe.attack.name: attack},
+                threats=[table_threat(recipe, eps) for eps in recipe.eps],
+                half_first=bool(recipe.options.get("half_first", False)),
+                objective=recipe.options.get("objective", "strongest"),
+                device=choose_device(recipe.device),
+                progress=progress,
+            )
+        )
+        parts += [replace(part, what=f"{row}: {part.what}") for part in found[-1].parts]
+    return replace(found[-1], parts=tuple(parts), memory=max(cost.memory for cost in found))
+
+
+def _check(recipe: EvaluateRecipe | TableRecipe) -> None:
     problems = check_names(recipe)
     if problems:
         raise RecipeError(recipe.run, problems)
-    if recipe.task != "retrieval":
-        raise ValueError(f"Expected a recipe for retrieval, whose cost can be told, but got one for {recipe.task}.")
-    threat = recipe.threat.build()
-    asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
-    return estimate_cost(
-        load_model(recipe.model),
-        read_pairs(recipe.data, recipe.max_samples, progress=progress),
-        attacks={attack.name: make_attack(attack.name, **attack.options) for attack in asked},
-        threats=parts_of(threat) if recipe.modalities else {part_name(threat): threat} if threat else {},
-        **recipe.options,
-        seed=recipe.seed,
-        device=choose_device(recipe.device),
-        progress=progress,
-    )

@@ -51,23 +51,18 @@ def perform_table(recipe: TableRecipe, run: RunFolder | None, *, progress: Repor
     """
     task = TASKS.find(recipe.task)
     metric = task.headline[0]
-    sets = {name: read_data(data, None, reads=task.reads, progress=progress) for name, data in recipe.sets.items()}
-    if recipe.max_samples is not None:
-        sets = {name: data.draw(recipe.max_samples, seed=recipe.seed) for name, data in sets.items()}
+    sets = read_sets(recipe, progress=progress)
     cells: list[Cell] = []
     for row, checkpoint in recipe.models.items():
         model = load_checkpoint(checkpoint)
         for column, data in sets.items():
             for eps in recipe.eps:
-                budgets: dict[str, Any] = {"image": LInf(eps)}
-                if recipe.text is not None:
-                    budgets["text"] = WordEdits(recipe.text.words, tuple(recipe.text.kinds))
                 result = evaluate(
                     model,
                     data,
                     task=recipe.task,
                     attack={recipe.attack.name: task.make_attack(recipe.attack.name, recipe.attack.options)},
-                    threat=ThreatModel(**budgets),
+                    threat=table_threat(recipe, eps),
                     modalities=False,
                     label=f"{row} on {column} at {spell_budget(eps)}",
                     seed=recipe.seed,
@@ -84,6 +79,23 @@ def perform_table(recipe: TableRecipe, run: RunFolder | None, *, progress: Repor
     if run is not None:
         run.summarise("table", recipe.task, {"metric": metric, "cells": [vars(cell) for cell in cells]})
     return cells
+
+
+def read_sets(recipe: TableRecipe, *, progress: Reporter) -> dict[str, Any]:
+    """Load a table's sets, or `max_samples` pictures of each."""
+    reads = TASKS.find(recipe.task).reads
+    sets = {name: read_data(data, None, reads=reads, progress=progress) for name, data in recipe.sets.items()}
+    if recipe.max_samples is None:
+        return sets
+    return {name: data.draw(recipe.max_samples, seed=recipe.seed) for name, data in sets.items()}
+
+
+def table_threat(recipe: TableRecipe, eps: float) -> ThreatModel:
+    """Return what a table's attack may do at one budget."""
+    budgets: dict[str, Any] = {"image": LInf(eps)}
+    if recipe.text is not None:
+        budgets["text"] = WordEdits(recipe.text.words, tuple(recipe.text.kinds))
+    return ThreatModel(**budgets)
 
 
 def load_checkpoint(checkpoint: Checkpoint) -> Any:

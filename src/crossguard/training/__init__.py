@@ -11,7 +11,7 @@ from crossguard.training.lora import Lora
 from crossguard.training.options import TrainOptions
 from crossguard.training.step_loss import StepLoss
 from crossguard.training.swaps import Swaps, swap_some
-from crossguard.training.terms import Anchor, Contrast, Language, Match, Term
+from crossguard.training.terms import Anchor, Attention, Consistency, Contrast, Language, Match, Term
 from crossguard.training.trainer import train
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "AblatedOptions",
     "Anchor",
     "Arranged",
+    "Attention",
     "Composition",
+    "Consistency",
     "Contrast",
     "DefenceRow",
     "Draw",

@@ -2,7 +2,7 @@
 
 A defence is written as the terms of its loss, for a model of two towers; `terms.terms_for` says what they become for
 other kinds of models. What the inner attack must find follows from the terms: every view named "adversarial" in them is
-made, by raising those same terms.
+made, by raising those same terms (but for those that are not `raised`, which hold on to what is found for the others).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from crossguard.attacks.sources import SourceLike
 from crossguard.table import Table
 from crossguard.training.codes import Tower
-from crossguard.training.terms import Anchor, Contrast, Term, attacked
+from crossguard.training.terms import Anchor, Attention, Consistency, Contrast, Term, attacked
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ DEFENCES = Table[DefenceRow](
             trains=("image",),
         ),
         DefenceRow(
+            "pmg-aft",
+            "TeCoA, its answers held to the clean ones and to the original model's (Wang et al., 2024)",
+            terms=(Contrast("adversarial", "clean"), Consistency("clean"), Consistency("original")),
+            trains=("image",),
+        ),
+        DefenceRow(
+            "tga-zsr",
+            "TeCoA, looking at what the original model looks at, clean and attacked (Yu et al., 2024)",
+            terms=(Contrast("adversarial", "clean"), Attention("adversarial", 0.08), Attention("clean", 0.05)),
+            trains=("image",),
+        ),
+        DefenceRow(
             "mmcoa",
             "adversarial images with clean captions, and clean images with adversarial captions (Zhou et al., 2024)",
             terms=(Contrast("adversarial", "clean", 0.5), Contrast("clean", "adversarial", 0.5)),
@@ -104,16 +116,25 @@ def register_defence(
 
     Args:
         name: what it is called.
-        terms: its loss, of `Contrast`, `Anchor`, `Match`, `Language` or a `Term` of your own.
+        terms: its loss, of `Contrast`, `Anchor`, `Consistency`, `Attention`, `Match`, `Language` or a `Term` of your
+            own.
         summary: one line for `crossguard list defences`.
         trains: see `DefenceRow`.
         one_to_many: see `DefenceRow`.
         source: see `DefenceRow`.
 
     Raises:
-        ValueError: no terms, something else than a `Term` among them, or a name of the package's own.
+        ValueError: no terms, something else than a `Term` among them, adversarial images or texts that no term of the
+            inner attack makes, or a name of the package's own.
     """
     strange = [term for term in terms if not isinstance(term, Term)]
     if not terms or strange:
         raise ValueError(f"Expected at least one `Term` for the defence {name!r}, but got {strange or terms!r}.")
+    towers: tuple[Tower, ...] = ("image", "text")
+    read = {tower for tower in towers for term in terms if "adversarial" in term.views(tower)}
+    if unmade := read - attacked(terms):
+        raise ValueError(
+            f"Expected a term of {name!r} that the inner attack raises through adversarial {min(unmade)}s (such as "
+            "Contrast), since others read what it finds."
+        )
     DEFENCES.register(DefenceRow(name, summary, tuple(terms), tuple(trains), one_to_many, source))

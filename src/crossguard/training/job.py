@@ -167,7 +167,7 @@ class Job:
         return adapters
 
     def _accuracies(self, loss: StepLoss, pixels: Pixels, texts: tuple[str, ...]) -> dict[str, float]:
-        if not all(term.encodes for term in self.plan.terms):
+        if not isinstance(loss.trained, VisionLanguageModel):
             return {}
         clean, true = loss.step_batch.batch, loss.step_batch.true
         with frozen(loss.trained):

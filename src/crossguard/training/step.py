@@ -26,7 +26,7 @@ class Step:
 
     Args:
         model: the model in training.
-        original: the model as it came, which `Anchor` terms compare with.
+        original: the model as it came, which some terms compare with.
         batch: this process's clean images, all texts, and which pairs are targets.
         seed: of the whole training.
         number: of the step.
@@ -77,6 +77,21 @@ class Step:
         found: VisionLanguageModel = self.trained  # type: ignore[assignment]
         return found
 
+    @property
+    def original(self) -> VisionLanguageModel:
+        """The model as it came."""
+        found: VisionLanguageModel = self._original  # type: ignore[assignment]
+        return found
+
+    @property
+    def original_scale(self) -> Float[Tensor, ""]:
+        """Its factor from cosines to logits."""
+        return self.original.logit_scale.detach()
+
+    def original_images(self, pixels: Pixels) -> Float[Tensor, "images dim"]:
+        """Return what the model as it came makes of everyone's images, given this process's; no graph."""
+        return self.encoder.image_embeddings(self.original, pixels).embedding
+
     def generator(self) -> torch.Generator:
         """Return the step's own random numbers, from their beginning."""
         return torch.Generator().manual_seed(step_seed(self.seed, self.number))
@@ -89,12 +104,9 @@ class Step:
     def reference(self, tower: Tower) -> Float[Tensor, "samples dim"]:
         """Return what the model as it came makes of the clean images or texts, computed once a step."""
         if tower not in self._references:
-            original: VisionLanguageModel = self._original  # type: ignore[assignment]
             clean = self.batch.batch
             self._references[tower] = (
-                self.encoder.image_embeddings(original, clean.pixels).embedding
-                if tower == "image"
-                else encode_texts(original, clean.texts)
+                self.original_images(clean.pixels) if tower == "image" else encode_texts(self.original, clean.texts)
             )
         return self._references[tower]
 

@@ -248,8 +248,8 @@ class StepLoss:
 
     def _needed(self, tower: Tower, terms: Sequence[Term] | None = None) -> tuple[View, ...]:
         """The views of images or texts whose codes the terms take, in the order of the terms."""
-        views = (term.view(tower) for term in (self.terms if terms is None else terms) if term.encodes)
-        return tuple(dict.fromkeys(view for view in views if view is not None))
+        asked = (term for term in (self.terms if terms is None else terms) if term.encodes)
+        return tuple(dict.fromkeys(view for term in asked for view in term.views(tower)))
 
     def _views(self, adversarial: Views) -> tuple[Mapping[View, Pixels], Mapping[View, tuple[str, ...]]]:
         batch = self.step_batch.batch

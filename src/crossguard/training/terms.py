@@ -7,17 +7,17 @@ the very same terms.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, interpolate, kl_div, normalize
 
 from crossguard.attacks.ascent import Pixels
 from crossguard.attacks.encode import encode_texts, encode_unit_texts
 from crossguard.attacks.objectives import mean_partner
-from crossguard.models import Captioner, FusionModel, VisionLanguageModel, cosine
+from crossguard.models import Captioner, FusionModel, PatchEmbeddingModel, VisionLanguageModel, cosine
 from crossguard.models.fusion_losses import draw_negatives, soft_cross_entropy
 from crossguard.models.losses import contrastive, contrastive_drawn, embedding_l2
 from crossguard.training.codes import Codes, Tower, View, chunks, encode_tokens
@@ -38,16 +38,23 @@ class Term(ABC):
         encodes: whether it is computed from encoded images and texts; a term that is not reads pixels by itself.
         deep: whether it reads token states, beside embeddings.
         needs_original: whether it compares with the model as it came.
+        raised: whether the inner attack raises it; one that is not reads what the attack finds for the others.
     """
 
     weight: float
     encodes: ClassVar[bool] = True
     deep: ClassVar[bool] = False
     needs_original: ClassVar[bool] = False
+    raised: ClassVar[bool] = True
 
     @abstractmethod
     def view(self, tower: Tower) -> View | None:
         """Return which view of the images or texts it depends on; None for neither."""
+
+    def views(self, tower: Tower) -> tuple[View, ...]:
+        """Return all views of the images or texts that it reads."""
+        view = self.view(tower)
+        return () if view is None else (view,)
 
     @abstractmethod
     def parts(
@@ -69,6 +76,13 @@ class Term(ABC):
             ValueError: no text of it is attacked.
         """
         raise ValueError(f"Expected a term whose texts are attacked, but got {self}.")
+
+    def check(self, model: nn.Module) -> None:  # noqa: B027  most terms take any model
+        """Refuse a model that it cannot be computed for.
+
+        Raises:
+            ValueError: the model lacks what is named.
+        """
 
     def for_fusion(self) -> "tuple[Term, ...]":
         """Return what a model that also matches is trained by in its place."""
@@ -223,9 +237,104 @@ class Language(Term):
             yield captioner.caption_loss(pixels[self.image][pairs[rows, 0]], captions).sum() / total
 
 
+@dataclass(frozen=True)
+class Consistency(Term):
+    """Divergence of the answers to adversarial images from other answers to them (PMG-AFT; Wang et al., CVPR 2024).
+
+    An image's answer is the softmax of its logits over the step's texts. The term is KL(adversarial || other), the mean
+    over images: the other are the model's own answers to the clean images ("clean"), through which the gradient flows
+    too, or those of the model as it came to the same adversarial images ("original").
+    """
+
+    other: Literal["clean", "original"]
+    weight: float = 1.0
+    needs_original: ClassVar[bool] = True
+    raised: ClassVar[bool] = False
+
+    def view(self, tower: Tower) -> View:
+        """Return adversarial images, clean texts."""
+        return "adversarial" if tower == "image" else "clean"
+
+    def views(self, tower: Tower) -> tuple[View, ...]:
+        """Return also the clean images, where it compares with answers to them."""
+        return ("adversarial", "clean") if tower == "image" and self.other == "clean" else (self.view(tower),)
+
+    def parts(
+        self, step: Step, images: Coder, texts: Coder, pixels: Mapping[View, Pixels]
+    ) -> Iterator[Float[Tensor, ""]]:
+        """Yield its value, an equal share of it in every process."""
+        scale, text = step.model.logit_scale, texts("clean").embedding
+        answers = (scale * cosine(images("adversarial").embedding, text)).log_softmax(dim=1)
+        if self.other == "clean":
+            others = scale * cosine(images("clean").embedding, text)
+        else:
+            others = step.original_scale * cosine(step.original_images(pixels["adversarial"]), step.reference("text"))
+        distance = kl_div(others.log_softmax(dim=1), answers, reduction="batchmean", log_target=True)
+        yield distance / step.world.size
+
+
+@dataclass(frozen=True)
+class Attention(Term):
+    """Mean L2 distance of where the model looks from where it looked as it came (TGA-ZSR; Yu et al., NeurIPS 2024).
+
+    Where it looks in an image is the cosine of every patch's own embedding with the image's texts, scaled to [0, 1] and
+    enlarged to the pictures' size; where it looked is that of the model as it came in the clean image.
+    """
+
+    image: View
+    weight: float = 1.0
+    encodes: ClassVar[bool] = False
+    needs_original: ClassVar[bool] = True
+    raised: ClassVar[bool] = False
+
+    def view(self, tower: Tower) -> View | None:
+        """Return the view of the images that are looked at."""
+        return self.image if tower == "image" else None
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model without embeddings of patches."""
+        if not isinstance(model, PatchEmbeddingModel):
+            raise ValueError(
+                f"Expected a model with `embed_patches` and `patch_grid` (CLIP's ViTs, ALBEF, BLIP) for a defence that "
+                f"holds attention, but {getattr(model, 'name', type(model).__name__)!r} has none."
+            )
+
+    def parts(
+        self, step: Step, images: Coder, texts: Coder, pixels: Mapping[View, Pixels]
+    ) -> Iterator[Float[Tensor, ""]]:
+        """Yield this process's images in chunks."""
+        own = step.world.share(step.everyone)
+        partners = mean_partner(step.reference("text"), step.batch.targets)[own]
+        for rows in chunks(length(own), step.chunk_size):
+            step.encoder.seed_chunk("image", self.image, rows)
+            now = look(step.model, pixels[self.image][rows], partners[rows])
+            with torch.no_grad():
+                before = look(step.original, pixels["clean"][rows], partners[rows])
+            yield (now - before).flatten(1).norm(dim=1).sum() / step.everyone
+
+
+def look(
+    model: VisionLanguageModel,
+    pixels: Float[Tensor, "images 3 height width"],
+    texts: Float[Tensor, "images dim"],
+) -> Float[Tensor, "images height width"]:
+    """Return how much each pixel's patch speaks for a text of its image, in [0, 1].
+
+    Args:
+        model: gives embeddings of patches.
+        pixels: in [0, 1].
+        texts: a vector for each image.
+    """
+    patches: PatchEmbeddingModel = model  # type: ignore[assignment]
+    cosines = (normalize(patches.embed_patches(pixels).float(), dim=-1) * texts.unsqueeze(1)).sum(dim=-1)
+    low, high = cosines.aminmax(dim=1, keepdim=True)
+    maps = ((cosines - low) / (high - low).clamp(min=1e-12)).unflatten(1, patches.patch_grid)
+    return interpolate(maps.unsqueeze(1), size=tuple(pixels.shape[2:]), mode="bilinear").squeeze(1)
+
+
 def attacks(term: Term, tower: Tower) -> bool:
-    """Whether a term depends on the adversarial view of a modality."""
-    return term.view(tower) == "adversarial"
+    """Whether the inner attack raises a term through a modality."""
+    return term.raised and term.view(tower) == "adversarial"
 
 
 def attacked(terms: Iterable[Term]) -> frozenset[Tower]:
@@ -251,12 +360,17 @@ def terms_for(model: nn.Module, terms: Iterable[Term], *, defence: str) -> tuple
         defence: its name, for the error.
 
     Raises:
-        ValueError: a captioner, which has no embeddings, with a term that holds embeddings.
+        ValueError: a captioner, which has no embeddings, with a term that holds embeddings; or a model that lacks what
+            a term is computed from.
     """
+    terms = tuple(terms)
+    if isinstance(model, VisionLanguageModel):
+        for term in terms:
+            term.check(model)
     if isinstance(model, FusionModel):
         return tuple(each for term in terms for each in term.for_fusion())
     if not isinstance(model, Captioner) or isinstance(model, VisionLanguageModel):
-        return tuple(terms)
+        return terms
     shares: dict[View, float] = {}
     for term in terms:
         written = term.for_captioner()

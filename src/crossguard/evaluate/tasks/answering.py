@@ -1,20 +1,18 @@
 """Question answering: what a model answers to questions about pictures, attacked through the picture."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from crossguard.attacks.ascent import LossPerSample
-from crossguard.attacks.base import Attack, frozen
-from crossguard.attacks.pgd import GradientAttack
+from crossguard.attacks.base import Attack
 from crossguard.checks import WrongKind, shown
 from crossguard.data import PairBatch
 from crossguard.data.questions import PictureQuestions
@@ -24,7 +22,6 @@ from crossguard.evaluate.captioning_attack import check_caption_attack, check_ta
 from crossguard.evaluate.fingerprint import add_pictures
 from crossguard.evaluate.statistics import Estimate, Ratio, attack_figures
 from crossguard.evaluate.store import Arrays
-from crossguard.evaluate.stored_batch import StoredBatch
 from crossguard.evaluate.task import Rows
 from crossguard.evaluate.writing import WritingTask, stored
 from crossguard.progress import Reporter
@@ -46,13 +43,12 @@ class Answering(WritingTask):
         beams: hypotheses kept per question.
         max_length: most tokens of an answer.
         target: a text that the attack is to make the model answer; None: there is none.
-        half_first: take gradients in half precision (bfloat16) first, and attack again in single precision what still
-            scores, or does not yet say the target. Answers are the model's own throughout.
+        half_first: gradients in half precision first; in single precision what then still scores, or does not yet say
+            the target.
     """
 
     beams: int = 1
     max_length: int = 16
-    half_first: bool = False
 
     name: ClassVar[str] = "question-answering"
     heading: ClassVar[str] = "Question answering"
@@ -63,6 +59,7 @@ class Answering(WritingTask):
     models: ClassVar[tuple[str, ...]] = ("captioner",)
     wrote: ClassVar[str] = "It answers"
     people: ClassVar[str] = "People say"
+    asked: ClassVar[str] = "questions"
 
     @classmethod
     def fits(cls, model: object, data: object) -> bool:
@@ -74,7 +71,7 @@ class Answering(WritingTask):
         lacks = [name for name in ("answer", "answer_loss", "preprocess") if not hasattr(self.model, name)]
         if lacks or not isinstance(self.model, nn.Module):
             raise WrongKind(
-                f"Expected a model that answers questions (such as Llava), but {type(self.model).__name__} lacks "
+                f"Expected a model that answers questions (Llava, QwenVL), but {type(self.model).__name__} lacks "
                 f"{', '.join(lacks) or 'torch.nn.Module'}."
             )
         if not isinstance(self.data, PictureQuestions):
@@ -131,47 +128,20 @@ class Answering(WritingTask):
             said = self.model.answer(pixels, list(questions), beams=self.beams, max_length=self.max_length)
         return [" ".join(text.split()) for text in said]
 
-    def attack(self, batch: PairBatch, clean: Sequence[str], attack: Attack, threat: ThreatModel, seed: int) -> Arrays:
-        """Attack each picture for its question; in half precision first, where that is asked for."""
-        if not self.half_first:
-            return StoredBatch.from_pixels(batch, self._raised(batch, attack, threat, seed, half=False)).arrays()
-        pixels = self._raised(batch, attack, threat, seed, half=True)
-        stored = StoredBatch.from_pixels(batch, pixels).pixels.to(batch.pixels.device)
-        done = np.array([
-            self._reached(text, int(place))
-            for text, place in zip(self._written(stored, batch.texts), batch.image_ids.tolist(), strict=True)
+    def fallen(
+        self, batch: PairBatch, pixels: Float[Tensor, "questions 3 height width"]
+    ) -> Bool[np.ndarray, " questions"]:
+        """Return which answers score nothing, or say the target."""
+        written = self._written(pixels, batch.texts)
+        return np.array([
+            says(text, self.target)
+            if self.target is not None
+            else score_answer(text, self.data.answers[int(index)], self.data.scoring) == 0
+            for text, index in zip(written, batch.image_ids.tolist(), strict=True)
         ])  # fmt: skip
-        left = np.flatnonzero(~done)
-        if len(left):
-            rows = torch.from_numpy(left)
-            part = self.load_batch(batch.image_ids.cpu().numpy()[left], batch.pixels.device)
-            pixels = pixels.index_copy(0, rows.to(pixels.device), self._raised(part, attack, threat, seed, half=False))
-        return {**StoredBatch.from_pixels(batch, pixels).arrays(), "half": done}
 
-    def _reached(self, answer: str, question: int) -> bool:
-        if self.target is not None:
-            return says(answer, self.target)
-        return score_answer(answer, self.data.answers[question], self.data.scoring) == 0
-
-    def _raised(
-        self, batch: PairBatch, attack: Attack, threat: ThreatModel, seed: int, *, half: bool
-    ) -> Float[Tensor, "questions 3 height width"]:
-        assert isinstance(attack, GradientAttack)
-        ball = attack.budgets(threat).ball(self.model, batch.pixels)
-        device = batch.pixels.device.type
-
-        def within(loss: LossPerSample) -> LossPerSample:
-            def computed(pixels: Float[Tensor, "questions 3 height width"]) -> Float[Tensor, " questions"]:
-                with torch.autocast(device, dtype=torch.bfloat16) if half else nullcontext():
-                    return loss(pixels).float()
-
-            return computed
-
-        with frozen(self.model):
-            found = attack.raised(within(self._loss(batch)), ball, batch.image_ids, seed=seed)
-            return ball.to_pixels(found.detach())
-
-    def _loss(self, batch: PairBatch) -> Callable[[Tensor], Tensor]:
+    def loss(self, batch: PairBatch, clean: Sequence[str]) -> LossPerSample:
+        """Return the mean loss of people's answers, each as often as it was given; with a target its own, negative."""
         if self.target is not None:
             wanted = [self.target] * len(batch.texts)
             return lambda pixels: -self.model.answer_loss(pixels, list(batch.texts), wanted)
@@ -257,14 +227,12 @@ class Answering(WritingTask):
         if self.target is None:
             notes.append("The attack raises the loss of people's answers, question by question.")
         else:
-            before = sum(row["clean_target"] for row in rows)
+            before, after = (sum(row[f"{side}_target"] for row in rows) for side in ("clean", "robust"))
             notes.append(
-                f"The attack lowers the loss of {shown(self.target)}, and succeeds where that is answered; without "
-                f"attack it is for {before} of {len(rows)} questions."
+                f"The attack lowers the loss of {shown(self.target)}, and succeeds where that is answered: to "
+                f"{after} of {len(rows)} questions, without attack to {before}."
             )
-        if self.half_first:
-            notes.append(f"Half precision was enough for {sum(row['half'] for row in rows)} of {len(rows)} questions.")
-        return notes
+        return notes + self.told_half(rows)
 
     def shown(self, row: Mapping[str, Any]) -> tuple[str, Mapping[str, str], Sequence[str]]:
         """Return the question, what is answered, and what people say, each answer once."""

@@ -1,26 +1,30 @@
 """Captioning: what a model writes for an image, and its loss of the image's references."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import nn
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
 
+from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.base import Attack
-from crossguard.checks import WrongKind, shown
+from crossguard.checks import WrongKind, check_range, shown
 from crossguard.data import OneToManyPairs, PairBatch, as_pairs
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.captioning_attack import (
     CaptionObjective,
-    attack_captions,
     caption_objective,
+    captions_loss,
     check_caption_attack,
     check_target_text,
+    says,
 )
-from crossguard.evaluate.captioning_scores import score_captions, unavailable_metrics
+from crossguard.evaluate.captioning_scores import References, score_captions, unavailable_metrics
 from crossguard.evaluate.captioning_tokens import choose_tokenizer
 from crossguard.evaluate.fingerprint import pairs_fingerprint
 from crossguard.evaluate.statistics import (
@@ -31,7 +35,6 @@ from crossguard.evaluate.statistics import (
     group_draws,
 )
 from crossguard.evaluate.store import Arrays
-from crossguard.evaluate.stored_batch import StoredBatch
 from crossguard.evaluate.task import Rows
 from crossguard.evaluate.writing import WritingTask, stored
 from crossguard.models import Captioner
@@ -57,7 +60,8 @@ class Captioning(WritingTask):
 
     Rows, one per image: `index`, `image`, `group` (`OneToManyPairs.groups`), `references`, `clean_caption`,
     `clean_loss` (mean loss of the references, nats per token), `robust_caption`, `robust_loss` (None without attack),
-    `linf`; with a target `clean_target` and `robust_target`, whether it is written.
+    `linf`; with a target `clean_target` and `robust_target`, whether it is written; with `half_first` `half`, whether
+    half precision was enough.
 
     Args:
         objective: what the attack raises: "references" or "own-caption".
@@ -65,12 +69,16 @@ class Captioning(WritingTask):
         min_length: fewest tokens, prompt and end included.
         max_length: most tokens, the same counted.
         target: a text that the attack is to make the model write for every picture; None: there is none.
+        half_first: gradients in half precision first; in single precision where the caption's CIDEr is then still
+            `enough`, or does not yet say the target.
+        enough: a CIDEr (times 100) below which a caption counts as fallen; 10 for COCO and 2 for Flickr30k in FARE.
     """
 
     objective: CaptionObjective = "references"
     beams: int = 3
     min_length: int = 5
     max_length: int = 20
+    enough: float = 10.0
 
     name: ClassVar[str] = "captioning"
     heading: ClassVar[str] = "Captioning"
@@ -81,6 +89,7 @@ class Captioning(WritingTask):
     models: ClassVar[tuple[str, ...]] = ("captioner",)
     wrote: ClassVar[str] = "It writes"
     people: ClassVar[str] = "People wrote"
+    asked: ClassVar[str] = "pictures"
 
     @classmethod
     def fits(cls, model: object, data: object) -> bool:
@@ -103,6 +112,7 @@ class Captioning(WritingTask):
                 f"Expected beams >= 1 and 1 <= min_length <= max_length, but got {self.beams}, {self.min_length} and "
                 f"{self.max_length}."
             )
+        check_range(self.enough, "enough", below=math.inf)
         if self.target is not None:
             check_target_text(self.model, self.target, max_length=self.max_length)
         if attack is not None and threat is not None:
@@ -121,9 +131,12 @@ class Captioning(WritingTask):
     def attack_facts(self, attack: Any) -> dict[str, Any]:
         """Return the attack's options, and its objective."""
         aim = None if attack is None else self.objective
+        told = super().attack_facts(attack) | {"objective": aim}
         if attack is not None and self.target is not None:
-            return super().attack_facts(attack) | {"objective": "target", "target": self.target}
-        return super().attack_facts(attack) | {"objective": aim}
+            told |= {"objective": "target", "target": self.target}
+        if attack is not None and self.half_first:
+            told |= {"half_first": True, "enough": self.enough}
+        return told
 
     @property
     def rows(self) -> int:
@@ -152,29 +165,33 @@ class Captioning(WritingTask):
     def answer(self, batch: PairBatch, found: Arrays | None) -> list[dict[str, Any]]:
         """Return per image the `caption`, and the mean `loss` of the references in nats per token."""
         pixels = batch.pixels if found is None else stored(found).pixels.to(batch.pixels.device)
-        written = self.model.generate(pixels, beams=self.beams, min_length=self.min_length, max_length=self.max_length)
         losses = caption_objective(self.model, batch.texts, batch.links[:, 0])(pixels)
         return [
-            {"caption": " ".join(caption.split()), "loss": float(loss)}
-            for caption, loss in zip(written, losses.cpu(), strict=True)
+            {"caption": caption, "loss": float(loss)}
+            for caption, loss in zip(self._written(pixels), losses.cpu(), strict=True)
         ]
 
-    def attack(
-        self, batch: PairBatch, clean: Sequence[Mapping[str, Any]], attack: Attack, threat: ThreatModel, seed: int
-    ) -> Arrays:
-        """Attack images against their references, or away from the captions of the clean images."""
+    def loss(self, batch: PairBatch, clean: Sequence[Mapping[str, Any]]) -> LossPerSample:
+        """Return the loss of the references, or of the captions of the clean images, or of a target, negative."""
         own = [answer["caption"] for answer in clean]
-        pixels = attack_captions(
-            self.model,
-            batch,
-            attack,
-            threat=threat,
-            seed=seed,
-            objective=self.objective,
-            own=own,
-            target=self.target,
-        )
-        return StoredBatch.from_pixels(batch, pixels).arrays()
+        return captions_loss(self.model, batch, objective=self.objective, own=own, target=self.target)
+
+    @torch.no_grad()
+    def fallen(self, batch: PairBatch, pixels: Float[Tensor, "images 3 height width"]) -> Bool[np.ndarray, " images"]:
+        """Return which captions have a CIDEr below `enough`, or say the target."""
+        written = self._written(pixels)
+        if self.target is not None:
+            return np.array([says(caption, self.target) for caption in written])
+        return self._references.cider(dict(zip(batch.image_ids.tolist(), written, strict=True))) < self.enough
+
+    @cached_property
+    def _references(self) -> References:
+        texts = [[self.data.texts[int(text)] for text in self.data.texts_of(image)] for image in range(self.rows)]
+        return References(texts, tokenizer=choose_tokenizer())
+
+    def _written(self, pixels: Float[Tensor, "images 3 height width"]) -> list[str]:
+        written = self.model.generate(pixels, beams=self.beams, min_length=self.min_length, max_length=self.max_length)
+        return [" ".join(caption.split()) for caption in written]
 
     def rows_of(
         self,
@@ -201,6 +218,8 @@ class Captioning(WritingTask):
                     "linf": None if found is None else float(found["linf"][place]),
                 }
             )
+            if found is not None and "half" in found:
+                rows[-1]["half"] = bool(found["half"][place])
             rows[-1] |= self.reached({side: rows[-1][f"{side}_caption"] for side in ("clean", "robust")})
         return rows
 
@@ -263,11 +282,12 @@ class Captioning(WritingTask):
             if self.target is None:
                 notes.append(f"The attack raises {AIMS[self.objective]}.")
             else:
-                before = sum(row["clean_target"] for row in rows)
+                before, after = (sum(row[f"{side}_target"] for row in rows) for side in ("clean", "robust"))
                 notes.append(
-                    f"The attack lowers the loss of {shown(self.target)}, and succeeds where that is written; without "
-                    f"attack it is written for {before} of {len(rows)} pictures."
+                    f"The attack lowers the loss of {shown(self.target)}, and succeeds where that is written: for "
+                    f"{after} of {len(rows)} pictures, without attack for {before}."
                 )
+        notes += self.told_half(rows)
         return notes + [f"{metric} is missing: {why}." for metric, why in unavailable_metrics().items()]
 
     def shown(self, row: Mapping[str, Any]) -> tuple[str, Mapping[str, str], Sequence[str]]:

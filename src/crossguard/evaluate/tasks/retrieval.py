@@ -14,8 +14,10 @@ from crossguard.attacks.base import Attack
 from crossguard.attacks.gallery import GalleryAttack, SetName
 from crossguard.attacks.saved import Saved
 from crossguard.attacks.saved_set import check_savable
-from crossguard.checks import WrongKind
+from crossguard.attacks.table import ATTACKS
+from crossguard.checks import WrongKind, shown
 from crossguard.data import OneToManyPairs, as_pairs
+from crossguard.evaluate.aim import Aim
 from crossguard.evaluate.batches import KeptPixels, linked_groups, pair_batch
 from crossguard.evaluate.examples import Example, Item, Picture, spread_evenly
 from crossguard.evaluate.features import attacked_texts, check_model, clean_side, encode_images
@@ -33,7 +35,7 @@ from crossguard.evaluate.ranking import (
 from crossguard.evaluate.retrieval import DIRECTIONS, Direction, cuts
 from crossguard.evaluate.sanity import FEWEST, warn_of_few_words, warn_of_ignored, warn_of_masking
 from crossguard.evaluate.saving import check_target, save_found
-from crossguard.evaluate.statistics import Ratio
+from crossguard.evaluate.statistics import Estimate, Ratio
 from crossguard.evaluate.store import Store
 from crossguard.evaluate.stored_batch import StoredBatch, stored_pixels
 from crossguard.evaluate.task import Asked, Part, Rows, Task, check_budgets
@@ -94,12 +96,21 @@ class Retrieval(Task):
     data's own links alone), and of the query as it was asked under attack `linf` (images), `words` and
     `adversarial_text` (texts).
 
+    With `target_text` every image, as a query, is moved towards that text; with `target_image` every text towards that
+    image. The attack succeeds on a query that then finds the chosen item before all others (`figures`: "target", over
+    the queries that it does not belong to anyway). Rows of such queries have its rank, `clean_target_rank` and
+    `robust_target_rank`.
+
     Args:
+        target_text: a text of the data that images are to find; None: there is none.
+        target_image: the key of an image of the data that texts are to find; None: there is none.
         rerank: how many of each query's best by cosine a fusion model re-ranks by match; 0 ranks by cosine alone;
             None: 128 for fusion models (papers take 256 for COCO), 0 for others.
     """
 
     rerank: int | None = None
+    target_text: str | None = None
+    target_image: str | None = None
 
     name: ClassVar[str] = "retrieval"
     heading: ClassVar[str] = "Retrieval"
@@ -138,8 +149,45 @@ class Retrieval(Task):
             )
         candidates_of(self.model, self.rerank)
         check_budgets(attack, threat)
+        if self.aim is not None and attack is not None and threat is not None:
+            self._check_aim(attack, threat, self.aim)
         if isinstance(attack, Saved) and threat is not None:
             attack.check(self.model, self.data, threat)
+
+    @cached_property
+    def aim(self) -> Aim | None:
+        """What queries are to find."""
+        if self.target_text is not None and self.target_image is not None:
+            raise ValueError("Expected `target_text` or `target_image`, one after the other, but got both.")
+        if self.target_text is not None:
+            return Aim.at_text(self.model, self.data, self.target_text)
+        return None if self.target_image is None else Aim.at_image(self.data, self.target_image)
+
+    def _check_aim(self, attack: Attack, threat: ThreatModel, aim: Aim) -> None:
+        """Refuse an attack that does not aim, an attacked gallery, and another budget than that of the queries."""
+        if not attack.aims:
+            able = ", ".join(name for name, row in ATTACKS.items() if getattr(row.build, "aims", False))
+            raise ValueError(
+                f"Expected an attack that can aim at a chosen text or image ({able}), but got {attack.name!r}."
+            )
+        if threat.target != "query":
+            raise ValueError(
+                "Expected target='query' in the threat, since queries are moved towards a chosen item of the gallery, "
+                f"but got {threat.target!r}."
+            )
+        option, asking = {"tr": ("target_text", "image"), "ir": ("target_image", "text")}[aim.direction]
+        if set(threat) != {asking}:
+            raise ValueError(
+                f"Expected a budget of the {asking} alone with `{option}`, which {asking}s are to find, but got the "
+                f"threat '{threat}'."
+            )
+
+    def attack_facts(self, attack: Any) -> dict[str, Any]:
+        """Return the attack's options, and what queries are to find."""
+        told = super().attack_facts(attack)
+        if attack is not None and self.aim is not None:
+            told |= {"target_text": self.target_text, "target_image": self.target_image}
+        return told
 
     def facts(self, progress: Reporter) -> dict[str, Any]:
         """Return the fingerprint of the data, and how many candidates are re-ranked."""
@@ -220,9 +268,32 @@ class Retrieval(Task):
                 again = {
                     name: self._own_ranks(sets, name, target, clean, own_links, asked.world) for name in DIRECTIONS
                 }
+            rows = self._rows(before.ranks, own.ranks, queries, shared.ranks, own=(read, again))
+            if self.aim is not None:
+                sides = {"clean": clean, "robust": sets["shared"][0]}
+                self._add_target(rows, self.aim, asked, part, sides, clean)
             if asked.world.main:
-                part.keep(self._rows(before.ranks, own.ranks, queries, shared.ranks, own=(read, again)), self.key)
+                part.keep(rows, self.key)
             self._memory["ended", part.label, part.part] = _Ranked(before, shared, sets["shared"][1])
+
+    def _add_target(
+        self,
+        rows: list[dict[str, Any]],
+        aim: Aim,
+        asked: Asked,
+        part: Part,
+        queries: Mapping[str, Side],
+        gallery: Side,
+    ) -> None:
+        """Tell of the queries that do not own a chosen item at which rank they find it."""
+        links, own = aim.links(asked.device), set(aim.owners.tolist())
+        for side, asking in queries.items():
+            what = f"{part.part}-{aim.direction}-target-{side}"
+            ranking = self._ranking(asked, part, what, part.settings, asking, gallery, links, (aim.direction,))
+            ranks = ranking.ranks[aim.direction].tolist()
+            for row in rows:
+                if row["direction"] == aim.direction and row["index"] not in own:
+                    row[f"{side}_target_rank"] = ranks[row["index"]]
 
     def _own_ranks(
         self,
@@ -272,7 +343,7 @@ class Retrieval(Task):
     ) -> Ranking:
         """Rank by cosine, or by match where the model re-ranks; a run keeps match scores as soon as they are there."""
         if not self.candidates:
-            return CosineRanking(queries, gallery, links, asked.world)
+            return CosineRanking(queries, gallery, links, asked.world, directions)
         folder = None if part.scratch is None else part.scratch / f"{what}-{digest(decides)[:12]}"
         matching = Matching(
             self.model, self.candidates, self.batch_size, asked.device, asked.progress, folder, asked.world
@@ -302,6 +373,7 @@ class Retrieval(Task):
                 world=asked.world,
             )
             return {name: self._as_attacked(kept, clean, asked.world) for name, kept in set_stores(part.store).items()}
+        chosen = None if self.aim is None else self.aim.chosen(self.model, clean, asked.device)
         with asked.progress.task(title, total=len(self.data.images)) as task:
             for number, ids in asked.world.deal(
                 list(enumerate(self.batches)), passed=lambda one: task.advance(len(one[1]))
@@ -309,7 +381,8 @@ class Retrieval(Task):
                 stored = part.store.read(number, ids)
                 batch = pair_batch(self.model, self.read, ids, kept=self._pixels)
                 if stored is None or StoredBatch.of_arrays(stored).beyond_budget(self.model, batch, part.threat):
-                    found = attack(self.model, batch.to(asked.device), threat=part.threat, seed=asked.seed)
+                    aimed = {} if chosen is None else {"chosen": chosen}
+                    found = attack(self.model, batch.to(asked.device), threat=part.threat, seed=asked.seed, **aimed)
                     part.store.write(number, ids, StoredBatch.from_attack(batch, found).arrays())
                 task.advance(len(ids))
         return {"shared": self._as_attacked(part.store, clean, asked.world)}
@@ -401,6 +474,19 @@ class Retrieval(Task):
         groups = {d: np.array([row["group"] for row in found]) for d, found in by_direction.items()}
         return {metric: Ratio.of_hits(ranks[d] <= cut, groups[d]) for metric, d, cut in cuts()}
 
+    def estimates(self, rows: Rows, settings: Mapping[str, Any]) -> dict[str, dict[str, Estimate | None]]:
+        """Return all figures; with a chosen item, the share of queries that find it among the first K."""
+        found = super().estimates(rows, settings)
+        reached = [row for row in rows if row.get("robust_target_rank") is not None]
+        if reached:
+            ranks, groups = (np.array([row[key] for row in reached]) for key in ("robust_target_rank", "group"))
+            found["target"] = {
+                metric: Ratio.of_hits(ranks <= cut, groups).figure()
+                for metric, direction, cut in cuts()
+                if direction == reached[0]["direction"]
+            }
+        return found
+
     def warnings(self, attack: Attack | None, threat: ThreatModel | None) -> list[str]:
         """Return what `evaluate.sanity` warns of."""
         clean: Side = self._memory["clean"]
@@ -428,6 +514,14 @@ class Retrieval(Task):
                 f"{metric} " + " -> ".join(str(found[metric].figure()) for found in by_own) for metric in self.headline
             )
             told.append(f"All links count, the judged ones too. By the data's own links alone, by cosine: {said}.")
+        reached = [row for row in rows if row.get("robust_target_rank") is not None]
+        if self.aim is not None and reached:
+            asking = {"tr": "images", "ir": "texts"}[self.aim.direction]
+            before, after = (sum(row[f"{side}_target_rank"] == 1 for row in reached) for side in ("clean", "robust"))
+            told.append(
+                f"The attack moves {asking} towards {shown(self.aim.called)}, and succeeds where that is found first: "
+                f"by {after} of {len(reached)}, without attack by {before}."
+            )
         cut = self._once("cut", lambda: cut_texts(self.model, self.data.texts))
         if cut:
             reads = f"{self.model.context_length} tokens that the model reads"

@@ -18,11 +18,13 @@ from crossguard.attacks.sources import SourceLike, make_source
 from crossguard.attacks.storage import Storage
 from crossguard.attacks.victims import Plain, Victim
 from crossguard.checks import WrongKind
-from crossguard.data import LabelledImages, MultiModalSamples
+from crossguard.data import LabelledImages, MultiModalSamples, PairBatch
+from crossguard.data.labelled import fill
 from crossguard.evaluate.batches import preprocessed
 from crossguard.evaluate.examples import Example, Item, spread_evenly
 from crossguard.evaluate.features import check_model
 from crossguard.evaluate.fingerprint import add_pictures, describe
+from crossguard.evaluate.sanity import FEWEST, warn_of_masking
 from crossguard.evaluate.store import Arrays
 from crossguard.evaluate.task import Part, Rows
 from crossguard.evaluate.tasks.class_names import NamePool, plain_pool, pool_within
@@ -314,6 +316,24 @@ class ZeroShot(Classification):
             if "names/own" in found:
                 row["names"] = {which: str(found[f"names/{which}"][place]) for which in ("own", "answered")}
         return rows
+
+    def warnings(self, attack: NamedAttack | None, threat: ThreatModel | None) -> list[str]:
+        """Return what `warn_of_masking` says of a few pictures with their own classes."""
+        return self._masked if threat is not None and "image" in threat else []
+
+    @cached_property
+    def _masked(self) -> list[str]:
+        few = np.arange(min(FEWEST, len(self.data)))
+        place = torch.from_numpy(few)
+        names = [self.data.classes[label] for label in self.data.labels[few]]
+        batch = PairBatch(
+            pixels=preprocessed(self.model, [self.data.image(int(i)) for i in few]),
+            texts=tuple(fill(self.data.templates[0], name) for name in names),
+            links=torch.stack([place, place], dim=1),
+            image_ids=place,
+            text_ids=place,
+        )
+        return warn_of_masking(self.model, batch.to(self.model.logit_scale.device), modalities=("image",))
 
     def notes(self, rows: Rows, settings: Mapping[str, Any]) -> list[str]:
         """Return the prompts, and what the attack raised."""
