@@ -58,7 +58,7 @@ def batch(page, toy_pairs, toy_batch):
 def test_each_wrapping_has_at_most_fifteen_lines():
     """All lines but blank ones; the first block holds the networks that stand for the reader's own."""
     sizes = [sum(bool(line.strip()) for line in block.splitlines()) for block in BLOCKS[1:]]
-    assert len(sizes) == 6
+    assert len(sizes) == 7
     assert max(sizes) <= 15
 
 
@@ -66,6 +66,8 @@ def test_protocols(page):
     assert isinstance(page["model"], VisionLanguageModel)
     assert not isinstance(page["model"], PatchModel)
     assert isinstance(page["patchwise"], PatchModel)
+    assert isinstance(page["behind_ttc"], VisionLanguageModel)
+    assert isinstance(page["behind_rounding"], VisionLanguageModel)
     assert isinstance(page["fused"], FusionModel)
     assert isinstance(page["writer"], Captioner)
     assert isinstance(page["Sensors"](), MultiModalClassifier)
@@ -73,7 +75,7 @@ def test_protocols(page):
     assert isinstance(page["PackedSensors"](), PackingClassifier)
 
 
-@pytest.mark.parametrize("name", ["model", "patchwise", "fused"])
+@pytest.mark.parametrize("name", ["model", "patchwise", "fused", "behind_rounding"])
 def test_attacks_hurt_and_evaluation_measures(page, toy_pairs, batch, name):
     model = page[name]
     attacked = make_attack("sga", steps=3)(model, batch, threat=THREAT, seed=0)
