@@ -170,6 +170,22 @@ def test_sizes_that_patches_do_not_divide_are_refused(model, folder, tmp_path):
     (tmp_path / "kept.json").rename(folder / "preprocessor_config.json")
 
 
+def test_a_pictures_word_in_a_text_is_no_picture(model, pixels, toy_pairs):
+    word = "<|image_pad|>"
+    with torch.no_grad():
+        plain, marked = (model.answer_loss(pixels[:1], [f"what {w}"], [f"a red {w}"]) for w in ("", word))
+        assert torch.equal(plain, marked)
+    how = {"attack": "pgd", "threat": cg.ThreatModel(image=cg.LInf(8 / 255))}
+    for target in (f"a {word} disc", "a <|im_end|> disc"):
+        with pytest.raises(ValueError, match="can write, but .* comes back as 'a disc'"):
+            cg.evaluate(model, toy_pairs.head(2), target=target, **how)
+
+
+def test_questions_beyond_the_context_are_refused(model, pixels):
+    with pytest.raises(ValueError, match=r"fits into 128 tokens with its picture's 15, but 'what what"):
+        model.answer(pixels[:1], ["what " * 200])
+
+
 def test_it_is_attacked_as_any_captioner(model, toy_pairs):
     pairs = toy_pairs.head(2)
     how = {"attack": "pgd", "attack_options": {"steps": 2}, "threat": cg.ThreatModel(image=cg.LInf(8 / 255))}

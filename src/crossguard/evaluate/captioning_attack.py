@@ -10,7 +10,7 @@ from torch import Tensor
 from crossguard.attacks.ascent import LossPerSample
 from crossguard.attacks.base import Attack
 from crossguard.attacks.pgd import GradientAttack
-from crossguard.checks import nearest
+from crossguard.checks import nearest, shown
 from crossguard.data import PairBatch
 from crossguard.models import Captioner
 from crossguard.threat import ThreatModel
@@ -87,7 +87,8 @@ def check_target_text(model: Captioner, target: str, *, max_length: int) -> None
     """Refuse a target that a captioner cannot write.
 
     Raises:
-        ValueError: it is blank, has words that the tokenizer does not know, or is longer than what may be written.
+        ValueError: it is blank, has words that the tokenizer does not know or gives back otherwise (such as a
+            picture's own), or is longer than what may be written.
     """
     if not target.strip():
         raise ValueError(f"Expected a `target` to be written, but got {target!r}.")
@@ -99,10 +100,16 @@ def check_target_text(model: Captioner, target: str, *, max_length: int) -> None
         raise ValueError(
             f"Expected a `target` that the tokenizer of {model.name!r} can write, but {target!r} has unknown words."
         )
+    again = tokenizer.decode(ids, skip_special_tokens=True)
+    if not says(again, target):
+        raise ValueError(
+            f"Expected a `target` that the tokenizer of {model.name!r} can write, but {shown(target)} comes back as "
+            f"{shown(again)}."
+        )
     if len(ids) > max_length:
         raise ValueError(
             f"Expected a `target` of at most {max_length} tokens (`max_length`), prompt and end counted, but "
-            f"{target!r} has {len(ids)}."
+            f"{shown(target)} has {len(ids)}."
         )
 
 

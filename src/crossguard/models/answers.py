@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crossguard.checks import visible
+from crossguard.checks import shown, visible
 from crossguard.models.base import Tokens, check_captions
 from crossguard.models.pictures import ReadsPictures
 from crossguard.models.pixels import PixelRule
@@ -105,15 +105,19 @@ class Answers(ReadsPictures):
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
     def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """The ids of what is written; the picture's word, which nobody can write, is left out."""
+        ids: list[int] = self.tokenizer(text.replace(self.image, ""), add_special_tokens=False)["input_ids"]
         return ids
 
     def _asked(self, question: str) -> list[int]:
         """The ids of a question, its picture's places among them."""
-        text = self.template.replace(QUESTION, question.replace(self.image, "")).replace(
-            self.image, self.image * self.image_tokens
-        )
-        ids: list[int] = self.tokenizer(text)["input_ids"]
+        text = self.template.replace(QUESTION, question.replace(self.image, ""))
+        ids: list[int] = self.tokenizer(text.replace(self.image, self.image * self.image_tokens))["input_ids"]
+        if len(ids) >= self.context_length:
+            raise ValueError(
+                f"Expected a question that fits into {self.context_length} tokens with its picture's "
+                f"{self.image_tokens}, but {shown(question)} makes {len(ids)}."
+            )
         return ids
 
     def caption_loss(
