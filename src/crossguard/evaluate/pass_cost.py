@@ -145,7 +145,7 @@ def estimate_zero_shot(
     first, total = next(iter(sets.values())), sum(map(len, sets.values()))
     rounds = max(1, len(attacks) * len(threats))
     prompts = sum(len(data.classes) * len(data.templates) for data in sets.values())
-    choice: Any = ClassChoice(model, first).eval()
+    choice: Any = ClassChoice(model, first)
     measured = _Measured(model, device, progress, parts=4 + half_first)
     with measured.clock() as (where, measure):
         images = [first.image(int(i)) for i in evenly(sample, len(first))]
