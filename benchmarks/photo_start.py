@@ -172,7 +172,7 @@ register_model(NAME, load_start, summary="EfficientNet-Lite0 and MiniLM, joined 
 def read_weights(file: Path, **sizes: Any) -> PhotoTowers:
     """Return the model whose weights a file of safetensors holds, in float32."""
     model = PhotoTowers(**sizes)
-    model.load_state_dict({name: value.float() for name, value in load_file(file).items()}, strict=False)
+    model.load_state_dict({name: value.float() for name, value in load_file(file).items()})
     return model
 
 
@@ -191,7 +191,7 @@ def fit_heads(model: PhotoTowers, pairs: cg.OneToManyPairs, *, steps: int, batch
     rng, own = np.random.default_rng(seed), torch.arange(batch_size)
     for _ in range(steps):
         images = rng.choice(len(pairs.images), size=batch_size, replace=False)
-        texts = [rng.choice(pairs.texts_of(int(i))) for i in images]
+        texts = np.array([rng.choice(pairs.texts_of(int(i))) for i in images])
         one, other = F.normalize(model.image.head(seen[images])), F.normalize(model.text.head(read[texts]))
         logits = model.logit_scale * one @ other.T
         optimiser.zero_grad()
