@@ -175,3 +175,10 @@ def test_a_process_that_is_killed_ends_the_other_with_a_sentence(evaluation, tmp
     assert code == 1
     assert "Expected all 2 processes to go on, but another one has ended or cannot be reached" in " ".join(said.split())
     assert run(*evaluation, f"run={tmp_path / 'run'}")[0] == 0
+
+
+def test_what_is_for_one_process_is_done_by_the_first(evaluation, tmp_path):
+    assert run(*evaluation, f"run={tmp_path / 'run'}")[0] == 0
+    (first, told, _), (second, silent, _) = both("report", tmp_path / "run", "--out", tmp_path / "page.html")
+    assert (first, second, silent) == (0, 0, "")
+    assert "page.html" in told

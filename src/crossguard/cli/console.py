@@ -15,7 +15,7 @@ from rich.console import Console
 from crossguard.checks import WrongKind, visible
 from crossguard.progress import Reporter, reporter
 from crossguard.runs import RunBusy
-from crossguard.world import ProcessLost, launched
+from crossguard.world import ProcessLost, alone, is_main, launched
 
 FAILED = 1
 BAD_INPUT = 2
@@ -41,6 +41,16 @@ def progress(*, quiet: bool) -> Reporter:
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output, nothing else."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def by_one_process() -> Iterator[None]:
+    """As `told_clearly`, for what one process does alone: of several the first does it, and the others end."""
+    with told_clearly():
+        if not is_main():
+            raise typer.Exit
+        with alone():
+            yield
 
 
 @contextmanager

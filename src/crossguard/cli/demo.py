@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossguard.cli.console import progress, told_clearly
+from crossguard.cli.console import by_one_process, progress
 from crossguard.cli.options import AsJson, Quiet
 from crossguard.cli.report import print_tables
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         A small CLIP of emoji is attacked on pictures, on captions and on both; it is hardened with tecoa, mat and mat+
         and attacked again; a classifier of watch sensors is certified; one page shows it all.
         """
-        with told_clearly():
+        with by_one_process():
             from crossguard.recipes.demo import DemoSettings, perform_demo
 
             given = {"steps": steps, "pictures": pictures, "draws": draws, "sensor_steps": sensor_steps}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossguard.cli.console import print_json, progress, told_clearly
+from crossguard.cli.console import by_one_process, print_json, progress
 from crossguard.cli.options import AsJson, Device, Imports, MaxSamples, Quiet
 from crossguard.imports import import_parts
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
         For example: crossguard predict runs/deployed npz file=mine.npz
         """
-        with told_clearly():
+        with by_one_process():
             import_parts(imports or ())
             asked = {"draws": draws, "alpha": alpha, "progress": progress(quiet=quiet)}
             found = _answers(folder, _samples(data, options or [], max_samples), queries, out, device, asked)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from crossguard.cli.console import print_json, told_clearly
+from crossguard.cli.console import by_one_process, print_json
 from crossguard.cli.options import AsJson, Imports
 from crossguard.imports import import_parts
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
         For example: crossguard report runs/undefended runs/mat --out comparison.html
         """
-        with told_clearly():
+        with by_one_process():
             import_parts(imports or ())
             from crossguard.report import report_runs, write_figures
 
