@@ -95,7 +95,11 @@ def embedding_ranks(
         found = _rank(cosines(queries[start : start + step]), links_within(links, start, step))
         return found if world.size == 1 else found.cpu()
 
-    return torch.cat(list(world.each(range(0, len(queries), step), ranks))).to(queries.device)
+    found = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
+    starts = range(0, len(queries), step)
+    for start, part in zip(starts, world.each(starts, ranks), strict=True):  # into one tensor, see `sanity`
+        found[start : start + len(part)] = part
+    return found
 
 
 def recalls(ranks: Mapping[Direction, Int64[Tensor, " queries"]]) -> dict[str, float]:

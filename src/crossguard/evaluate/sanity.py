@@ -50,7 +50,11 @@ def unchanged_answers(
     for modality, (queries, gallery) in sides.items():
         unit = torch.nn.functional.normalize(gallery.float(), dim=-1)
         at_once = max(1, _SCORES // len(unit))
-        answers = torch.cat([(part.float() @ unit.T).argmax(dim=1) for part in queries.split(at_once)])
+        answers = torch.empty(len(queries), dtype=torch.int64, device=unit.device)
+        # Written into one tensor: a list of small ones between large passing ones keeps the memory of these from reuse.
+        for start in range(0, len(queries), at_once):
+            scores = queries[start : start + at_once].float() @ unit.T
+            answers[start : start + at_once] = scores.argmax(dim=1)
         order = rng.permutation(len(queries))
         others = torch.from_numpy(np.roll(order, 1)[np.argsort(order)]).to(answers.device)  # none stays in its place
         shares[modality] = float((answers == answers[others]).float().mean())
