@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from time import monotonic
 from typing import Protocol, runtime_checkable
 
@@ -164,16 +165,16 @@ def cell(text: object) -> Text:
 
 
 def shown(progress: Reporter | None) -> Reporter:
-    """Return where a call from Python shows its progress: where it was told to, else bars for a person who is there.
+    """Return where a call from Python shows its progress: where it was told to, else bars in notebooks and terminals.
 
-    A person is there in a notebook and at a terminal where Python is used by hand; scripts and tests see nothing.
+    Where standard error goes to a file or a pipe, nothing is shown. Notebooks without ipywidgets, which bars need
+    there, get lines.
     """
     if progress is not None:
         return progress
     if "ipykernel" in sys.modules:
-        return Bars(Console(stderr=True, force_jupyter=True))
-    by_hand = hasattr(sys, "ps1") and sys.stderr.isatty()
-    return Bars() if by_hand else Silent()
+        return Bars(Console(stderr=True, force_jupyter=True)) if find_spec("ipywidgets") else Lines()
+    return Bars() if sys.stderr is not None and sys.stderr.isatty() else Silent()
 
 
 def _rate(speed: float) -> str:

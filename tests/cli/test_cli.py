@@ -223,6 +223,12 @@ def test_a_shortened_demo_tells_the_whole_story(tmp_path):
     )
     tables = json.loads(invoke(*arguments).stdout)
     assert {row["model"] for row in tables["results"]} == {"emoji-clip", "tecoa", "mat", "mat+"}
-    assert tables["certificates"]
+    (certificate,) = tables["certificates"]
+    assert list(certificate["curve"]["designs"]) == ["published, balanced"]
+    assert certificate["curve"]["attacked"]["accuracy"][0] is not None
+    curve = [row for row in tables["results"] if row["attack"] == "apgd"]
+    assert [(row["model"], round(255 * row["budgets"]["image"]["eps"])) for row in curve] == [
+        (model, eps) for model in ("emoji-clip", "mat+") for eps in (1, 2, 4)
+    ]
     assert (run / "report.html").stat().st_size > 50_000
     assert json.loads(invoke(*arguments).stdout) == tables

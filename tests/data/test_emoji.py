@@ -210,4 +210,4 @@ def test_a_missing_package_says_how_to_install_it() -> None:
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'crossguard[demo]'" in done.stdout
+    assert "crossguard's extra 'demo'" in done.stdout

@@ -76,7 +76,7 @@ def test_another_file_is_not_unpickled(tmp_path, monkeypatch):
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(watch, "find_spec", lambda _: None)
     watch._recordings.cache_clear()
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'crossguard\[demo\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"crossguard's extra 'demo'"):
         load_watch()
 
 

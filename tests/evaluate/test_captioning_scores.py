@@ -232,7 +232,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(captioning_tokens, "import_module", gone)
-    with pytest.raises(ImportError, match=r"pip install 'crossguard\[captions\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'pycocoevalcap>=1.2'"):
         unavailable_metrics()
 
 

@@ -1,16 +1,17 @@
 """Several attacks side by side, in Python and as a recipe."""
 
 import json
+import re
 
 import pytest
 import torch
 
 import crossguard as cg
 from crossguard.attacks import Attack, load_adversarial, make_attack
-from crossguard.evaluate import TASKS, Result, evaluate
+from crossguard.evaluate import TASKS, Result, evaluate, threats_over
 from crossguard.evaluate.measure import distinct_names
 from crossguard.progress import Silent
-from crossguard.recipes import open_run, perform_evaluate, read_recipe
+from crossguard.recipes import RecipeError, check_names, open_run, perform_evaluate, read_recipe
 from crossguard.report import result_table
 from crossguard.runs import RunFolder
 from shared import make_clip
@@ -43,13 +44,67 @@ def test_each_attack_is_a_row_with_what_it_can_attack(tmp_path, toy_pairs):
     assert result.of("joint").robust == alone.robust
     assert result.of("text", attack="sep").robust == result.of(attack="word-swap").robust
     table = result_table([tmp_path / "run"])
-    assert [row["model"] for row in table] == ["tiny, word-swap", "tiny, pgd", "tiny, sep"]
+    assert [(row["model"], row["label"]) for row in table] == [
+        ("tiny", "tiny, word-swap"),
+        ("tiny", "tiny, pgd"),
+        ("tiny", "tiny, sep"),
+    ]
     assert [set(row["figures"]) for row in table] == [
         {"clean", "text"},
         {"clean", "image"},
         {"clean", "image", "text", "joint"},
     ]
     assert set(table[2]["success"]["joint"]) == {"conditional", "drop"}
+
+
+EPS = (0.0, 2 / 255, 8 / 255)
+
+
+def test_lists_of_budgets_are_combined_and_each_is_measured_once(tmp_path, toy_pairs):
+    over = threats_over(THREAT, {"image": [cg.LInf(eps) for eps in EPS], "text": [cg.WordEdits(w) for w in (0, 1)]})
+    assert len(over) == 6
+    attack = make_attack("sep", steps=2)
+    result = evaluate(make_clip(1), toy_pairs, attack=attack, threat=over, modalities=True, run=tmp_path / "run")
+    found = [(outcome.part, str(outcome.budgets)) for outcome in result]
+    assert found == [
+        ("text", "text: 1 word (both sides)"),
+        ("image", "image: L-inf 2/255 (both sides)"),
+        ("joint", "image: L-inf 2/255, text: 1 word (both sides)"),
+        ("image", "image: L-inf 8/255 (both sides)"),
+        ("joint", "image: L-inf 8/255, text: 1 word (both sides)"),
+    ]
+    alone = evaluate(make_clip(1), toy_pairs, attack=attack, threat=THREAT)
+    assert result.of("joint", threat=THREAT).robust == alone.robust
+    least = [
+        result.of("joint", threat=threat).robust["ir@1"]
+        for threat in over
+        if len(threat) == 2 and all((threat["image"].eps, threat["text"].words))
+    ]
+    assert result.robust["ir@1"] == min(least)
+    again = evaluate(make_clip(1), toy_pairs, attack=attack, threat=over, modalities=True, run=tmp_path / "run")
+    assert again.summary() == result.summary()
+    with pytest.raises(ValueError, match=r"within image: L-inf 1/255 "):
+        result.of(threat=cg.ThreatModel(image=cg.LInf(1 / 255)))
+
+
+class Weaker(Attack):
+    """Moves every pixel by a grey level where it may move by little, and not at all where it may move by more."""
+
+    name = "weaker"
+    uses = frozenset({"image"})
+
+    def run(self, model, batch, *, budget, seed):
+        return (batch.pixels if budget.eps > 0.5 else torch.zeros_like(batch.pixels)), batch.texts
+
+
+def test_more_left_within_a_larger_budget_is_told():
+    model, pairs = cg.load_model("emoji-clip"), cg.load_pairs("emoji", split="test").head(32)
+    over = [cg.ThreatModel(image=cg.LInf(eps)) for eps in (0.5, 0.75)]
+    small, large = evaluate(model, pairs, attack=Weaker(), threat=over)
+    assert small.warnings == ()
+    assert any(
+        "within less (image: L-inf 127.5/255 (both sides)): the attack has not converged" in w for w in large.warnings
+    )
 
 
 def test_an_attack_that_is_too_weak_is_told(tmp_path):
@@ -99,7 +154,7 @@ def test_the_recipe_runs_every_attack_and_transfers_a_set(tmp_path):
     quick = "attacks=[{name: pgd, options: {steps: 1}}, {name: pgd, options: {steps: 2}}, {name: word-swap}]"
     recipe = read_recipe("emoji-attacks", [*common, quick])
     with open_run(recipe) as run:
-        result = perform_evaluate(recipe, run, progress=Silent())
+        (result,) = perform_evaluate(recipe, run, progress=Silent()).values()
     assert [outcome.settings["label"] for outcome in result] == [
         "emoji-clip, pgd",
         "emoji-clip, pgd 2",
@@ -118,5 +173,33 @@ def test_the_recipe_runs_every_attack_and_transfers_a_set(tmp_path):
     ]
     recipe = read_recipe("emoji-sga", saved)
     with open_run(recipe) as run:
-        again = perform_evaluate(recipe, run, progress=Silent())
+        (again,) = perform_evaluate(recipe, run, progress=Silent()).values()
     assert again.robust == Result((result.outcomes[0],)).robust
+
+
+def test_a_recipe_takes_lists_of_budgets_and_several_models(tmp_path):
+    quick = [f"run={tmp_path}/run", "max_samples=4", "modalities=false", "attack={name: sep, options: {steps: 1}}"]
+    lists = ["threat.image.eps=[0, 1/255, 4/255]", "threat.text.words=[0, 1]", "models={again: emoji-clip}"]
+    recipe = read_recipe("emoji-sga", [*quick, *lists])
+    assert check_names(recipe) == []
+    assert [str(threat) for threat in recipe.threat.build()][-1] == "image: L-inf 4/255, text: 1 word (both sides)"
+    with open_run(recipe) as run:
+        found = perform_evaluate(recipe, run, progress=Silent())
+    assert list(found) == ["emoji-clip", "again"]
+    assert [len(result) for result in found.values()] == [5, 5]
+    assert found["again"].robust == found["emoji-clip"].robust
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("threat.image.eps=7", "threat.image.eps: input should be less than or equal to 1, but got 7"),
+        ("threat.image.eps=[0.1, 7]", "threat.image.eps: input should be less than or equal to 1, but got 7"),
+        ("threat.text.words=[]", "threat.text: list should have at least 1 item"),
+        ("threat.text.word=[1]", "threat.text.word: unknown key; did you mean 'words'?"),
+        ("threat.image=3", "threat.image: expected a mapping"),
+    ],
+)
+def test_mistakes_in_lists_are_told_where_the_recipe_has_them(override, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        read_recipe("emoji-sga", [override])

@@ -16,8 +16,9 @@ GOOD = {
 
 def test_fractions_are_numbers():
     recipe = parse_recipe(GOOD, source="x")
-    assert recipe.threat.build()["image"].eps == pytest.approx(2 / 255, abs=1e-15)
-    assert recipe.threat.build()["text"].words == 1
+    (threat,) = recipe.threat.build()
+    assert threat["image"].eps == pytest.approx(2 / 255, abs=1e-15)
+    assert threat["text"].words == 1
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_a_folder_is_no_recipe(tmp_path):
 
 def test_a_modality_left_out_is_not_attacked():
     recipe = parse_recipe({**GOOD, "threat": {"text": {"words": 2}}}, source="x")
-    assert set(recipe.threat.build()) == {"text"}
+    assert [set(threat) for threat in recipe.threat.build()] == [{"text"}]
 
 
 def test_all_mistakes_are_told_at_once_with_the_nearest_key():
@@ -83,7 +84,7 @@ def test_overrides_reach_into_sections_and_are_typed():
     )
     recipe = parse_recipe(values, source="x")
     assert (recipe.data.split, recipe.seed, recipe.attack.options) == ("val", 7, {"steps": 3})
-    assert recipe.threat.image.eps == pytest.approx(4 / 255)
+    assert recipe.threat.image[0].eps == pytest.approx(4 / 255)
     assert GOOD["data"] == {"name": "emoji"}
 
 

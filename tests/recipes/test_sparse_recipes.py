@@ -18,7 +18,7 @@ CERTIFY = {
 
 def test_an_image_has_a_budget_of_pixels_or_of_patches():
     def budget(**image):
-        return parse_recipe({**EVALUATE, "threat": {"image": image}}, source="x").threat.build()["image"]
+        return parse_recipe({**EVALUATE, "threat": {"image": image}}, source="x").threat.build()[0]["image"]
 
     assert budget() == LInf(2 / 255)
     assert budget(eps="4/255") == LInf(4 / 255)

@@ -156,7 +156,7 @@ class Page(HTMLParser):
     """Reads a page strictly: every tag closed, in order; keeps tags, text by element, and links."""
 
     VOID = frozenset({"meta", "link", "img", "br", "hr"})
-    SVG_VOID = frozenset({"rect", "line", "polyline", "circle"})
+    SVG_VOID = frozenset({"rect", "line", "polygon", "polyline", "circle"})
 
     def __init__(self, text):
         super().__init__()

@@ -44,6 +44,7 @@ def test_a_run_becomes_a_page(run_path, tmp_path):
     assert "signs" in page.words
     assert "image: L-inf 8/255, text: 1 word (both sides)" in page.text
     assert page.count("details", open_=None) == 1
+    assert page.text.index("under attack (signs") < page.text.index("All settings of")
     assert page.count("rect", class_="cell") == 12
     assert all(load.startswith(("data:", "#")) for load in page.loads)
 
@@ -160,13 +161,13 @@ def test_results_of_other_data_attacks_and_seeds_are_rows_of_their_own(tmp_path,
         ]
         clean = evaluate(tiny_clip, few, run=run, label="c")
     table = result_table([tmp_path / "run"])
-    assert [(row["model"], row["samples"], row["attack"], row["seed"]) for row in table] == [
-        ("tiny (toy test, clean)", f"24 images and {len(toy_pairs.texts)} texts", None, 0),
-        ("tiny (few test, signs)", f"12 images and {len(few.texts)} texts", "signs", 3),
-        ("tiny (few test, word-swap)", f"12 images and {len(few.texts)} texts", "word-swap", 0),
-        ("b (seed 0)", f"12 images and {len(few.texts)} texts", "signs", 0),
-        ("b (seed 1)", f"12 images and {len(few.texts)} texts", "signs", 1),
-        ("c", f"12 images and {len(few.texts)} texts", "signs", 0),
+    assert [(row["label"], row["samples"], row["attack"], row["seed"]) for row in table] == [
+        ("tiny, toy test", f"24 images and {len(toy_pairs.texts)} texts", None, 0),
+        ("tiny, few test, signs, seed 3", f"12 images and {len(few.texts)} texts", "signs", 3),
+        ("tiny, few test, word-swap, seed 0", f"12 images and {len(few.texts)} texts", "word-swap", 0),
+        ("b, few test, signs, seed 0", f"12 images and {len(few.texts)} texts", "signs", 0),
+        ("b, few test, signs, seed 1", f"12 images and {len(few.texts)} texts", "signs", 1),
+        ("c, few test, signs, seed 0", f"12 images and {len(few.texts)} texts", "signs", 0),
     ]
     assert [row["figures"] for row in table] == [
         {"clean": whole.clean},
@@ -177,7 +178,7 @@ def test_results_of_other_data_attacks_and_seeds_are_rows_of_their_own(tmp_path,
         {"clean": clean.clean, "image": together[0].robust, "text": together[1].robust},
     ]
     assert {view.label for view in result_views(open_runs([tmp_path / "run"])) if view.examples} <= {
-        row["model"] for row in table[1:]
+        row["label"] for row in table[1:]
     }
 
 

@@ -55,7 +55,7 @@ def test_a_page_of_several_tasks_is_whole_and_escapes():
         "Visual grounding, clean and under attack",
         "Captioning, clean and under attack",
     ]
-    assert "<i>albef</i> on 40 expressions about 9 images of refcoco+ (val), clean and attacked: sga" in page.text
+    assert "<i>albef</i> on 40 expressions about 9 images of refcoco+ (val), clean and under sga" in page.text
     assert "75.0 60.0–86.0" in page.text
     assert "Proposals are not attacked." in page.text
     assert page.text.count("Accuracy is told.") == 2

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from report_helpers import Page
 from scipy import stats
 
 from crossguard.evaluate import Ratio
-from crossguard.report.study import collect_study, seed_mean, study_markdown
-from crossguard.report.study.figures import planes
+from crossguard.report.study import collect_study, seed_mean, study_markdown, write_study
+from crossguard.report.study.figures import planes, ways
 from crossguard.report.study.samples import over_samples, sample_figures
 
 METRICS = ("tr@1", "ir@1", "tr@5", "ir@5", "tr@10", "ir@10")
@@ -90,7 +91,8 @@ def test_trials_that_the_recipe_has_no_more_do_not_make_up_for_missing_ones(sett
 def test_lines_of_figures_go_from_few_samples_to_many(settings, rows):
     settings["arms"] = dict(reversed(settings["arms"].items()))
     (plane,) = planes(collect_study(settings, rows).tables[0])
-    assert [point.tip.split(":")[0] for point in plane.series[0].points] == ["eda 1", "eda 4"]
+    by_name = {series.name: [point.tip.split(":")[0] for point in series.points] for series in plane.series}
+    assert by_name == {"eda": ["eda 1", "eda 4"], "no sources": ["mat", "none"]}
 
 
 def test_markdown_holds_every_number_once_per_cut(settings, rows):
@@ -120,13 +122,31 @@ def test_what_was_learnt_from_and_how_often(settings, rows):
 def test_figures_stand_where_the_numbers_are(settings, rows):
     samples, measures = collect_study(settings, rows).tables
     (plane,) = planes(samples)
-    (series,) = plane.series
+    none, series = plane.series
+    assert [point.label for point in none.points] == ["none", "mat"]  # no arm lacks its point
+    assert not none.joined
+    assert {point.x for point in none.points} == {min(point.x for s in plane.series for point in s.points)}
     assert [point.tip.split(":")[0] for point in series.points] == ["eda 1", "eda 4"]
     assert series.points[0].x < series.points[1].x  # more samples to the right
     assert series.points[0].y > series.points[1].y  # more robust above
     assert all(point.high <= point.y <= point.low for point in series.points)
-    assert [label.lines for label in plane.across] == [("1",), ("4",)]
+    assert [label.lines for label in plane.across] == [("0",), ("1",), ("4",)]
+    ticks = [float(label.lines[0]) for label in plane.ticks]
+    unit = (plane.ticks[0].y - plane.ticks[-1].y) / (ticks[-1] - ticks[0])
+    for label, value in zip(plane.ticks, ticks, strict=True):  # what a tick says is where it stands
+        assert plane.ticks[0].y - label.y == pytest.approx(unit * (value - ticks[0]), abs=0.05)
     assert [p.across_name for p in planes(measures)] == ["alignment", "diversity", "gap"]
+
+
+def test_a_table_without_a_figure_of_its_own_shows_every_arm(settings, rows, tmp_path):
+    settings["tables"]["one"]["figure"] = None
+    samples, _ = collect_study(settings, rows).tables
+    drawn = ways(samples)
+    assert [bar.name for bar in drawn.bars] == ["none", "mat", "eda 1", "eda 4"]
+    assert [bar.x for bar in drawn.bars] == sorted(bar.x for bar in drawn.bars)
+    assert all(bar.low <= bar.x <= bar.high for bar in drawn.bars)
+    page = Page(write_study(tmp_path / "study.html", collect_study(settings, rows), title="t").read_text())
+    assert page.count("circle", class_="point fill0") == 4
 
 
 def test_figures_over_test_samples_are_paired_with_the_reference(settings, rows):

@@ -15,6 +15,7 @@ from crossguard.augment.base import Made, MadePicture, Request, Side, contents, 
 from crossguard.augment.pixels import fit_square
 from crossguard.checks import check_whole, expanded
 from crossguard.data import OneToManyPairs
+from crossguard.extras import install
 
 MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -205,7 +206,7 @@ def load_pipeline(
     try:
         diffusers = import_module("diffusers")
     except ImportError as error:
-        raise ImportError("This source draws with diffusers: pip install 'crossguard[diffusion]'.") from error
+        raise ImportError(f"This source draws with diffusers: {install('diffusion')}") from error
     try:
         told = diffusers.DiffusionPipeline.load_config(str(model), local_files_only=offline)
         unchecked: dict[str, Any] = {}

@@ -34,7 +34,7 @@ class Grid:
     accuracy: Float[np.ndarray, "*axes"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SampleCertificate(Issued):
     """Certificates of one answer per sample, by the lead that each answer's votes prove.
 
@@ -186,7 +186,7 @@ class SampleCertificate(Issued):
         return tuple(radii.get(m, 0) for m in self.modalities)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Certificate(SampleCertificate):
     """Labels and certificates of samples; every method reads the counts, none draws.
 

@@ -14,10 +14,11 @@ from crossguard.certify.thresholds import Scheme
 from crossguard.data.samples import MultiModalSamples
 from crossguard.models.identity import model_identity
 from crossguard.models.table import load_model
+from crossguard.notebook import Shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class Issued(ABC):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Issued(Shown, ABC):
     """Certificates of samples by the votes of a base model.
 
     Args:
@@ -49,6 +50,18 @@ class Issued(ABC):
     @abstractmethod
     def first(self) -> Counts:
         """The votes, or those of the first sample."""
+
+    def told(self) -> str:
+        """Return model, data, draws and alpha."""
+        counts, samples = self.first, self.samples
+        drawn = ", ".join(f"{name} {counts.k[name]} of {counts.n[name]}" for name in counts.k)
+        noise = ", ".join(f"{name} sigma {sigma:g}" for name, sigma in counts.noise.items())
+        sure = "deterministic" if self.deterministic else f"alpha = {self.alpha:g}"
+        kept = "; ".join(filter(None, [drawn and f"kept: {drawn}", noise]))
+        return (
+            f"{self.model!r} on {samples.name!r} ({samples.split}), {len(samples):,} samples; N = {counts.draws:,}, "
+            f"{sure}; {kept}"
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from crossguard.models.base import MultiModalClassifier
 Lengths = Mapping[str, Int64[np.ndarray, " samples"]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VariedCertificate(SampleCertificate):
     """Certificates of samples of different lengths; each sample's holds for its own n and k.
 

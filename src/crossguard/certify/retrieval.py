@@ -40,7 +40,7 @@ from crossguard.models.plain_torch import plain_torch
 from crossguard.progress import Silent
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RetrievalCertificate(SampleCertificate):
     """Votes of every item for every query; certificates are computed when asked for.
 

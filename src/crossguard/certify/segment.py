@@ -35,7 +35,7 @@ PER_PASS = 4
 """Sub-samples per forward pass by default: of whole images even a few take much memory."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SegmentationCertificate(Issued):
     """Votes of every pixel of every image; certificates are computed when asked for.
 

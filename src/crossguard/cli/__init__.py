@@ -7,8 +7,10 @@ import typer
 from crossguard import __version__
 from crossguard.cli import (
     augment,
+    card,
     certify,
     demo,
+    doctor,
     evaluate,
     listing,
     models,
@@ -49,7 +51,8 @@ def _top(
     pass
 
 
-for _verb in (demo, evaluate, table, train, certify, predict, augment, study, report, listing, models, validate):
+_VERBS = (demo, evaluate, table, train, certify, predict, augment, study, report, card)
+for _verb in (*_VERBS, listing, models, validate, doctor):
     _verb.register(app)
 
 __all__ = ["app"]

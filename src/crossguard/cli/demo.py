@@ -29,8 +29,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Attack, harden, certify, report: the whole story on built-in data, a few minutes on two CPU cores.
 
-        A small CLIP of emoji is attacked on pictures, on captions and on both; it is hardened with tecoa, mat and mat+
-        and attacked again; a classifier of watch sensors is certified; one page shows it all.
+        A small CLIP of emoji is attacked on pictures, on captions and on both, and along a security curve; it is
+        hardened with tecoa, mat and mat+ and attacked again. A classifier of watch sensors is certified, by random
+        draws and by a design that holds without any chance of error, beside a sparse attack. One page shows it all.
         """
         with by_one_process():
             from crossguard.recipes.demo import DemoSettings, perform_demo

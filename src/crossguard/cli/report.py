@@ -22,19 +22,24 @@ def register(app: typer.Typer) -> None:
         figures: Annotated[
             Path | None, typer.Option(help="Also write every certified curve here, an SVG each.")
         ] = None,
+        tables: Annotated[
+            Path | None, typer.Option(help="A folder for every table of the page as CSV and as JSON.")
+        ] = None,
         imports: Imports = None,
         as_json: AsJson = False,
     ) -> None:
         """Write one self-contained page that compares runs, and print their tables.
 
-        For example: crossguard report runs/undefended runs/mat --out comparison.html
+        For example: crossguard report runs/undefended runs/mat --out comparison.html --tables comparison
         """
         with by_one_process():
             import_parts(imports or ())
-            from crossguard.report import report_runs, write_figures
+            from crossguard.report import export_runs, report_runs, write_figures
 
             page = report_runs(runs, out or runs[0] / "report.html")
             drawn = [] if figures is None else write_figures(runs, figures)
+            if tables is not None:
+                export_runs(runs, tables)
             print_tables(runs, as_json=as_json)
             if not as_json:
                 for path in (page, *drawn):

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from crossguard.extras import install
+
 _RATE = 16_000  # samples per second that the sound is brought to
 _WINDOW = 512  # samples per window of the MFCC: 32 ms
 _COMPLETE = 0.95  # share of the announced length below which a file counts as truncated
@@ -118,4 +120,4 @@ def _need(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"Clips need {module}: pip install 'crossguard[video]'.") from error
+        raise ModuleNotFoundError(f"Clips need {module}: {install('video')}") from error

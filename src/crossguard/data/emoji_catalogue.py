@@ -14,6 +14,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from crossguard.extras import install
+
 TONES = {
     0x1F3FB: "light",
     0x1F3FC: "medium light",
@@ -60,8 +62,7 @@ def need(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"The built-in emoji data need the package {module!r}, which is not installed: "
-            "pip install 'crossguard[demo]'"
+            f"The built-in emoji data need the package {module!r}, which is not installed: {install('demo')}"
         ) from error
 
 

@@ -15,6 +15,7 @@ from crossguard.data.pairs import OneToManyPairs
 from crossguard.data.reading import Reading, data_name, one_of_each, same_split, split_of_file, split_said
 from crossguard.data.rows_of import FILE, Columns, columns_of, splits_of
 from crossguard.data.shards import expand
+from crossguard.extras import install
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _BATCH = 64
@@ -135,7 +136,7 @@ def _parquet_rows(paths: Sequence[Path], columns: Columns) -> Iterator[dict[str,
     try:
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Parquet files need pyarrow: pip install 'crossguard[datasets]'.") from error
+        raise ModuleNotFoundError(f"Parquet files need pyarrow: {install('datasets')}") from error
     for path in paths:
         try:
             with parquet.ParquetFile(os.fspath(path)) as file:

@@ -10,14 +10,15 @@ from PIL import Image
 from crossguard.checks import some
 from crossguard.data.pairs import OneToManyPairs, evenly
 from crossguard.data.pictures import Picture
+from crossguard.notebook import Shown
 
 TEMPLATES = ("a photo of a {c}.",)
 PLACES = ("{c}", "{}")
 """Where a class name goes, as clip_benchmark and open_clip spell it."""
 
 
-@dataclass(frozen=True)
-class LabelledImages:
+@dataclass(frozen=True, repr=False)
+class LabelledImages(Shown):
     """Pictures with a class each, for zero-shot classification.
 
     Args:
@@ -48,6 +49,10 @@ class LabelledImages:
     templates: Sequence[str] = TEMPLATES
     notes: Sequence[str] = ()
     groups: Int64[np.ndarray, " images"] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def told(self) -> str:
+        """Return its name and size."""
+        return f"{self.name!r}, split={self.split!r}, {len(self.images):,} images, {len(self.classes):,} classes"
 
     def __post_init__(self) -> None:
         for name in ("images", "classes", "templates", "notes"):

@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from crossguard.data.pictures import Picture
+from crossguard.notebook import Shown
 
 Links = Int64[np.ndarray, "links 2"]
 
@@ -42,8 +43,8 @@ def linked(
     return numbers[:images], numbers[images:]
 
 
-@dataclass(frozen=True)
-class OneToManyPairs:
+@dataclass(frozen=True, repr=False)
+class OneToManyPairs(Shown):
     """Images and texts with every true link between them.
 
     One image may have many texts and one text many images; a link is a true pair, so that training on these pairs
@@ -78,6 +79,13 @@ class OneToManyPairs:
     text_kinds: Sequence[str] = ()
     notes: Sequence[str] = ()
     own_links: Int64[np.ndarray, "own 2"] | None = None
+
+    def told(self) -> str:
+        """Return its name and size."""
+        return (
+            f"{self.name!r}, split={self.split!r}, {len(self.images):,} images, {len(self.texts):,} texts, "
+            f"{len(self.links):,} links"
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(self.images))

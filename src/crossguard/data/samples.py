@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from crossguard.checks import some
+from crossguard.notebook import Shown
 
 
-@dataclass(frozen=True)
-class MultiModalSamples:
+@dataclass(frozen=True, repr=False)
+class MultiModalSamples(Shown):
     """Samples of several modalities, for classifiers (one label each) and segmenters (one mask each).
 
     Args:
@@ -37,6 +38,11 @@ class MultiModalSamples:
     classes: Sequence[str]
     groups: Int64[np.ndarray, " samples"]
     notes: Sequence[str] = ()
+
+    def told(self) -> str:
+        """Return its name and size."""
+        shapes = ", ".join(f"{name} {values.shape[1:]}" for name, values in self.modalities.items())
+        return f"{self.name!r}, split={self.split!r}, {len(self):,} samples of {shapes}, {len(self.classes)} classes"
 
     def __post_init__(self) -> None:
         if not self.modalities:

@@ -15,6 +15,7 @@ import numpy as np
 
 from crossguard.checks import check_whole, lookup
 from crossguard.data.samples import MultiModalSamples
+from crossguard.extras import install
 
 PEOPLE = {"train": (1, 2, 4, 5, 7, 8), "val": (3, 6), "test": (9, 10)}
 CLASSES = ("pendulum", "abduction", "forward elevation", "internal rotation", "external rotation", "trapezius", "row")
@@ -88,7 +89,7 @@ def _data_file() -> Path:
     # Found without importing the package, which would load scikit-learn.
     spec = find_spec("seglearn")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("The watch data come with the seglearn package: pip install 'crossguard[demo]'.")
+        raise ModuleNotFoundError(f"The watch data come with the seglearn package: {install('demo')}")
     return Path(spec.origin).parent / "data" / "watch_dataset.npy"
 
 

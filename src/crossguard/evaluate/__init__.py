@@ -7,7 +7,7 @@ from crossguard.evaluate.certified import certified_figures
 from crossguard.evaluate.examples import Example, Item
 from crossguard.evaluate.fingerprint import pairs_fingerprint, weights_fingerprint
 from crossguard.evaluate.labels import label_accuracy
-from crossguard.evaluate.measure import evaluate
+from crossguard.evaluate.measure import evaluate, threats_over
 from crossguard.evaluate.result import Figure, Outcome, Result
 from crossguard.evaluate.retrieval import METRICS, embedding_ranks, partner_ranks, recalls, retrieval_ranks
 from crossguard.evaluate.statistics import Estimate, NoInterval, Ratio, clustered_interval, wilson
@@ -43,6 +43,7 @@ __all__ = [
     "retrieval_ranks",
     "score_captions",
     "task_options",
+    "threats_over",
     "weights_fingerprint",
     "wilson",
 ]

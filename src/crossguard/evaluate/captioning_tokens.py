@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
+from crossguard.extras import install
+
 UTF8 = ("-Dfile.encoding=UTF-8",)
 """What makes Java read and write UTF-8 whatever the system's language."""
 
@@ -39,8 +41,7 @@ def package(module: str) -> Any:
         return import_module(f"pycocoevalcap.{module}")
     except ImportError as error:
         raise ImportError(
-            "Expected pycocoevalcap for the metrics of captions, but it is not installed: "
-            "pip install 'crossguard[captions]'"
+            f"Expected pycocoevalcap for the metrics of captions, but it is not installed: {install('captions')}"
         ) from error
 
 

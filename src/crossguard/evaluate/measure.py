@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from crossguard import __version__
+from crossguard.attacks.ball import is_empty
 from crossguard.attacks.base import Attack, frozen
 from crossguard.attacks.saved import Saved
 from crossguard.checks import WrongKind, check_whole, expanded
@@ -17,7 +19,7 @@ from crossguard.evaluate.examples import Example, load_examples, save_pictures
 from crossguard.evaluate.features import device_of, on_device
 from crossguard.evaluate.fingerprint import weights_fingerprint
 from crossguard.evaluate.result import Outcome, Result, section_of
-from crossguard.evaluate.sanity import warn_of_weak_attacks
+from crossguard.evaluate.sanity import warn_of_rising, warn_of_weak_attacks
 from crossguard.evaluate.statistics import read_estimates
 from crossguard.evaluate.store import open_store, refuse_differences
 from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
@@ -25,8 +27,8 @@ from crossguard.evaluate.tasks import TASKS, told_task
 from crossguard.memory import told_of_memory
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.progress import Reporter, Silent, shown
-from crossguard.runs import RunFolder, as_read_back, opened
-from crossguard.threat import ThreatModel
+from crossguard.runs import RunFolder, as_read_back, opened, safe_name
+from crossguard.threat import Budget, ThreatModel
 from crossguard.world import World, is_main, join
 
 RESULTS = "results"
@@ -40,7 +42,7 @@ def evaluate(
     *,
     task: str | None = None,
     attack: Attack | str | Mapping[str, Any] | Sequence[Any] | None = None,
-    threat: ThreatModel | None = None,
+    threat: ThreatModel | Sequence[ThreatModel] | None = None,
     modalities: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
@@ -71,7 +73,8 @@ def evaluate(
         attack: a name of the table, an attack, several of either (by the names that they have in tables), or None to
             measure clean only. Several attacks of one threat are compared: a model that withstands one and is broken by
             another gets a warning.
-        threat: what the attack may do; each of several attacks gets the budgets that it can use.
+        threat: what the attack may do; each of several attacks gets the budgets that it can use. Several threat models,
+            such as `threats_over` makes of lists, give a security curve; a budget of zero leaves its modality alone.
         modalities: also attack each modality alone.
         seed: seed of the attack, the same for every batch.
         batch_size: images or samples per batch; default: the task's. Attacks may look at a whole batch, so it belongs
@@ -109,7 +112,8 @@ def evaluate(
     asking = make_task(found, model, data, batch_size, options)
     attacks = _attacks(asking, attack, attack_options)
     name = str(label or getattr(model, "name", type(model).__name__))
-    wanted = list(_wanted(asking, name, attacks, threat, modalities=modalities, save_to=save_to))
+    threats = [threat] if isinstance(threat, ThreatModel) else list(threat or ())
+    wanted = list(_wanted(asking, name, attacks, threats, modalities=modalities, save_to=save_to))
     for each in wanted:
         asking.check(each.attack, each.threat)
         if each.save_to is not None:
@@ -122,7 +126,7 @@ def evaluate(
         result = _measured(asking, wanted, folder, how, examples=examples)
         compared = result
         if probe and attacks and not any(one.name == "adaptive" for one in attacks.values()):
-            compared = _probed(asking, attacks, threat, modalities, seed, device, bars, count=probe, options=options)
+            compared = _probed(asking, attacks, threats, modalities, seed, device, bars, count=probe, options=options)
         note = "" if compared is result else f" (first {probe} images)"
         return _with_warnings(result, compared, folder if world.main else None, note=note)
 
@@ -141,6 +145,8 @@ class _Wanted:
     """One attack within one part of the threat, or no attack: what is to be measured."""
 
     label: str
+    subject: str
+    attack_label: str | None
     part: str
     attack: Any
     threat: ThreatModel | None
@@ -183,48 +189,60 @@ def _wanted(
     task: Task,
     label: str,
     attacks: Mapping[str, Any],
-    threat: ThreatModel | None,
+    threats: Sequence[ThreatModel],
     *,
     modalities: bool,
     save_to: Path | str | None,
 ) -> Iterator[_Wanted]:
     folder = None if save_to is None else expanded(save_to)
     if not attacks:
-        if threat:
-            raise ValueError(f"Expected an attack for the threat ({threat}), but `attack` is None.")
+        if any(threats):
+            raise ValueError(f"Expected an attack for the threat ({threats[0]}), but `attack` is None.")
         if folder is not None:
             raise ValueError("Expected an attack whose findings go to `save_to`, but `attack` is None.")
-        yield _Wanted(label, "clean", None, None, None)
+        yield _Wanted(label, label, None, "clean", None, None, None)
         return
-    several = len(attacks) > 1
     for row, attack in attacks.items():
-        given = attack.threat if threat is None and isinstance(attack, Saved) else threat
-        if not given:
+        given = [attack.threat] if not threats and isinstance(attack, Saved) else threats
+        if not given or not all(given):
             raise ValueError(
-                f"Expected a threat model that says what attack {attack.name!r} may do, but got {given!r}: "
+                f"Expected a threat model that says what attack {attack.name!r} may do, but got {[*given, None][0]!r}: "
                 "for example ThreatModel(image=LInf(eps=2/255), text=WordEdits(words=1))."
             )
-        if several:
+        if len(given) > 1:
+            given = [rest for threat in given if (rest := without_zero(threat))]
+        if len(attacks) > 1:
             given = _usable(attack, given)
-        named = f"{label}, {row}" if several else label
-        parts = parts_of(given) if modalities else {part_name(given): given}
-        for part, limits in parts.items():
+        parts = dict.fromkeys(
+            (part, limits)
+            for threat in given
+            for part, limits in (parts_of(threat) if modalities else {part_name(threat): threat}).items()
+        )
+        alike = [part for part, _ in parts]
+        for part, limits in parts:
+            spelled = ", ".join(f"{name} {budget}" for name, budget in limits.items())
+            own, within = [row] * (len(attacks) > 1), [spelled] * (alike.count(part) > 1)
             at = folder
             if folder is not None:
-                at = folder.joinpath(*([row] if several else []), *([part] if len(parts) > 1 else []))
-            yield _Wanted(named, part, attack, limits, at)
+                at = folder.joinpath(*own, *map(safe_name, within), *([part] if len(set(alike)) > 1 else []))
+            yield _Wanted(", ".join([label, *own, *within]), label, row, part, attack, limits, at)
 
 
-def _usable(attack: Any, threat: ThreatModel) -> ThreatModel:
-    """Return the budgets of a threat that an attack can use."""
-    uses = getattr(attack, "uses", frozenset(threat))
-    usable = [modality for modality in threat if modality in uses]
-    if not usable:
+def without_zero(threat: ThreatModel) -> ThreatModel:
+    """Return a threat without the budgets that allow no change."""
+    return threat.only(*(name for name, budget in threat.items() if not is_empty(budget)))
+
+
+def _usable(attack: Any, threats: Sequence[ThreatModel]) -> list[ThreatModel]:
+    """Return the budgets of threats that an attack can use; threats that have none of them are left out."""
+    uses = getattr(attack, "uses", None)
+    usable = [threat.only(*(m for m in threat if uses is None or m in uses)) for threat in threats]
+    if not any(usable):
         raise ValueError(
-            f"Expected a budget for what attack {attack.name!r} can attack ({', '.join(sorted(uses))}), but got "
-            f"{threat!r}."
+            f"Expected a budget for what attack {attack.name!r} can attack ({', '.join(sorted(uses or ()))}), but got "
+            f"{threats[0]!r}."
         )
-    return threat.only(*usable)
+    return [threat for threat in usable if threat]
 
 
 def _measured(
@@ -250,8 +268,8 @@ def _measured(
             if world.main
             else {}
         )
-        for label in dict.fromkeys(part.label for part in parts):  # what one attack left is told before the next begins
-            mine = [place for place, part in enumerate(parts) if part.label == label]
+        for attack in dict.fromkeys(one.attack_label for one in wanted):  # one attack is summarised before the next
+            mine = [place for place, one in enumerate(wanted) if one.attack_label == attack]
             left = [place for place in mine if place not in outcomes]
             if left:
                 with told_of_memory(task.model, batch_size=task.batch_size):
@@ -272,6 +290,8 @@ def _settings(task: Task, one: _Wanted, facts: Mapping[str, Any], seed: int) -> 
         {
             "task": task.name,
             "label": one.label,
+            "subject": one.subject,
+            "attack_label": one.attack_label,
             "part": one.part,
             "model": task.model.name,
             "data": task.data.name,
@@ -375,7 +395,7 @@ def _pictures(run: RunFolder, part: Part) -> Path:
 def _probed(
     task: Task,
     attacks: Mapping[str, Any],
-    threat: ThreatModel | None,
+    threats: Sequence[ThreatModel],
     modalities: bool,
     seed: int,
     device: torch.device | str | None,
@@ -390,7 +410,7 @@ def _probed(
         task.data.head(count),
         task=task.name,
         attack={**both, "adaptive": task.make_attack("adaptive", {})},
-        threat=threat,
+        threat=threats or None,
         modalities=modalities,
         seed=seed,
         batch_size=task.batch_size,
@@ -402,27 +422,53 @@ def _probed(
 
 
 def _with_warnings(result: Result, compared: Result, run: RunFolder | None, *, note: str) -> Result:
-    """Return the result with warnings of attacks that another one of the same budget beats by far."""
+    """Return the result with warnings of attacks that another one of the same budget, or a smaller budget, beats."""
     told = list(result.outcomes)
-    for part in compared.parts:
-        here = {_row(outcome): outcome for outcome in compared.of(part)}
-        for row, found in warn_of_weak_attacks(here).items():
-            for place, old in enumerate(told):
-                alone = len({outcome.settings["label"] for outcome in told}) == 1
-                if old.part != part or not (alone or _row(old) == row):
-                    continue
-                new = tuple(f"{part}: {warning}{note}" for warning in found)
-                more = tuple(warning for warning in new if warning not in old.warnings)
-                if more:
-                    told[place] = replace(old, warnings=(*old.warnings, *more))
-                    if run is not None:
-                        run.summarise(RESULTS, old.section, told[place].summary())
+    found: dict[tuple[str, str], list[str]] = {}
+    for (part, _), here in _by_threat(compared).items():
+        for row, said in warn_of_weak_attacks(here).items():
+            found.setdefault((row, here[row].threat_key), []).extend(f"{part}: {warning}{note}" for warning in said)
+    for row in dict.fromkeys(str(outcome.settings["attack_label"]) for outcome in result):
+        for outcome, warning in warn_of_rising(result.of(attack=row).outcomes if result.attacked else ()):
+            found.setdefault((row, outcome.threat_key), []).append(f"{outcome.part}: {warning}")
+    for place, old in enumerate(told):
+        new = found.get((str(old.settings["attack_label"]), old.threat_key), [])
+        more = tuple(warning for warning in new if warning not in old.warnings)
+        if more:
+            told[place] = replace(old, warnings=(*old.warnings, *more))
+            if run is not None:
+                run.summarise(RESULTS, old.section, told[place].summary())
     return Result(tuple(told))
 
 
-def _row(outcome: Outcome) -> str:
-    """Return the name that an attack has among several."""
-    return str(outcome.settings["label"]).rpartition(", ")[2] if outcome.attacked else ""
+def _by_threat(result: Result) -> dict[tuple[str, str], dict[str, Outcome]]:
+    """Return outcomes by what was attacked within which budgets, then by the attack's label."""
+    found: dict[tuple[str, str], dict[str, Outcome]] = {}
+    for outcome in result:
+        if outcome.attacked:
+            found.setdefault((outcome.part, outcome.threat_key), {})[str(outcome.settings["attack_label"])] = outcome
+    return found
+
+
+def threats_over(threat: ThreatModel, budgets: Mapping[str, Sequence[Budget]]) -> list[ThreatModel]:
+    """Return a threat model with every combination of several budgets of its modalities, for a security curve.
+
+    Args:
+        threat: gives the target, and the budgets of modalities that are not named.
+        budgets: by modality, the budgets to go through.
+
+    Example:
+        >>> from crossguard.threat import LInf, WordEdits
+        >>> over = {"image": [LInf(0), LInf(2 / 255)], "text": [WordEdits(0), WordEdits(1)]}
+        >>> [str(threat) for threat in threats_over(ThreatModel(), over)][3]
+        'image: L-inf 2/255, text: 1 word (both sides)'
+    """
+    fixed = {name: [budget] for name, budget in threat.items()}
+    every: dict[str, Sequence[Budget]] = {**fixed, **budgets}
+    return [
+        ThreatModel(target=threat.target, **dict(zip(every, chosen, strict=True)))
+        for chosen in product(*every.values())
+    ]
 
 
 def parts_of(threat: ThreatModel) -> dict[str, ThreatModel]:

@@ -1,12 +1,18 @@
 """`Result`: everything a measurement says, for every task in the same shape."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from crossguard.evaluate.examples import Example
 from crossguard.evaluate.statistics import Estimate, Estimates, told, values_of
+from crossguard.extras import install
+from crossguard.notebook import Shown
+from crossguard.runs import as_read_back
+from crossguard.threat import ThreatModel
 
 Row = Mapping[str, Any]
 
@@ -32,8 +38,8 @@ class Figure(Estimate):
     threat: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Shown):
     """What one attack within one threat left of a model, or what it does without attack.
 
     Args:
@@ -56,6 +62,10 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def told(self) -> str:
+        """Return its section and size."""
+        return f"{self.section!r}, {len(self.rows):,} rows"
+
     @property
     def part(self) -> str:
         """What was attacked: a modality's name, "joint", or "clean"."""
@@ -65,6 +75,16 @@ class Outcome:
     def attacked(self) -> bool:
         """Whether there was an attack."""
         return self.settings["attack"] is not None
+
+    @property
+    def budgets(self) -> ThreatModel:
+        """What the attack was allowed."""
+        return ThreatModel.from_dict(self.settings["threat"] or {})
+
+    @property
+    def threat_key(self) -> str:
+        """Its budgets as one text, equal where they are equal."""
+        return json.dumps(self.settings["threat"], sort_keys=True)
 
     @property
     def section(self) -> str:
@@ -95,8 +115,8 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """One model on one data set: clean, and under every attack and threat that was asked for.
 
     Figures are in percent (scores of captions times 100).
@@ -151,26 +171,37 @@ class Result:
         return (*clean, *attacked)
 
     @property
+    def attacked(self) -> bool:
+        """Whether there was an attack."""
+        return any(outcome.attacked for outcome in self.outcomes)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """What was attacked, such as ("image", "text", "joint"); ("clean",) without attack."""
         return tuple(dict.fromkeys(outcome.part for outcome in self.outcomes))
 
-    def of(self, part: str | None = None, *, attack: str | None = None) -> "Result":
-        """Return the outcomes of a part, of an attack, or of both.
+    def of(self, part: str | None = None, *, attack: str | None = None, threat: ThreatModel | None = None) -> "Result":
+        """Return the outcomes of a part, of an attack, within a threat, or of several of these.
 
         Args:
             part: a name of `parts`; None: all.
             attack: an attack by its name, or by the label that it has where several were asked for; None: all.
+            threat: the budgets; None: all.
 
         Raises:
             ValueError: there are none.
         """
-        chosen = tuple(one for one in self.outcomes if part in (None, one.part) and _is_under(one, attack))
+        key = None if threat is None else json.dumps(as_read_back(threat.to_dict()), sort_keys=True)
+        chosen = tuple(
+            one
+            for one in self.outcomes
+            if part in (None, one.part) and _is_under(one, attack) and key in (None, one.threat_key)
+        )
         if not chosen:
             attacks = sorted({str(outcome.settings["attack"]) for outcome in self.outcomes})
             raise ValueError(
                 f"Expected one of the parts {', '.join(self.parts)} and of the attacks {', '.join(attacks)}, but got "
-                f"{part!r} and {attack!r}."
+                f"{part!r} and {attack!r}" + ("." if threat is None else f" within {threat}.")
             )
         return Result(chosen)
 
@@ -187,8 +218,8 @@ class Result:
 
     @property
     def robust(self) -> dict[str, float] | None:
-        """By metric, the figures under the widest part of the threat; of several attacks, under the one that leaves
-        least. None when nothing was attacked."""
+        """By metric, the figures under the widest part of the threat; of several attacks and budgets, under the one
+        that leaves least. None when nothing was attacked."""
         return self._least("robust")
 
     @property
@@ -244,6 +275,73 @@ class Result:
         """Return settings and figures of every outcome as JSON values, by section."""
         return {outcome.section: outcome.summary() for outcome in self.outcomes}
 
+    def told(self) -> str:
+        """Return model, data, headline figures and attacks."""
+        first, robust = self.outcomes[0], self.robust or {}
+        figures = [
+            f"{metric} {self.clean[metric]:.1f} clean" + (f", {robust[metric]:.1f} robust" if metric in robust else "")
+            for metric in first.about["headline"]
+            if metric in self.clean
+        ]
+        attacks = dict.fromkeys(str(o.settings.get("attack_label") or o.settings["attack"]) for o in self if o.attacked)
+        under = f" under {', '.join(attacks)}" if attacks else ""
+        model = first.settings.get("subject", first.settings["model"])
+        where = f"{model} on {first.settings['data']} ({first.settings['split']})"
+        count = f"{len(self)} outcome{'s' * (len(self) > 1)}{under}"
+        return "; ".join([f"{self.task}: {where}", *figures, count])
+
+    def to_frame(self) -> Any:
+        """Return every figure as a pandas DataFrame, one row each.
+
+        The columns say what was measured (`task`, `model`, `data`, `split`, `attack`, `part`, a column for the budget
+        of each modality, `seed`), which figure it is (`what`, `metric`, see `Figure`), and the figure itself (`value`,
+        `low`, `high`, `n`, `groups`), in percent.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError(
+                f"Expected pandas for a DataFrame, but it is not installed: {install('notebook')}"
+            ) from error
+        modalities = dict.fromkeys(name for outcome in self for name in outcome.budgets)
+        records = []
+        for place, outcome in enumerate(self):
+            for figure in outcome.figures:
+                clean = figure.part == "clean"
+                if clean and place:
+                    continue
+                budgets = {} if clean else outcome.budgets
+                settings = outcome.settings
+                records.append(
+                    {
+                        "task": settings["task"],
+                        "model": settings.get("subject", settings["model"]),
+                        "data": settings["data"],
+                        "split": settings["split"],
+                        "attack": None if clean else settings.get("attack_label") or settings["attack"],
+                        "part": figure.part,
+                        **{name: str(budgets[name]) if name in budgets else None for name in modalities},
+                        "seed": settings["seed"],
+                        "what": figure.what,
+                        "metric": figure.metric,
+                        "value": figure.value,
+                        "low": figure.low,
+                        "high": figure.high,
+                        "n": figure.n,
+                        "groups": figure.groups,
+                    }
+                )
+        return DataFrame.from_records(records)
+
+    def plots(self) -> list[Any]:
+        """Return plots, which notebooks show and `save` writes as SVG: security curves where several budgets were
+        measured, clean against robust of several attacks, else all headline figures with intervals."""
+        drawn: list[Any] = import_module("crossguard.report.notebook").result_plots(self)  # a higher room
+        return drawn
+
     def _least(self, what: str) -> dict[str, float] | None:
         found = [_defined(outcome, what) for outcome in self.widest if outcome.attacked and what in outcome.estimates]
         if not found:
@@ -253,12 +351,15 @@ class Result:
     def __str__(self) -> str:
         first = self.outcomes[0]
         settings, headline = first.settings, first.about["headline"]
-        said = [f"{self.settings.get('label', settings['model'])} on {settings['data']} ({settings['split']})"]
+        said = [f"{settings.get('subject', settings['model'])} on {settings['data']} ({settings['split']})"]
         said += [f"{metric} {self.clean[metric]:.1f} clean" for metric in headline if metric in self.clean]
+        several = len({outcome.threat_key for outcome in self.widest}) > 1
         for outcome in self.widest:
             if outcome.attacked:
                 left = _defined(outcome, "robust")
-                under = f"under {outcome.settings['attack']}"
+                under = f"under {outcome.settings.get('attack_label') or outcome.settings['attack']}"
+                if several:
+                    under += f" ({', '.join(str(budget) for budget in outcome.budgets.values())})"
                 said += [f"{metric} {left[metric]:.1f} {under}" for metric in headline if metric in left]
         return ", ".join(said)
 
@@ -270,7 +371,7 @@ def section_of(settings: Mapping[str, Any]) -> str:
 
 def _is_under(outcome: Outcome, attack: str | None) -> bool:
     """Whether an outcome is under an attack, given by its name or by its label among several; None: under any."""
-    return attack in (None, outcome.settings["attack"]) or str(outcome.settings["label"]).endswith(f", {attack}")
+    return attack in (None, outcome.settings["attack"], outcome.settings.get("attack_label"))
 
 
 def _defined(outcome: Outcome, what: str) -> dict[str, float]:

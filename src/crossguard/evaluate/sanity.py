@@ -21,6 +21,7 @@ from crossguard.data import PairBatch
 from crossguard.evaluate.examples import spread_evenly
 from crossguard.evaluate.result import Outcome
 from crossguard.models import Defended, VisionLanguageModel
+from crossguard.threat import ThreatModel
 
 FEWEST = 8
 """Fewer items than this say nothing about what a model ignores."""
@@ -210,3 +211,51 @@ def warn_of_weak_attacks(outcomes: Mapping[str, Outcome]) -> dict[str, list[str]
                     f"the same budget: judge by {strongest}."
                 )
     return found
+
+
+def warn_of_rising(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, str]]:
+    """Return outcomes with a warning that more is left than within a smaller budget, which they include.
+
+    An attack that searched well would find the smaller budget's answer too. Differences within half of the interval
+    of the smaller budget's figure are not told.
+
+    Args:
+        outcomes: of one model under one attack within several budgets.
+    """
+    found = []
+    for larger in outcomes:
+        inner = [one for one in outcomes if one is not larger and _within(one.budgets, larger.budgets)]
+        for metric in larger.about["headline"]:
+            left = larger.estimates.get("robust", {}).get(metric)
+            others = [
+                (figure, one)
+                for one in inner
+                if (figure := one.estimates.get("robust", {}).get(metric)) is not None and figure.high is not None
+            ]
+            if left is None or not others:
+                continue
+            least, smaller = min(others, key=lambda pair: pair[0].value)
+            if least.high is not None and left.value > (least.value + least.high) / 2:
+                named = metric.upper() if "@" in metric else metric
+                found.append(
+                    (
+                        larger,
+                        f"{named} is {left.value:.1f} % here and {least.value:.1f} % within less ({smaller.budgets}): "
+                        "the attack has not converged; give it more steps or restarts.",
+                    )
+                )
+    return found
+
+
+def _within(small: ThreatModel, large: ThreatModel) -> bool:
+    """Whether a threat allows no more than another, budget by budget of the same kind."""
+    if set(small) != set(large) or small.target != large.target or small == large:
+        return False
+    return all(
+        type(budget) is type(large[name])
+        and all(
+            value == other if isinstance(value, tuple | str) else value <= other
+            for value, other in zip(vars(budget).values(), vars(large[name]).values(), strict=True)
+        )
+        for name, budget in small.items()
+    )

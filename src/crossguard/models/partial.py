@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from crossguard.checks import WrongKind, some, visible
+from crossguard.extras import install
 from crossguard.models.open_clip import rename_open_clip
 from crossguard.models.originals import choose_weights, read_weights, without
 
@@ -80,7 +81,7 @@ def with_adapters(base: Any, folder: Path) -> Any:
     try:
         from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
-        raise ValueError('Expected PEFT for a folder of adapters: pip install "crossguard[lora]".') from error
+        raise ValueError(f"Expected PEFT for a folder of adapters: {install('lora')}") from error
     made = copy.deepcopy(base)
     network = _network(made)
     state = read_weights(folder / choose_weights((entry.name for entry in folder.iterdir()), where=folder))

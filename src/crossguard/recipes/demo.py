@@ -19,6 +19,10 @@ from crossguard.threat import LInf, ThreatModel, WordEdits
 from crossguard.training import train
 
 DEFENCES = ("tecoa", "mat", "mat+")
+CURVE = tuple(level / 255 for level in (1, 2, 4))
+"""L-inf budgets of the security curve, which the undefended model and the last defence are drawn along."""
+ATTACKED = (0, 4, 8, 12)
+"""Replaced time steps of each sensor that the sparse attack beside the certificate is allowed."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,18 @@ def perform_demo(
             model = (
                 load_model("emoji-clip") if label == "emoji-clip" else _hardened(label, settings, run, threat, progress)
             )
-            evaluate(
-                model,
-                test,
-                attack="sga",
-                threat=threat,
-                modalities=True,
-                seed=settings.seed,
-                label=label,
-                run=run,
-                progress=progress,
-                device=device,
-            )
-        certify = [f"draws={settings.draws}", f"seed={settings.seed}", f"train.steps={settings.sensor_steps}"]
+            asked: dict[str, Any] = {"seed": settings.seed, "run": run, "progress": progress, "device": device}
+            evaluate(model, test, attack="sga", threat=threat, modalities=True, label=label, **asked)
+            if label in ("emoji-clip", DEFENCES[-1]):
+                curve = [ThreatModel(image=LInf(eps=eps)) for eps in CURVE]
+                evaluate(model, test, attack="apgd", threat=curve, label=label, examples=0, **asked)
+        vectors = ", ".join(f"{{accelerometer: {r}, gyroscope: {r}}}" for r in ATTACKED)
+        certify = [
+            *(f"draws={settings.draws}", f"seed={settings.seed}", f"train.steps={settings.sensor_steps}"),
+            "data.options.stride=768",  # every sixth window: attacks cost more than certificates
+            "beside=[fixed]",
+            f"attack={{vectors: [{vectors}], options: {{placement: gradient, rounds: 1, steps: 10}}}}",
+        ]
         perform_certify(the_recipe(read_recipe("watch-certify", certify), CertifyRecipe), run, progress=progress)
         page = report_runs([run.path], run.path / "report.html")
         run.finish()

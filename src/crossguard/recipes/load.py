@@ -157,7 +157,22 @@ def parse_recipe(values: Mapping[str, Any], *, source: str) -> AnyRecipe:
         return TypeAdapter[Any](Recipe).validate_python(values)
     except ValidationError as error:
         schema = VERBS[values["verb"]]
-        raise RecipeError(source, [_explain(problem, schema) for problem in error.errors()]) from None
+        told = [_explain({**problem, "loc": _as_written(problem["loc"], values)}, schema) for problem in error.errors()]
+        raise RecipeError(source, list(dict.fromkeys(told))) from None
+
+
+def _as_written(loc: Sequence[Any], values: Any) -> list[Any]:
+    """Return the path of a mistake as the recipe spells it: a place in a list only where the recipe has a list."""
+    path = [loc[0]]  # the verb
+    for part in loc[1:]:
+        if isinstance(part, int) and not isinstance(values, list):
+            continue
+        path.append(part)
+        if isinstance(values, list):
+            values = values[part] if isinstance(part, int) and part < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, dict) else None
+    return path
 
 
 def _explain(problem: Any, schema: type[BaseModel]) -> str:

@@ -24,6 +24,7 @@ from crossguard.recipes.schema import (
     AugmentationSource,
     AugmentRecipe,
     CertifyRecipe,
+    Checkpoint,
     Data,
     EvaluateRecipe,
     StudyRecipe,
@@ -95,6 +96,7 @@ def _evaluate(recipe: EvaluateRecipe) -> Iterator[str]:
     yield from _data(recipe.data, "data", task.reads)
     yield from _task_options(recipe, task)
     yield from _model(recipe.model, *task.models)
+    yield from _checkpoints(recipe.models, *task.models)
     for key, attack in asked:
         yield from _attack(ATTACKS, attack, key)
         if task.of_samples and attack.name in ATTACKS and not ATTACKS[attack.name].samples:
@@ -113,11 +115,7 @@ def _table(recipe: TableRecipe) -> Iterator[str]:
     yield from _row(TASKS, recipe.task, "task")
     for name, data in recipe.sets.items():
         yield from _data(data, f"sets.{name}", "images")
-    for name, model in recipe.models.items():
-        if not Path(model.source).is_file():
-            yield from (f"models.{name}: {told}" for told in _model(model.source, "vision-language", adapters=True))
-        if model.base is not None:
-            yield from (f"models.{name}.base: {told}" for told in _model(model.base, "vision-language"))
+    yield from _checkpoints(recipe.models, "vision-language")
     yield from _attack(ATTACKS, recipe.attack, "attack")
     if recipe.attack.name in ATTACKS and not ATTACKS[recipe.attack.name].samples:
         yield f"attack.name: expected one on labelled pictures, such as auto-attack, but got {recipe.attack.name!r}"
@@ -125,6 +123,14 @@ def _table(recipe: TableRecipe) -> Iterator[str]:
         if TASKS[recipe.task].reads != "images":
             yield f"task: expected one of labelled images, but {recipe.task!r} reads {TASKS[recipe.task].reads}"
         yield from _task_options(recipe, TASKS[recipe.task])
+
+
+def _checkpoints(models: Mapping[str, Checkpoint], *kinds: str) -> Iterator[str]:
+    for name, model in models.items():
+        if not Path(model.source).is_file():
+            yield from (f"models.{name}: {told}" for told in _model(model.source, *kinds, adapters=True))
+        if model.base is not None:
+            yield from (f"models.{name}.base: {told}" for told in _model(model.base, *kinds))
 
 
 def _task_options(recipe: EvaluateRecipe | TableRecipe, task: type[Task]) -> Iterator[str]:
@@ -138,11 +144,12 @@ def _task_options(recipe: EvaluateRecipe | TableRecipe, task: type[Task]) -> Ite
 
 
 def _threat(recipe: EvaluateRecipe, asked: Collection[Attack]) -> Iterator[str]:
-    threat = recipe.threat.build() or None
+    threats = recipe.threat.build()
     if not asked:
-        if threat is not None:
-            yield f"threat: expected an attack that uses it ({threat}), but the recipe has none"
+        if threats:
+            yield f"threat: expected an attack that uses it ({threats[0]}), but the recipe has none"
         return
+    threat = threats[-1] if threats else None
     for attack in asked:
         if attack.name == "saved" and threat is None:
             continue  # its set was made within one
@@ -153,12 +160,15 @@ def _threat(recipe: EvaluateRecipe, asked: Collection[Attack]) -> Iterator[str]:
             yield f"threat: expected a threat model that says what attack {attack.name!r} may do, but got none"
             continue
         used = [modality for modality in threat if modality in built.uses]
-        given = threat.only(*used) if used and recipe.attacks else threat
-        try:
-            check_budgets(built, given)
-            built.budgets(given)
-        except ValueError as error:
-            yield f"threat: {_said(error)}"
+        told: set[str] = set()
+        for each in threats:
+            given = each.only(*used) if used and recipe.attacks else each
+            try:
+                check_budgets(built, given)
+                built.budgets(given)
+            except ValueError as error:
+                told.add(f"threat: {_said(error)}")
+        yield from sorted(told)
 
 
 def _cheaply_built(attack: Attack) -> Any:
@@ -301,8 +311,8 @@ def _sample_threat(recipe: EvaluateRecipe, task: type[Task]) -> Iterator[str]:
     row = None if recipe.attack is None else ATTACKS.get(recipe.attack.name)
     if row is not None and row.samples:
         wanted = " or ".join(f"`{SPELLED[kind]}`" for kind in row.takes if kind in SPELLED)
-        for name, budget in recipe.threat.modalities.items():
-            if not isinstance(budget.build(), row.takes):
+        for name, budgets in recipe.threat.modalities.items():
+            if not all(isinstance(budget.build(), row.takes) for budget in budgets):
                 yield f"threat.modalities.{name}: expected {wanted}, which attack {row.name!r} takes"
 
 

@@ -23,8 +23,8 @@ from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.schema import CertifyRecipe, Data, EvaluateRecipe, TableRecipe, TrainRecipe
-from crossguard.runs import RunFolder
+from crossguard.recipes.schema import CertifyRecipe, Checkpoint, Data, EvaluateRecipe, TableRecipe, TrainRecipe
+from crossguard.runs import RunFolder, safe_name
 from crossguard.training import train
 from crossguard.world import is_main
 
@@ -62,33 +62,58 @@ def choose_device(wanted: str | None) -> str:
     return wanted
 
 
-def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder | None, *, progress: Reporter) -> Result:
+def perform_evaluate(recipe: EvaluateRecipe, run: RunFolder | None, *, progress: Reporter) -> dict[str, Result]:
     """Measure a task as the recipe says; an interrupted run goes on where it stopped.
 
     Args:
         recipe: what to do.
         run: its run folder; None in all but the main one of several processes, which write nothing.
         progress: shows how it goes.
+
+    Returns:
+        By model, its result; the first is `recipe.model`.
     """
     task = TASKS.find(recipe.task)
     asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
     names = distinct_names([attack.name for attack in asked])
     attacks = {n: task.make_attack(a.name, a.options) for n, a in zip(names, asked, strict=True)}  # before the data
-    return evaluate(
-        load_model(recipe.model),
-        read_data(recipe.data, recipe.max_samples, reads=task.reads, progress=progress),
-        task=recipe.task,
-        attack=attacks or None,
-        threat=recipe.threat.build() or None if attacks else None,
-        modalities=recipe.modalities,
-        seed=recipe.seed,
-        batch_size=recipe.batch_size,
-        run=run,
-        progress=progress,
-        device=choose_device(recipe.device),
-        probe=recipe.probe,
-        save_to=recipe.save_to,
-        **recipe.options,
+    data = read_data(recipe.data, recipe.max_samples, reads=task.reads, progress=progress)
+    found = {}
+    models: list[tuple[str | None, Checkpoint]] = [(None, Checkpoint(source=recipe.model)), *recipe.models.items()]
+    for label, checkpoint in models:
+        model = load_checkpoint(checkpoint)
+        found[label or model.name] = evaluate(
+            model,
+            data,
+            task=recipe.task,
+            attack=attacks or None,
+            threat=recipe.threat.build() if attacks else None,
+            modalities=recipe.modalities,
+            seed=recipe.seed,
+            batch_size=recipe.batch_size,
+            label=label,
+            run=run,
+            progress=progress,
+            device=choose_device(recipe.device),
+            probe=recipe.probe,
+            save_to=_below(recipe.save_to, label),
+            **recipe.options,
+        )
+    return found
+
+
+def _below(folder: str | None, label: str | None) -> Path | None:
+    """Return the folder of a model's adversarial set: one of its own within for further models."""
+    return None if folder is None else Path(folder, *([safe_name(label)] if label else []))
+
+
+def load_checkpoint(checkpoint: Checkpoint) -> Any:
+    """Load a model with the parts that a recipe names."""
+    return load_model(
+        checkpoint.source,
+        base=checkpoint.base,
+        tokenizer=checkpoint.tokenizer,
+        preprocessing=checkpoint.preprocessing,
     )
 
 

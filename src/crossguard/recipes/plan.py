@@ -5,7 +5,7 @@ from typing import Any
 
 from crossguard.evaluate import TASKS
 from crossguard.evaluate.cost import Cost, Part, estimate_cost
-from crossguard.evaluate.measure import distinct_names, part_name, parts_of
+from crossguard.evaluate.measure import distinct_names, part_name, parts_of, without_zero
 from crossguard.evaluate.pass_cost import estimate_writing, estimate_zero_shot
 from crossguard.evaluate.task import make_task
 from crossguard.evaluate.tasks.zero_shot import ZeroShot
@@ -14,9 +14,9 @@ from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
 from crossguard.recipes.names import check_names
-from crossguard.recipes.perform import choose_device, read_data, read_pairs
+from crossguard.recipes.perform import choose_device, load_checkpoint, read_data, read_pairs
 from crossguard.recipes.schema import EvaluateRecipe, TableRecipe
-from crossguard.recipes.table import load_checkpoint, read_sets, table_threat
+from crossguard.recipes.table import read_sets, table_threat
 
 
 def plan_evaluate(recipe: EvaluateRecipe, *, progress: Reporter) -> Cost:
@@ -28,11 +28,19 @@ def plan_evaluate(recipe: EvaluateRecipe, *, progress: Reporter) -> Cost:
     """
     _check(recipe)
     task = TASKS.find(recipe.task)
-    threat = recipe.threat.build()
+    if recipe.models:
+        raise ValueError(f"Expected one model, whose cost can be told, but got {len(recipe.models) + 1}.")
+    within = recipe.threat.build()
     asked = recipe.attacks or ([] if recipe.attack is None else [recipe.attack])
     names = distinct_names([attack.name for attack in asked])
     attacks: dict[str, Any] = {n: task.make_attack(a.name, a.options) for n, a in zip(names, asked, strict=True)}
-    threats = parts_of(threat) if recipe.modalities else {part_name(threat): threat} if threat else {}
+    each = dict.fromkeys(
+        (part, limits)
+        for threat in map(without_zero, within)
+        for part, limits in (parts_of(threat) if recipe.modalities else {part_name(threat): threat}).items()
+        if limits
+    )
+    threats = {f"{part} ({limits})" if len(within) > 1 else part: limits for part, limits in each}
     how: dict[str, Any] = {"device": choose_device(recipe.device), "progress": progress}
     if recipe.task == "retrieval":
         return estimate_cost(
@@ -52,7 +60,7 @@ def plan_evaluate(recipe: EvaluateRecipe, *, progress: Reporter) -> Cost:
     model, data = load_model(recipe.model), read_data(recipe.data, recipe.max_samples, reads=task.reads)
     made = make_task(task, model, task.prepare(data), recipe.batch_size, recipe.options)
     for attack in attacks.values() or [None]:
-        made.check(attack, threat or None if attack is not None else None)
+        made.check(attack, None if attack is None or not within else within[-1])
     pictured = [one for one in threats.values() if "image" in one]
     if isinstance(made, WritingTask):
         return estimate_writing(made, attacks=attacks, threats=pictured, **how)

@@ -2,11 +2,12 @@
 
 import os.path
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from crossguard.evaluate.measure import threats_over
 from crossguard.threat import L2, EditKind, Elements, LInf, Patch, Target, ThreatModel, WordEdit, WordEdits
 
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
@@ -115,6 +116,10 @@ class TextBudget(_Section):
         "substitution"
     ]
 
+    def build(self) -> WordEdits:
+        """Return the value object that attacks take."""
+        return WordEdits(words=self.words, kinds=tuple(self.kinds))
+
 
 class Threat(_Section):
     """The threat model of a recipe; a modality left out is not attacked."""
@@ -129,23 +134,51 @@ class Threat(_Section):
         if self.image is not None:
             budgets["image"] = self.image.build()
         if self.text is not None:
-            budgets["text"] = WordEdits(words=self.text.words, kinds=tuple(self.text.kinds))
+            budgets["text"] = self.text.build()
         return ThreatModel(target=self.target, **budgets)
 
 
-class EvaluateThreat(Threat):
-    """The threat model of an evaluation, of images and texts or of the modalities of samples."""
+def _each(budget: object) -> object:
+    """Read `{eps: [0, 1/255]}` as `[{eps: 0}, {eps: 1/255}]`, and one budget as a list of it."""
+    if budget is None or isinstance(budget, list):
+        return budget
+    if isinstance(budget, dict):
+        for name, value in budget.items():
+            nested = isinstance(value, list) and bool(value) and isinstance(value[0], list)
+            if isinstance(value, list) and (name in _LISTED or (name == "patch" and nested)):
+                return [{**budget, name: one} for one in value]
+    return [budget]
 
+
+_LISTED = ("eps", "l2", "elements", "words")
+"""Numbers of budgets, of which a recipe may give several."""
+
+
+def _each_of(budgets: object) -> object:
+    return {name: _each(budget) for name, budget in budgets.items()} if isinstance(budgets, dict) else budgets
+
+
+class EvaluateThreat(_Section):
+    """The threat model of an evaluation, of images and texts or of the modalities of samples; lists give a curve."""
+
+    image: Annotated[list[ImageBudget] | None, Field(min_length=1), BeforeValidator(_each)] = None
+    text: Annotated[list[TextBudget] | None, Field(min_length=1), BeforeValidator(_each)] = None
+    target: Annotated[Target, Field(description="who is attacked in retrieval")] = "both"
     modalities: Annotated[
-        dict[str, SampleBudget], Field(description="of samples: {accelerometer: {eps: 0.02}, ...}")
+        dict[str, Annotated[list[SampleBudget], Field(min_length=1)]],
+        BeforeValidator(_each_of),
+        Field(description="of samples: {accelerometer: {eps: 0.02}, ...}"),
     ] = Field(default_factory=dict)
 
-    def build(self) -> ThreatModel:
-        """Return the value object that attacks take."""
-        if self.modalities:
-            budgets: dict[str, Any] = {name: budget.build() for name, budget in self.modalities.items()}
-            return ThreatModel(**budgets)
-        return super().build()
+    def build(self) -> list[ThreatModel]:
+        """Return the value objects that attacks take: every combination of the budgets."""
+        given: dict[str, Sequence[Any]] = dict(self.modalities)
+        given |= {} if self.image is None else {"image": self.image}
+        given |= {} if self.text is None else {"text": self.text}
+        if not given:
+            return []
+        built = {name: [budget.build() for budget in budgets] for name, budgets in given.items()}
+        return threats_over(ThreatModel(target=self.target), built)
 
 
 class Data(_Section):
@@ -193,29 +226,6 @@ class _Recipe(_Section):
     max_samples: Annotated[Positive | None, Field(description="take only the first so many images or samples")] = None
 
 
-class EvaluateRecipe(_Recipe):
-    """One model on one task, clean and robust."""
-
-    verb: Literal["evaluate"]
-    task: Annotated[str, Field(description="`crossguard list tasks`")] = "retrieval"
-    options: Annotated[Options, Field(description="the task's own settings, as `rerank` of retrieval")] = Field(
-        default_factory=dict
-    )
-    model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
-    data: Data
-    attack: Attack | None = None
-    attacks: Annotated[list[Attack], Field(description="several attacks, each a row of one table")] = Field(
-        default_factory=list
-    )
-    threat: EvaluateThreat = Field(default_factory=EvaluateThreat)
-    probe: Annotated[
-        Count, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
-    ] = 0
-    save_to: Annotated[Place | None, Field(description="new folder for adversarial pictures and texts")] = None
-    modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
-    batch_size: Annotated[Positive | None, Field(description="attacked together; default: the task's")] = None
-
-
 class Checkpoint(_Section):
     """A model, and where the parts come from that its files lack."""
 
@@ -228,6 +238,33 @@ class Checkpoint(_Section):
 def _checkpoint(value: object) -> object:
     """Read `fare2: FOLDER` as `fare2: {source: FOLDER}`."""
     return {"source": value} if isinstance(value, str) else value
+
+
+class EvaluateRecipe(_Recipe):
+    """One model on one task, clean and robust."""
+
+    verb: Literal["evaluate"]
+    task: Annotated[str, Field(description="`crossguard list tasks`")] = "retrieval"
+    options: Annotated[Options, Field(description="the task's own settings, as `rerank` of retrieval")] = Field(
+        default_factory=dict
+    )
+    model: Annotated[Place, Field(description="shipped name, folder, or hub id")]
+    models: Annotated[
+        dict[str, Annotated[Checkpoint, BeforeValidator(_checkpoint)]],
+        Field(description="further models, each a row by its name here: {mat: FOLDER}"),
+    ] = Field(default_factory=dict)
+    data: Data
+    attack: Attack | None = None
+    attacks: Annotated[list[Attack], Field(description="several attacks, each a row of one table")] = Field(
+        default_factory=list
+    )
+    threat: EvaluateThreat = Field(default_factory=EvaluateThreat)
+    probe: Annotated[
+        Count, Field(description="warn if `adaptive` does far better on the first so many images; 0: no")
+    ] = 0
+    save_to: Annotated[Place | None, Field(description="new folder for adversarial pictures and texts")] = None
+    modalities: Annotated[bool, Field(description="also attack each modality alone")] = True
+    batch_size: Annotated[Positive | None, Field(description="attacked together; default: the task's")] = None
 
 
 class TableRecipe(_Recipe):

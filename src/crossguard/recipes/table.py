@@ -8,12 +8,11 @@ from typing import Any
 
 from crossguard.evaluate import TASKS, evaluate
 from crossguard.evaluate.statistics import Estimate
-from crossguard.models import load_model
 from crossguard.progress import Reporter
-from crossguard.recipes.perform import choose_device, read_data
-from crossguard.recipes.schema import Checkpoint, TableRecipe
+from crossguard.recipes.perform import choose_device, load_checkpoint, read_data
+from crossguard.recipes.schema import TableRecipe
 from crossguard.runs import RunFolder
-from crossguard.threat import LInf, ThreatModel, WordEdits
+from crossguard.threat import LInf, ThreatModel
 
 CLEAN, MEAN = "clean", "mean"
 
@@ -52,29 +51,29 @@ def perform_table(recipe: TableRecipe, run: RunFolder | None, *, progress: Repor
     task = TASKS.find(recipe.task)
     metric = task.headline[0]
     sets = read_sets(recipe, progress=progress)
+    threats = {spell_budget(eps): table_threat(recipe, eps) for eps in recipe.eps}
     cells: list[Cell] = []
     for row, checkpoint in recipe.models.items():
         model = load_checkpoint(checkpoint)
         for column, data in sets.items():
-            for eps in recipe.eps:
-                result = evaluate(
-                    model,
-                    data,
-                    task=recipe.task,
-                    attack={recipe.attack.name: task.make_attack(recipe.attack.name, recipe.attack.options)},
-                    threat=table_threat(recipe, eps),
-                    modalities=False,
-                    label=f"{row} on {column} at {spell_budget(eps)}",
-                    seed=recipe.seed,
-                    batch_size=recipe.batch_size,
-                    run=run,
-                    progress=progress,
-                    device=choose_device(recipe.device),
-                    **recipe.options,
-                )
-                for budget, what in ((CLEAN, "clean"), (spell_budget(eps), "robust")):
-                    if budget != CLEAN or eps == recipe.eps[0]:
-                        cells.append(_cell(row, column, budget, _defined(result.figure(what, metric), column)))
+            result = evaluate(
+                model,
+                data,
+                task=recipe.task,
+                attack={recipe.attack.name: task.make_attack(recipe.attack.name, recipe.attack.options)},
+                threat=list(threats.values()),
+                label=row if len(sets) == 1 else f"{row} on {column}",
+                seed=recipe.seed,
+                batch_size=recipe.batch_size,
+                run=run,
+                progress=progress,
+                device=choose_device(recipe.device),
+                **recipe.options,
+            )
+            cells.append(_cell(row, column, CLEAN, _defined(result.figure("clean", metric), column)))
+            for budget, threat in threats.items():
+                figure = result.of(threat=threat).figure("robust", metric)
+                cells.append(_cell(row, column, budget, _defined(figure, column)))
         cells += _means(row, [cell for cell in cells if cell.model == row])
     if run is not None:
         run.summarise("table", recipe.task, {"metric": metric, "cells": [vars(cell) for cell in cells]})
@@ -94,18 +93,8 @@ def table_threat(recipe: TableRecipe, eps: float) -> ThreatModel:
     """Return what a table's attack may do at one budget."""
     budgets: dict[str, Any] = {"image": LInf(eps)}
     if recipe.text is not None:
-        budgets["text"] = WordEdits(recipe.text.words, tuple(recipe.text.kinds))
+        budgets["text"] = recipe.text.build()
     return ThreatModel(**budgets)
-
-
-def load_checkpoint(checkpoint: Checkpoint) -> Any:
-    """Load a model with the parts that a recipe names."""
-    return load_model(
-        checkpoint.source,
-        base=checkpoint.base,
-        tokenizer=checkpoint.tokenizer,
-        preprocessing=checkpoint.preprocessing,
-    )
 
 
 def spell_budget(eps: float) -> str:

@@ -4,6 +4,7 @@ from crossguard.report.certificates import certificate_entry, certificate_view, 
 from crossguard.report.page import render_report, write_report
 from crossguard.report.runs import (
     certificate_table,
+    export_runs,
     print_certificates,
     print_results,
     report_runs,
@@ -23,6 +24,7 @@ __all__ = [
     "certificate_table",
     "certificate_view",
     "early_view",
+    "export_runs",
     "print_certificates",
     "print_results",
     "render_report",

@@ -10,9 +10,9 @@ from crossguard.checks import expanded
 from crossguard.evaluate.examples import Example, load_examples
 from crossguard.evaluate.statistics import read_estimates, read_figure
 from crossguard.report.differences import differences
-from crossguard.report.groups import Group, grouped
-from crossguard.report.views import Difference, ResultView, RunView
-from crossguard.report.words import ONE_SET, OWN_SETS, flat
+from crossguard.report.groups import Group, grouped, rows_of
+from crossguard.report.views import ONE_SET, Difference, ResultView, RunView
+from crossguard.report.words import OWN_SETS, flat
 from crossguard.runs import RunFolder
 from crossguard.threat import ThreatModel
 
@@ -57,6 +57,11 @@ def result_views(runs: Sequence[RunFolder]) -> list[ResultView]:
     return [_result_view(group, found.get(place)) for place, group in enumerate(groups)]
 
 
+def views_of(entries: Sequence[Mapping[str, Any]]) -> list[ResultView]:
+    """Return rows of results that no run holds, without examples and comparisons."""
+    return [_result_view(group, None) for group in rows_of([(None, entries)])]
+
+
 def _result_view(group: Group, difference: Difference | None) -> ResultView:
     widest = group.widest
     about, settings = widest["about"], {name: widest[name] for name in ("task", "data", "split", "attack", "seed")}
@@ -66,6 +71,8 @@ def _result_view(group: Group, difference: Difference | None) -> ResultView:
     }
     return ResultView(
         **settings,
+        facts=group.facts,
+        budgets=ThreatModel.from_dict(widest["threat"] or {}),
         heading=about["heading"],
         label=group.name,
         samples=about["samples"],
@@ -106,7 +113,7 @@ def _threat(entry: Mapping[str, Any]) -> str:
 def _examples(group: Group) -> tuple[Example, ...]:
     """Return the examples of the last result under the most modalities that has any."""
     shown = [entry for entry in group.entries if entry["examples"]]
-    if not shown:
+    if not shown or group.run is None:
         return ()
     entry = max(reversed(shown), key=lambda entry: len(entry["threat"] or ()))
     path = group.run.file("examples", entry["task"], entry["label"], f"{entry['part']}.npz")

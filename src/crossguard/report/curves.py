@@ -7,6 +7,7 @@ from math import gcd
 from crossguard.certify.units import plural
 from crossguard.report.figures import Label, radius_text
 from crossguard.report.views import CertificateView, CurveView
+from crossguard.report.words import spread
 
 METRIC_NAMES = {
     "accuracy": "Certified accuracy",
@@ -21,11 +22,13 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Dot:
-    """One radius vector of a line."""
+    """One radius vector of a line; `low` and `high` are the ends of its interval, None without."""
 
     x: float
     y: float
     tip: str
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,21 @@ def _chart(view: CertificateView, curve: CurveView, metric: str, *, width: float
     step = (right - left) / max(1, len(texts) - 1)
     places = [round(left + i * step, 2) for i in range(len(texts))]
 
+    def y(share: float) -> float:
+        return round(base - share * (base - top), 2)
+
+    def placed(x: float, value: float, tip: str, name: str, place: int) -> Dot:
+        figure = view.figure(name, metric, place)
+        if figure is None or figure.interval is None:
+            return Dot(x, y(value), tip)
+        low, high = (y(end / 100) for end in figure.interval)
+        return Dot(x, y(value), f"{tip} ({spread(figure)})", low, high)
+
     def line(name: str, values: Sequence[float | None], *, title: str = "", bridged: bool = False) -> Line:
         title = title or name
         dots = [
-            None
-            if value is None
-            else Dot(x, round(base - value * (base - top), 2), f"{title}, r = {text}: {100 * value:.1f} %")
-            for x, value, text in zip(places, values, texts, strict=True)
+            None if value is None else placed(x, value, f"{title}, r = {text}: {100 * value:.1f} %", name, place)
+            for place, (x, value, text) in enumerate(zip(places, values, texts, strict=True))
         ]
         pieces: list[list[str]] = [[]]
         for dot in dots:

@@ -7,16 +7,18 @@ import numpy as np
 
 from crossguard.evaluate.statistics import Estimate, bootstrap_figure
 from crossguard.evaluate.tasks import TASKS
-from crossguard.report.groups import Entry, Group
+from crossguard.report.groups import Entry, Group, beside
 from crossguard.report.views import Difference
 from crossguard.runs import RunFolder
 
 
 def differences(groups: Sequence[Group]) -> dict[int, Difference]:
-    """Return, by place of a row, how it differs from the first row of the same task on the same data.
+    """Return, by place of a row, how it differs from another row of the same task on the same data.
 
-    Columns that both rows have are compared; clean figures of the same weights are the same, and are left out. Of a
-    task that is not in the table (one of somebody's own that was not imported) nothing is compared.
+    That is the first row under the same attack within the same budgets, or else the first within the same budgets; of a
+    row without attack the first row of all. Columns that both rows have are compared; clean figures of the same weights
+    are the same, and are left out. Of a task that is not in the table (one of somebody's own that was not imported)
+    nothing is compared.
 
     Args:
         groups: the rows of the tables.
@@ -28,8 +30,9 @@ def differences(groups: Sequence[Group]) -> dict[int, Difference]:
         entry = group.entries[0]
         if entry["task"] not in TASKS:
             continue
-        reference = first.setdefault(_judged(entry), group)
-        if reference is group:
+        reference = next((other for key in _alike(group) if (other := first.setdefault(key, group)) is not group), None)
+        first.setdefault(_judged(entry), group)
+        if reference is None:
             continue
         mine, others = group.columns, reference.columns
         if _weights(entry) == _weights(reference.entries[0]):
@@ -40,8 +43,18 @@ def differences(groups: Sequence[Group]) -> dict[int, Difference]:
             if column in others and (more := rows.more((group.run, result), (reference.run, others[column][0]), side))
         }
         if columns:
-            found[place] = Difference(reference.name, columns)
+            found[place] = Difference(beside(group, reference), columns)
     return found
+
+
+def _alike(group: Group) -> list[str]:
+    """Return what a row and the one that it is compared with have in common, the most first."""
+    widest = group.widest
+    within = dict(widest["threat"] or {})
+    attack = [widest["attack"], widest.get("attack_label"), widest["attack_options"]]
+    judged = _judged(group.entries[0])
+    anywhere = [judged] if widest["threat"] is None else []
+    return [repr([judged, within, attack]), repr([judged, within]), *anywhere]
 
 
 def _weights(entry: Entry) -> str:
@@ -60,7 +73,9 @@ class _Rows:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
 
-    def more(self, mine: tuple[RunFolder, Entry], other: tuple[RunFolder, Entry], side: str) -> dict[str, Estimate]:
+    def more(
+        self, mine: tuple[RunFolder | None, Entry], other: tuple[RunFolder | None, Entry], side: str
+    ) -> dict[str, Estimate]:
         """Return, by metric, how much more one result has on a side than another."""
         if "draws" in mine[1]["about"]:
             return _resampled(mine[1], other[1], side)
@@ -69,7 +84,8 @@ class _Rows:
         found = {metric: ratio.minus(others[metric]) for metric, ratio in own.items() if metric in others}
         return {metric: figure for metric, figure in found.items() if figure is not None}
 
-    def _of(self, run: RunFolder, entry: Entry) -> list[Mapping[str, Any]]:
+    def _of(self, run: RunFolder | None, entry: Entry) -> list[Mapping[str, Any]]:
+        assert run is not None
         key = str(run.path)
         if key not in self._known:
             by_section: dict[str, list[Mapping[str, Any]]] = {}

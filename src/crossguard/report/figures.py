@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from crossguard.certify.units import plural
+from crossguard.report.colours import DARK, LIGHT, text_on
 from crossguard.report.views import CertificateView, ResultView
-from crossguard.report.words import column_name, columns_of, metric_title, spread
+from crossguard.report.words import column_name, columns_of, metric_title, rests_on, spread
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class BarChart:
     bars: tuple[Bar, ...]
     groups: tuple[Label, ...]
     ticks: tuple[Label, ...]
+    rests_on: str
 
 
 def bar_chart(views: Sequence[ResultView], metric: str, *, width: float = 500.0, height: float = 290.0) -> BarChart:
@@ -94,16 +96,19 @@ def bar_chart(views: Sequence[ResultView], metric: str, *, width: float = 500.0,
     ticks = tuple(
         Label(left - 6, round(base - value * scale, 2), (str(value),)) for value in range(0, most + 1, most // 4)
     )
-    return BarChart(metric_title(metric), width, height, left, base, tuple(bars), tuple(groups), ticks)
+    rests = rests_on(figure for found in figures for figure in found.values())
+    return BarChart(metric_title(metric), width, height, left, base, tuple(bars), tuple(groups), ticks, rests)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of radii; `strength` is its certified accuracy in [0, 1]."""
+    """One combination of radii; `strength` is its certified accuracy in [0, 1], `inks` the colours of its text: black
+    or white, in light and in dark."""
 
     x: float
     y: float
     strength: float
+    inks: tuple[str, str]
     text: str
     tip: str
 
@@ -160,6 +165,7 @@ def heat_map(
                     x=round(left + x * cell, 2),
                     y=round(top + y * tall, 2),
                     strength=round(share, 4),
+                    inks=(text_on(share, LIGHT), text_on(share, DARK)),
                     text=f"{100 * share:.0f}" if cell >= 22 and tall >= 16 else "",
                     tip=f"r = {at}: {100 * share:.1f} %{within} right and certified",
                 )

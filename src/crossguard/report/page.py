@@ -8,17 +8,21 @@ from typing import Any
 from crossguard import __version__
 from crossguard.checks import expanded
 from crossguard.evaluate.examples import Item
+from crossguard.report.answer import answers
 from crossguard.report.curves import along, curve_charts, legend, metric_name
+from crossguard.report.export import as_link, curve_records, figure_records, grid_records, overview_records
 from crossguard.report.figures import bar_chart, heat_map
 from crossguard.report.pictures import Album, amplified_difference
+from crossguard.report.plots import difference_forest, scatter_plots, security_plots
 from crossguard.report.sections import Section, sections
 from crossguard.report.templates import get_template
 from crossguard.report.views import CertificateView, ResultView, RunView, Word
-from crossguard.report.words import column_name, marked_words, missing_intervals, rests_on, spread
+from crossguard.report.words import column_name, marked_words, metric_title, missing_intervals, rests_on, spread
 from crossguard.runs import write_atomically
 
 _WIDE = 640
-
+_MANY = 12
+"""More rows than this get a table that can be sorted and filtered instead of bars."""
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Signs that a terminal would obey, where names hold them; tabs and ends of lines are none."""
 
@@ -70,21 +74,23 @@ def render_report(
     if not results and not certificates:
         raise ValueError("Expected results or certificates to report, but got none.")
     found = sections(results)
-    contents = [("settings", "Settings")]
-    contents += [(f"results-{place}", section.heading) for place, section in enumerate(found, 1)]
+    contents = [(f"results-{place}", section.heading) for place, section in enumerate(found, 1)]
     contents += [("certificates", "Certificates")] if certificates else []
-    contents += [("reading", "How to read it")]
+    contents += [("examples", "Examples")] if any(view.examples for view in results) else []
+    contents += [("reading", "How to read it"), ("settings", "Settings")]
     album = Album()
     page = get_template("page.html.j2", filters=_filters(album))
     shown = page.render(
         title=title,
         lede=list(lede) or _lede(found, certificates),
+        answers=answers(found, certificates),
         contents=contents,
         overview=_overview(settings, results, certificates),
         runs=settings,
         fact_names=list(dict.fromkeys(name for run in settings for name in run.facts)),
         sections=found,
         certificates=[(view, curve_charts(view), _maps(view)) for view in certificates],
+        many=_MANY,
         version=__version__,
     )
     if not album.left_out:
@@ -99,7 +105,16 @@ def render_report(
 def _filters(album: Album) -> dict[str, Callable[..., Any]]:
     return {
         "column_name": column_name,
+        "metric_title": metric_title,
         "charts": lambda section: [bar_chart(section.views, metric) for metric in section.headline],
+        "security": security_plots,
+        "scatter": scatter_plots,
+        "forest": difference_forest,
+        "records": figure_records,
+        "overview_records": overview_records,
+        "curve_records": curve_records,
+        "grid_records": grid_records,
+        "link": as_link,
         "worded": _worded,
         "pictures": lambda item, longest: _pictures(album, item, longest),
         "wide": lambda picture: album.add(picture, longest=_WIDE),
@@ -154,10 +169,15 @@ def _lede(found: Sequence[Section], certificates: Sequence[CertificateView]) -> 
     said = []
     for section in found:
         views = section.views
-        models = f"{len(views)} models" if len(views) > 1 else views[0].label
+        names = list(dict.fromkeys(view.model for view in views))
+        models = names[0] if len(names) == 1 else f"{len(names)} models"
         sets = _all_of(f"{view.samples} of {view.data} ({view.split})" for view in views)
-        attacks = _all_of(f"{view.attack}, {view.threat}" for view in views if view.attack)
-        said.append(f"{models} on {sets}" + (f", clean and attacked: {attacks}." if attacks else ", without attack."))
+        attacked = [view for view in views if view.attack]
+        attacks = _all_of(view.facts.get("attack", str(view.attack)) for view in attacked)
+        threats = list(dict.fromkeys(view.threat for view in attacked))
+        budgets = threats[0] if len(threats) == 1 else f"{len(threats)} combinations of budgets"
+        how = f"clean and under {attacks}: {budgets}" if attacked else "without attack"
+        said.append(f"{models} on {sets}, {how}.")
     said.extend(
         f"{view.label} certified on {view.samples:,} {'images' if view.of_pixels else 'samples'} of {view.data} "
         f"({view.split})."

@@ -12,6 +12,7 @@ from crossguard.report.certificates import certificate_views
 from crossguard.report.collect import open_runs, result_views, run_views
 from crossguard.report.curves import curve_charts, legend
 from crossguard.report.damage import told_of_damage
+from crossguard.report.export import every_table, write_tables
 from crossguard.report.page import write_report
 from crossguard.report.sections import sections
 from crossguard.report.tables import (
@@ -51,7 +52,7 @@ def report_runs(paths: Sequence[Path | str], target: Path | str, *, title: str |
         )
     return write_report(
         target,
-        title=title or ", ".join(view.name for view in settings),
+        title=title or _title([view.name for view in settings]),
         settings=settings,
         results=results,
         certificates=certificates,
@@ -107,6 +108,24 @@ def certificate_table(paths: Sequence[Path | str]) -> list[dict[str, Any]]:
 
 
 @told_of_damage
+def export_runs(paths: Sequence[Path | str], folder: Path | str) -> list[Path]:
+    """Write every table of the report on runs as CSV and as JSON.
+
+    Args:
+        paths: run folders.
+        folder: where; files of the same names are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: a folder holds no run, or an earlier version measured it.
+    """
+    runs = open_runs(paths)
+    return write_tables(folder, every_table(sections(result_views(runs)), certificate_views(runs)))
+
+
+@told_of_damage
 def print_results(paths: Sequence[Path | str], *, console: Console | None = None) -> None:
     """Print the tables of all tasks of runs; nothing when they measured none.
 
@@ -115,8 +134,9 @@ def print_results(paths: Sequence[Path | str], *, console: Console | None = None
     """
     console = console or Console()
     for section in sections(result_views(open_runs(paths))):
+        under = f" ({section.under})" if section.under else ""
         tables = {
-            f"{section.heading}, with 95 % intervals": section.figures(),
+            f"{section.heading}, with 95 % intervals{under}": section.figures(),
             "How often the attack succeeds; drops in points": section.success(),
             "Differences on the same samples in points, with 95 % intervals of the paired difference": (
                 section.differences()
@@ -147,6 +167,10 @@ def print_certificates(paths: Sequence[Path | str], *, console: Console | None =
         console.print(certificate_rich(view) if view.curve is None else curve_rich(view))
         for sentence in missing_intervals(view.every_figure):
             _say(sentence, console, style="dim")
+
+
+def _title(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} runs"
 
 
 def _say(sentence: str, console: Console, *, style: str = "") -> None:

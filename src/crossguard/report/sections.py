@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from crossguard.evaluate.statistics import Estimate
+from crossguard.report.groups import differing
 from crossguard.report.views import ResultView
 from crossguard.report.words import SUCCESS, columns_of, measure_title, metric_title, missing_intervals, rests_on
 
@@ -17,13 +18,15 @@ class Line:
 
     Args:
         name: the metric or measure; "" where it is that of the line above.
-        label: the model.
-        less: the model that it is compared with; "" where it is not.
+        label: the row's name.
+        row: the model, and the row's values of the facts that differ among rows.
+        less: the row that it is compared with; "" where it is not.
         figures: one per column of the table; None where one is not defined or was not measured.
     """
 
     name: str
     label: str
+    row: tuple[str, ...]
     less: str
     figures: tuple[Estimate | None, ...]
 
@@ -40,12 +43,37 @@ class FigureTable:
     Args:
         columns: what was attacked.
         lines: one per metric and model.
+        facts: what tells rows apart beside the model ("attack", "image", ...).
         signed: whether they are differences.
     """
 
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+    facts: tuple[str, ...] = ()
     signed: bool = False
+
+
+@dataclass(frozen=True)
+class OverviewLine:
+    """One row with all figures of the headline: the model and what differs, the figures, and the threat in words."""
+
+    row: tuple[str, ...]
+    figures: tuple[Estimate | None, ...]
+    threat: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A line per row of a section; `columns` holds (metric, what was attacked)."""
+
+    facts: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    lines: tuple[OverviewLine, ...]
+
+    @property
+    def threats(self) -> tuple[str, ...]:
+        """The threats of the lines, each once."""
+        return tuple(dict.fromkeys(line.threat for line in self.lines))
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,20 @@ class Section:
 
     heading: str
     views: tuple[ResultView, ...]
+
+    @cached_property
+    def facts(self) -> tuple[str, ...]:
+        """What tells the rows apart beside the model."""
+        return differing([view.facts for view in self.views])
+
+    @cached_property
+    def under(self) -> str:
+        """The attack and the budgets, where all rows have them in common, in words; "" without attack."""
+        attacked = [view for view in self.views if view.attack]
+        threats = {view.threat for view in attacked}
+        attacks = {view.facts.get("attack", view.attack) for view in attacked}
+        told = [f"attack {attack}" for attack in attacks if len(attacks) == 1]
+        return "; ".join([*told, *(threat for threat in threats if len(threats) == 1)])
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -145,13 +187,28 @@ class Section:
             Line(
                 name if place == 0 else "",
                 view.label,
+                (view.model, *(view.facts.get(fact, "") for fact in self.facts)),
                 view.difference.reference if signed and view.difference is not None else "",
                 tuple(row.get(column) for column in columns),
             )
             for name, rows in kept
             for place, (view, row) in enumerate(rows)
         )
-        return FigureTable(columns, lines, signed)
+        return FigureTable(columns, lines, self.facts, signed)
+
+    def overview(self) -> "Overview":
+        """Return every headline figure of a row in one line, to be sorted and filtered."""
+        pairs = [(metric, column) for metric in self.headline for column in self.columns]
+        used = [(m, c) for m, c in pairs if any(m in view.columns.get(c, {}) for view in self.views)]
+        lines = tuple(
+            OverviewLine(
+                (view.model, *(view.facts.get(fact, "") for fact in self.facts)),
+                tuple(view.columns.get(column, {}).get(metric) for metric, column in used),
+                view.threat,
+            )
+            for view in self.views
+        )
+        return Overview(("model", *self.facts), tuple(used), lines)
 
 
 def sections(views: Sequence[ResultView]) -> list[Section]:

@@ -21,6 +21,8 @@ def figure_rich(table: FigureTable) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("metric")
     shown.add_column("model")
+    for fact in table.facts:
+        shown.add_column(_text(fact))
     for column in (*map(column_name, table.columns), "n / groups"):
         shown.add_column(_text(column), justify="right", no_wrap=True)
     form = "{:+.1f}" if table.signed else "{:.1f}"
@@ -29,8 +31,9 @@ def figure_rich(table: FigureTable) -> Table:
             "" if figure is None else _text(form.format(figure.value), spread(figure, digits=0))
             for figure in line.figures
         ]
-        label = _text(line.label, f"less {line.less}" if line.less else "")
-        shown.add_row(_text(line.name), label, *cells, line.rests_on)
+        model, *facts = line.row
+        label = _text(model, f"less {line.less}" if line.less else "")
+        shown.add_row(_text(line.name), label, *map(_text, facts), *cells, line.rests_on)
     return shown
 
 
@@ -44,12 +47,14 @@ def result_records(views: Sequence[ResultView]) -> list[dict[str, Any]]:
     return [
         {
             "task": view.task,
-            "model": view.label,
+            "label": view.label,
+            "model": view.model,
             "data": view.data,
             "split": view.split,
             "samples": view.samples,
-            "attack": view.attack,
+            "attack": view.facts.get("attack", view.attack),
             "threat": view.threat,
+            "budgets": view.budgets.to_dict() if view.budgets else None,
             "seed": view.seed,
             "figures": {column: values_of(metrics) for column, metrics in view.columns.items()},
             "interval": {

@@ -1,11 +1,14 @@
 """The templates of reports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
 from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined, Template
 from jinja2.bccache import Bucket
+
+from crossguard.report.colours import DARK, LIGHT
+from crossguard.report.views import RunView
 
 
 class _Compiled(BytecodeCache):
@@ -40,4 +43,11 @@ def get_template(name: str, *, filters: Mapping[str, Callable[..., Any]]) -> Tem
         bytecode_cache=_COMPILED,
     )
     environment.filters.update(filters)
+    environment.tests["differs"] = _differs
+    environment.globals["colours"] = {"light": LIGHT, "dark": DARK}
     return environment.get_template(name)
+
+
+def _differs(name: str, runs: Sequence[RunView]) -> bool:
+    """Whether a fact has several values among runs."""
+    return len({run.facts.get(name, "") for run in runs}) > 1

@@ -9,7 +9,10 @@ from jaxtyping import Float
 from crossguard.certify.units import plural
 from crossguard.evaluate.examples import Example, Picture
 from crossguard.evaluate.statistics import Estimate
+from crossguard.threat import ThreatModel
 
+ONE_SET = ", one set"
+"""Ends the name of a column in which one set of images and texts is judged in both directions."""
 COLUMNS = ("clean", "image", "text", "joint")
 """The usual columns, in order; modalities of other names come between "text" and "joint"."""
 
@@ -58,7 +61,9 @@ class ResultView:
         notes: what a reader must know.
         warnings: signs that the figures say less than they seem to.
         examples: a few samples, under the widest attack.
-        difference: from the first row on the same data; None for that row itself.
+        difference: from another row on the same data within the same budgets, the first there is; None for that row.
+        facts: what may tell the row from others, by what it is: "model", "data", "attack", "image" (its budget), ...
+        budgets: the threat's budgets; empty without attack.
 
     Raises:
         ValueError: no clean column, or a figure that its interval does not hold.
@@ -81,6 +86,8 @@ class ResultView:
     warnings: Sequence[str] = ()
     examples: Sequence[Example] = ()
     difference: Difference | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    budgets: ThreatModel = field(default_factory=ThreatModel)
 
     def __post_init__(self) -> None:
         if "clean" not in self.columns:
@@ -89,6 +96,17 @@ class ResultView:
             low, high = figure.interval or (figure.value, figure.value)
             if not low - 1e-9 <= figure.value <= high + 1e-9:
                 raise ValueError(f"Expected low <= value <= high, but got {low}, {figure.value}, {high}.")
+
+    @property
+    def model(self) -> str:
+        """The model alone, which several rows may be of."""
+        return self.facts.get("model", self.label)
+
+    @property
+    def widest(self) -> str:
+        """What was attacked in the column under the most modalities; "clean" without attack."""
+        columns = [column for column in self.columns if not column.endswith(ONE_SET)]
+        return "joint" if "joint" in columns else columns[-1]
 
     @property
     def every_figure(self) -> list[Estimate | None]:

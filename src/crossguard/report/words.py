@@ -5,10 +5,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from crossguard.evaluate.statistics import Estimate
-from crossguard.report.views import COLUMNS, ResultView, Word
+from crossguard.report.views import COLUMNS, ONE_SET, ResultView, Word
 
-ONE_SET = ", one set"
-"""Ends the name of a column in which one set of images and texts is judged in both directions."""
 OWN_SETS = (
     "The attack looks at the whole gallery and makes three sets of images and texts. Each direction stands under its "
     "own: TR under the set found against images that ask for texts, IR under the one found against texts that ask for "

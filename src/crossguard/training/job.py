@@ -268,7 +268,10 @@ class Job:
     def _tracking(self) -> Iterator[None]:
         """Open and close the trackers; without any nothing happens."""
         if self.accelerator.log_with:
-            self.accelerator.init_trackers(f"tensorboard-{self.plan.row.name}")
+            folder = "tensorboard" in map(str, self.accelerator.log_with)
+            about = {} if folder else {"config": self.plan.settings}
+            name = f"tensorboard-{self.plan.row.name}" if folder else "crossguard"
+            self.accelerator.init_trackers(name, **about)
         try:
             yield
         finally:

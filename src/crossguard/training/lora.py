@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crossguard.checks import check_options, nearest, plain
+from crossguard.extras import install
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def add_lora(model: nn.Module, lora: Lora, *, within: Sequence[nn.Parameter], se
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError('Expected PEFT for `lora`, but it is not here: pip install "crossguard[lora]".') from error
+        raise ValueError(f"Expected PEFT for `lora`, but it is not here: {install('lora')}") from error
     names = _linear_layers(model, {id(parameter) for parameter in within})
     chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in lora.layers)]
     if not chosen:

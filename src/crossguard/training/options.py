@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from accelerate.utils import LoggerType
+
 from crossguard.attacks.options import check_step_rule
 from crossguard.attacks.sources import SourceLike
 from crossguard.checks import check_choice, check_options, check_range, check_whole, plain
@@ -14,7 +16,6 @@ from crossguard.training.links import Links
 InnerStart = Literal["uniform", "clean", "warm"]
 Positives = Literal["summed", "drawn"]
 Keep = Literal["last", "best"]
-Tracker = Literal["tensorboard"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -49,7 +50,8 @@ class TrainOptions:
             robust TR@1 and IR@1 (clean ones where nothing is attacked).
         checkpoint_every: steps between checkpoints.
         log_every: steps between rows, and between updates of what is shown; 0 measures nothing on the way.
-        tracker: "tensorboard" writes what is logged there too, into the run folder.
+        tracker: logs to a tracker of Accelerate's too, by its name: "tensorboard" (into the run folder), "wandb",
+            "trackio", "mlflow", ...
         workers: processes that decode ahead where pictures do not fit into memory; default: up to 4.
         precision: "auto" is bfloat16 where a GPU has it, else float32.
         chunk_size: the most images, texts or pairs in one pass, so that large batches fit; the gradient is that of the
@@ -118,11 +120,13 @@ class TrainOptions:
             check_range(getattr(self, name), name, below=1.0)
         check_step_rule(self.pgd_step)
         choices: dict[str, Any] = {"start": InnerStart, "order": Order, "positives": Positives, "keep": Keep}
-        choices |= {"links": Links, "tracker": Tracker, "precision": Precision}
+        choices |= {"links": Links, "precision": Precision}
         for name, kind in choices.items():
             given = getattr(self, name)
-            if given is not None or name not in ("links", "tracker"):
+            if given is not None or name != "links":
                 check_choice(given, get_args(kind), name)
+        if self.tracker is not None:
+            check_choice(self.tracker, sorted({str(kind) for kind in LoggerType} - {"all"}), "tracker")
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "TrainOptions":

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import is_tensorboard_available
+from accelerate.tracking import get_available_trackers
 from torch import nn
 
 from crossguard.attacks.table import make_attack
 from crossguard.checks import WrongKind, check_whole
 from crossguard.data import OneToManyPairs, as_pairs
+from crossguard.extras import install, pip
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.models.unseen import linked_as_read, report_cut_texts
@@ -191,8 +192,9 @@ def check_tracker(tracker: str | None, run: RunFolder | None) -> None:
     """
     if tracker is None:
         return
-    if not is_tensorboard_available():
-        raise ValueError('Expected TensorBoard for `tracker`, but it is not here: pip install "crossguard[tracking]".')
+    if tracker not in {str(name) for name in get_available_trackers()}:
+        known = {"tensorboard": install("tracking")}.get(tracker, pip([tracker]))
+        raise ValueError(f"Expected a tracker that is installed, but {tracker!r} is not here: {known}")
     if run is None and is_main():
         raise ValueError("Expected a `run` folder together with `tracker`, but got none.")
 

