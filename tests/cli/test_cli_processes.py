@@ -145,8 +145,8 @@ def test_study_deals_its_arms(toy_pairs, tmp_path):
     recipe.write_text(json.dumps(settings))
     code, one, said = run("study", recipe, f"run={tmp_path / 'one'}", "--quiet", "--json")
     assert code == 0, said
-    (first, told, _), (second, silent, _) = both("study", recipe, f"run={tmp_path / 'two'}", "--quiet", "--json")
-    assert (first, second, silent) == (0, 0, "")
+    (first, told, said), (second, silent, _) = both("study", recipe, f"run={tmp_path / 'two'}", "--quiet", "--json")
+    assert (first, second, silent) == (0, 0, ""), said
     assert json.loads(told) == json.loads(one)
     for arm in ("mat", "tecoa"):
         rows = [

@@ -104,6 +104,7 @@ def test_a_disk_that_is_full_at_any_write(home, monkeypatch, verb):
 
 def run_in_a_copy(arguments, said):
     """Run the command line in a copy of this process, which need not import everything again."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     with said.open("w") as file:
@@ -123,6 +124,7 @@ def start(request, tmp_path):
 
         def wait():
             process.join(60)
+            process.kill()  # it has ended, unless the signal was lost
             return process.exitcode, said.read_text()
 
         return process.pid, wait

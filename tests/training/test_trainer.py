@@ -43,7 +43,7 @@ def pictures(toy_pairs):
 @pytest.fixture(scope="module")
 def learnt(toy_pairs, pictures):
     """A model that tells the toy pairs apart: what a defence starts from."""
-    options = {**QUICK, "steps": 150, "batch_size": 16, "learning_rate": 3e-3, "log_every": 150}
+    options = {**QUICK, "steps": 120, "batch_size": 16, "learning_rate": 3e-3, "log_every": 120}
     return train(make_clip(), toy_pairs, defence="clean", pictures=pictures, **options)
 
 
@@ -60,10 +60,10 @@ def rows_of(run):
 @pytest.mark.parametrize("defence", DEFENCES)
 def test_every_defence_lowers_its_own_loss(toy_pairs, pictures, learnt, run, defence):
     threat = cg.ThreatModel(image=cg.LInf(eps=24 / 255), text=cg.WordEdits(words=1))
-    options = {**QUICK, "threat": threat, "steps": 25, "batch_size": 12}
+    options = {**QUICK, "threat": threat, "steps": 18, "batch_size": 12}
     train(learnt, toy_pairs, defence=defence, pictures=pictures, run=run, **options)
     losses = [row["loss"] for row in rows_of(run)]
-    assert len(losses) == 25
+    assert len(losses) == 18
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
