@@ -301,6 +301,7 @@ def test_hooks_on_all_modules_count():
     assert told(nn.ReLU()) == before
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch's own, while it is imported
 def test_a_compiled_model_is_the_model():
     layer = nn.Sequential(nn.Linear(2, 2))
     assert told(torch.compile(layer)) == told(layer)

@@ -147,7 +147,7 @@ def test_it_saves_itself_whole_and_says_its_size(model, pixels, tmp_path, folder
 
 
 @torch.no_grad()
-def test_another_tower_takes_the_place(model, pixels, tmp_path):
+def test_another_tower_takes_the_place(model, pixels, tmp_path, unchecked):
     qwen(tmp_path / "robust", seed=5)
     robust = load_model(tmp_path / "robust", preprocessing=RULE)
     changed = model.with_vision_tower(robust)
