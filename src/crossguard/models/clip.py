@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import (
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -85,7 +86,7 @@ class CLIP(ReadsTexts):
 
     def __init__(
         self,
-        network: CLIPModel | MetaClip2Model,
+        network: CLIPModel | MetaClip2Model | ChineseCLIPModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         pixel_rule: PixelRule,
