@@ -42,7 +42,7 @@ def test_draws_depend_on_the_input_and_not_on_its_place(sign_net, sensors):
     found = run(sign_net, sensors, seed=0)
     turned = run(sign_net, sensors.select(range(11, -1, -1)), seed=0)
     assert (turned.counts.votes[::-1] == found.counts.votes).all()
-    seen = []
+    seen, drawn = [], []
 
     class Watching(SignNet):
         def forward(self, inputs, kept=None):
@@ -53,7 +53,8 @@ def test_draws_depend_on_the_input_and_not_on_its_place(sign_net, sensors):
     changed["right"][0, 0] += 1e-3  # another modality, a little
     for given in (sensors.head(1), replace(sensors, modalities=changed).head(1)):
         run(Watching(), given, seed=0, draws=50, batch_size=50)
-    assert (seen[0] != seen[1]).any()
+        drawn.append(seen[-1])
+    assert (drawn[0] != drawn[1]).any()
 
 
 def test_images_share_a_secret_and_go_on_with_it(samples, tmp_path):  # noqa: F811

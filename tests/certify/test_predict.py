@@ -12,6 +12,7 @@ from test_segment import TwoRegions, samples  # noqa: F401  (a fixture)
 import crossguard as cg
 from crossguard.certify import certify, certify_segmentation
 from crossguard.certify.answers import sure
+from crossguard.certify.saved_design import SavedDesign
 from crossguard.data import MultiModalSamples
 from crossguard.models import WatchNet
 
@@ -52,6 +53,15 @@ def test_a_folder_with_a_design_answers_as_it_was_certified(watch, tmp_path, kin
     (tmp_path / "model" / "design.json").write_text("{}")
     with pytest.raises(ValueError, match="could not be read"):
         cg.predict(tmp_path / "model", data)
+
+
+def test_a_saved_design_keeps_the_precision_that_was_certified(watch, tmp_path):
+    model, data = watch
+    model.save_pretrained(tmp_path / "model")
+    keep = dict.fromkeys(model.modalities, 3)
+    certify(model, data, keep=keep, draws=100, precision="bfloat16").save_design(tmp_path / "model")
+    saved = SavedDesign.load(tmp_path / "model")
+    assert (saved.precision, saved.options().precision) == ("bfloat16", "bfloat16")
 
 
 def test_settings_of_random_draws_are_kept_without_their_seed(watch, tmp_path):

@@ -124,7 +124,7 @@ def test_names_given_as_options_stay_as_they_are(name):
 def test_a_run_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     text = said("evaluate", "emoji-sga", f"run={tmp_path / 'file' / 'run'}", code=2)
-    assert "Expected a run folder that can be written" in text
+    assert "run: expected a folder, but" in text
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path):

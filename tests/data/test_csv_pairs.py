@@ -223,7 +223,7 @@ def test_no_text(folder):
 
 
 def test_an_empty_table(folder):
-    with pytest.raises(ValueError, match="none is whole"):
+    with pytest.raises(ValueError, match="Expected images with captions in .*, but there are none"):
         load(folder, "image,caption\n")
 
 
