@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from crossguard import imports
 from crossguard.imports import import_parts
 from crossguard.models import MODELS, load_model
 
@@ -21,8 +22,10 @@ TEXTS = ["a dog", "two dogs run over a wide green field towards a small white ba
 @pytest.fixture(scope="module")
 def parts():
     held = dict(MODELS)
-    import_parts([str(FILE)])
-    yield sys.modules["photo_start"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(imports, "_imported", {})
+        import_parts([str(FILE)])
+        yield sys.modules["photo_start"]
     MODELS.clear()
     MODELS.update(held)
 

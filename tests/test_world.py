@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from crossguard.world import ALONE, ProcessLost, World, alone, first_node, is_main, join, launched, own_device
+from crossguard.launch import first_node
+from crossguard.world import ALONE, ProcessLost, World, alone, is_main, join, launched, own_device
 from processes import in_processes
 
 

@@ -5,7 +5,6 @@
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,19 +19,16 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
+from crossguard.launch import ProcessLost, alone, is_apart, is_main, launched
 from crossguard.runs import as_read_back, differences
 from crossguard.runs.provenance import versions
+
+__all__ = ["ALONE", "ProcessLost", "World", "alone", "is_main", "join", "launched", "own_device"]
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")
 _PATIENCE = timedelta(days=30)  # whoever is done first waits for the others, however long they take
 _HEARD = 1.0  # seconds in which the others hear why the main process ends
-_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-
-
-class ProcessLost(RuntimeError):
-    """Another of several processes has ended, or cannot be reached."""
 
 
 class World:
@@ -272,24 +268,6 @@ class World:
 ALONE = World()
 """The world of a single process."""
 _joined: tuple[Any, World] | None = None
-_apart = False
-
-
-def launched() -> int:
-    """Return how many processes were launched together; 1 in a single one, and within `alone`.
-
-    Those of a job step of SLURM are told from its variables, unless a launcher has said so already.
-    """
-    if _apart:
-        return 1
-    if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        _read_slurm()
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main() -> bool:
-    """Return whether this is the process that writes and shows: the first of those launched together, or the only."""
-    return launched() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def join(device: torch.device | str) -> World:
@@ -303,7 +281,7 @@ def join(device: torch.device | str) -> World:
         RuntimeError: the others do not come, or the port is in use.
     """
     global _joined
-    if _apart or (launched() == 1 and not (dist.is_available() and dist.is_initialized())):
+    if is_apart() or (launched() == 1 and not (dist.is_available() and dist.is_initialized())):
         return ALONE
     if dist.is_initialized() and _joined is not None and _joined[0] is dist.group.WORLD:
         return _joined[1]
@@ -336,20 +314,6 @@ def own_device(device: torch.device | str) -> torch.device:
     return torch.device("cuda", place % torch.cuda.device_count())
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Work without the other processes within the block: for work that only some of them do."""
-    global _apart
-    launched()  # reads SLURM's variables, which are hidden too
-    before = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
-    was, _apart = _apart, True
-    try:
-        yield
-    finally:
-        _apart = was
-        os.environ.update(before)
-
-
 def _lost(size: int, why: str) -> str:
     return (
         f"Expected all {size} processes to go on, but {why.rstrip('.')}. What was finished is kept: the same command "
@@ -379,31 +343,3 @@ def _code() -> dict[str, str]:
     package = Path(__file__).parent
     found = sorted(path for path in package.rglob("*.py"))
     return {str(p.relative_to(package)): blake2b(p.read_bytes(), digest_size=8).hexdigest() for p in found}
-
-
-def _read_slurm() -> None:
-    """Take the place of this process from the variables of SLURM's job step.
-
-    Raises:
-        ValueError: they do not say where the first process is.
-    """
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or ""
-    if "MASTER_ADDR" not in os.environ and not nodes:
-        raise ValueError("Expected MASTER_ADDR, or SLURM_STEP_NODELIST, to say where process 0 is, but got neither.")
-    for ours, theirs in _SLURM.items():
-        os.environ[ours] = os.environ[theirs]
-    os.environ.setdefault("MASTER_ADDR", first_node(nodes))
-    job = int(os.environ.get("SLURM_JOB_ID", "0")) * 31 + int(os.environ.get("SLURM_STEP_ID", "0") or 0)
-    os.environ.setdefault("MASTER_PORT", str(20_000 + job % 20_000))
-    os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-
-
-def first_node(nodes: str) -> str:
-    """Return the first name of a list of nodes as SLURM writes it.
-
-    Example:
-        >>> first_node("gpu[07-09,12],cpu1"), first_node("login,gpu2"), first_node("r[1-2]n[03,05]")
-        ('gpu07', 'login', 'r1n03')
-    """
-    name = re.split(r",(?![^\[]*\])", nodes)[0]
-    return re.sub(r"\[([^\]]*)\]", lambda inner: re.split("[,-]", inner[1])[0], name)

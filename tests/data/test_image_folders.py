@@ -81,7 +81,7 @@ class TestFolders:
     def test_refused(self, tmp_path):
         with pytest.raises(ValueError, match="Expected a folder of images"):
             cg.load_images("imagefolder", root=tmp_path / "none")
-        with pytest.raises(ValueError, match="none is whole"):
+        with pytest.raises(ValueError, match="Expected images with labels in .*, but there are none"):
             cg.load_images("imagefolder", root=tmp_path)
         with pytest.raises(ValueError, match="use load_pairs"):
             cg.load_images("json")

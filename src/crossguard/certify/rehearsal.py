@@ -8,6 +8,7 @@ import torch
 
 from crossguard.certify.preflight import Preflight
 from crossguard.certify.sampling import Asked, class_logits, class_votes, in_precision, pixel_logits, pixel_votes
+from crossguard.memory import told_of_memory
 from crossguard.progress import Reporter, Silent
 from crossguard.world import join
 
@@ -72,7 +73,7 @@ def check_answers(asked: Asked) -> None:
     def logits(rows: int) -> torch.Tensor:
         draw = torch.arange(rows, device=design.device) % design.draws
         inputs, kept = asked.sub_samples(np.array([0]), torch.zeros_like(draw), draw)
-        with in_precision(design.precision, design.device):
+        with in_precision(design.precision, design.device), told_of_memory(asked.model, batch_size=rows):
             if design.mask_size is not None:
                 return pixel_logits(asked.model, inputs, kept, size=design.mask_size).float()
             return class_logits(asked.model, inputs, kept).float()

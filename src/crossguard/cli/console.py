@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 
 from crossguard.checks import WrongKind, visible
+from crossguard.launch import ProcessLost, alone, is_main, launched
 from crossguard.progress import Reporter, reporter
 from crossguard.runs import RunBusy
-from crossguard.world import ProcessLost, alone, is_main, launched
 
 FAILED = 1
 BAD_INPUT = 2

@@ -9,8 +9,8 @@ import typer
 
 from crossguard.checks import visible
 from crossguard.cli.verb import Outcome, recipe_verb
+from crossguard.launch import is_main
 from crossguard.progress import Reporter
-from crossguard.world import is_main
 
 if TYPE_CHECKING:
     from crossguard.recipes import StudyRecipe

@@ -26,8 +26,8 @@ from crossguard.cli.options import (
     as_overrides,
 )
 from crossguard.imports import import_parts
+from crossguard.launch import alone, is_main, launched
 from crossguard.progress import Reporter
-from crossguard.world import alone, is_main, join, launched
 
 if TYPE_CHECKING:
     from crossguard.runs import RunFolder
@@ -127,6 +127,7 @@ def _others(recipe: Any, *, apart: bool, unasked: bool) -> Iterator[None]:
         yield
         return
     from crossguard.recipes.perform import choose_device
+    from crossguard.world import join
 
     world = join(choose_device(recipe.device))
     with world.together():
