@@ -4,6 +4,7 @@ Chromium comes from the system (Debian: `apt install chromium poppler-utils`), P
 skip.
 """
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -36,9 +37,11 @@ CURVE = CurveView(
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
+    home = str(tmp_path_factory.mktemp("home"))
+    own = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), home)
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env={**os.environ, **own})
         yield opened
         opened.close()
 
@@ -126,9 +129,9 @@ CONTRASTS = """() => {
     const style = getComputedStyle(e);
     if (e instanceof SVGElement) {
       let ground = behind(e.closest('figure') ?? document.body);
-      const cell = e.parentElement.querySelector('rect.cell');
+      const cell = e.parentElement.querySelector(':scope > rect.cell');
       if (cell) {
-        const under = parse(getComputedStyle(e.parentElement.querySelector('rect.under')).fill);
+        const under = parse(getComputedStyle(e.parentElement.querySelector(':scope > rect.under')).fill);
         const fill = parse(getComputedStyle(cell).fill);
         ground = over([...fill.slice(0, 3), Number(cell.getAttribute('fill-opacity'))], under);
       }
