@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from crossguard.launch import first_node
-from crossguard.world import ALONE, ProcessLost, World, alone, is_main, join, launched, own_device
+from crossguard.launch import ProcessLost, alone, first_node, is_main, launched
+from crossguard.world import ALONE, World, join, own_device
 from processes import in_processes
 
 

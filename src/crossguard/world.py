@@ -19,11 +19,9 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from crossguard.launch import ProcessLost, alone, is_apart, is_main, launched
+from crossguard.launch import ProcessLost, is_apart, launched
 from crossguard.runs import as_read_back, differences
 from crossguard.runs.provenance import versions
-
-__all__ = ["ALONE", "ProcessLost", "World", "alone", "is_main", "join", "launched", "own_device"]
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")

@@ -24,12 +24,13 @@ from crossguard.evaluate.statistics import read_estimates
 from crossguard.evaluate.store import open_store, refuse_differences
 from crossguard.evaluate.task import Asked, Part, Task, make_task, row_facts
 from crossguard.evaluate.tasks import TASKS, told_task
+from crossguard.launch import is_main
 from crossguard.memory import told_of_memory
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.progress import Reporter, Silent, shown
 from crossguard.runs import RunFolder, as_read_back, opened, safe_name
 from crossguard.threat import Budget, ThreatModel
-from crossguard.world import World, is_main, join
+from crossguard.world import World, join
 
 RESULTS = "results"
 """Where the summary of a run holds what was measured, by section."""

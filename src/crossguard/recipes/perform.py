@@ -19,6 +19,7 @@ from crossguard.data import (
 )
 from crossguard.evaluate import TASKS, Result, evaluate
 from crossguard.evaluate.measure import distinct_names
+from crossguard.launch import is_main
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
@@ -26,7 +27,6 @@ from crossguard.recipes.names import check_names
 from crossguard.recipes.schema import CertifyRecipe, Checkpoint, Data, EvaluateRecipe, TableRecipe, TrainRecipe
 from crossguard.runs import RunFolder, safe_name
 from crossguard.training import train
-from crossguard.world import is_main
 
 Settings = EvaluateRecipe | TableRecipe | TrainRecipe | CertifyRecipe
 

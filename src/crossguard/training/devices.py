@@ -9,7 +9,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import patch_environment
 
 from crossguard.checks import check_choice
-from crossguard.world import ALONE, World, launched
+from crossguard.launch import launched
+from crossguard.world import ALONE, World
 
 
 def make_accelerator(

@@ -14,6 +14,7 @@ from crossguard.attacks.table import make_attack
 from crossguard.checks import WrongKind, check_whole
 from crossguard.data import OneToManyPairs, as_pairs
 from crossguard.extras import install, pip
+from crossguard.launch import is_main
 from crossguard.models import Captioner, VisionLanguageModel
 from crossguard.models.plain_torch import check_weights, plain_torch
 from crossguard.models.unseen import linked_as_read, report_cut_texts
@@ -28,7 +29,6 @@ from crossguard.training.options import TrainOptions
 from crossguard.training.plan import make_plan
 from crossguard.training.recompute import layers_of, recomputed
 from crossguard.training.validation import Validation
-from crossguard.world import is_main
 
 Model = TypeVar("Model", bound=nn.Module)
 

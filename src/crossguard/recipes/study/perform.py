@@ -13,6 +13,7 @@ from typing import Any
 
 from crossguard.augment import read_measures
 from crossguard.data import OneToManyPairs
+from crossguard.launch import alone, is_main, launched
 from crossguard.models import load_model
 from crossguard.progress import Reporter
 from crossguard.recipes.load import RecipeError
@@ -27,7 +28,7 @@ from crossguard.recipes.study.threads import given_threads
 from crossguard.recipes.study.work import Task, Work, tasks_of
 from crossguard.report.study import Study, collect_study
 from crossguard.runs import RunBusy, RunFolder, differences, read_rows, write_json
-from crossguard.world import alone, is_main, launched, own_device
+from crossguard.world import own_device
 
 _PATIENCE = 2.0  # seconds between looks at what other processes have open
 
