@@ -83,6 +83,7 @@ def distributions(tmp_path_factory):
         text=True,
         check=False,
         timeout=600,
+        env={**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))},  # pip asks `rustc`, which may write there
     )
     if done.returncode and "Could not find a version" in done.stdout + done.stderr:
         pytest.skip("no package index can be reached")
@@ -118,9 +119,10 @@ def test_the_distributions_hold_what_they_should(distributions):
 
 
 @pytest.mark.slow
-def test_the_wheel_works_in_a_bare_environment(distributions, tmp_path):
+def test_the_wheel_works_in_a_bare_environment(distributions, tmp_path, monkeypatch):
     """Installed from the index by its own metadata alone; takes minutes, most of them for PyTorch."""
     _, wheel = distributions
+    monkeypatch.setenv("HOME", str(tmp_path))
     venv.create(tmp_path / "bare", with_pip=True)
     python = tmp_path / "bare" / "bin" / "python"
     surroundings = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
